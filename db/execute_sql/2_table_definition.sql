@@ -1,0 +1,332 @@
+-- What a table looks like: what can be carried over to its new version, what has changed, and what cannot be carried.
+
+-- All that belongs to a table or depends on it and that we know how to make again: what kind of thing it is, its name,
+-- its definition apart from its name (null where the name says all), the statement that makes it on "as_name", the
+-- statement that must come first to take it off the table it is on (null: none), and when it is carried over: before
+-- the copy (columns), after it (build), or in the swap, when the new table has the name that the statements mention.
+create or replace function rpc_migrations.describe_table(relation oid, as_name text)
+returns table (phase text, kind text, name text, definition text, statement text, detach text)
+language sql stable
+set search_path = ''
+as $function$
+    -- columns
+    select
+        'columns', 'column', a.attname::text, null,
+        format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
+            case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
+            case
+                when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
+                when a.attgenerated = 'v' then format(' generated always as (%s) virtual', pg_get_expr(d.adbin, d.adrelid))
+                when a.attidentity <> '' then format(
+                    ' generated %s as identity (increment by %s minvalue %s maxvalue %s start with %s cache %s %s)',
+                    case a.attidentity when 'a' then 'always' else 'by default' end,
+                    q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
+                    case when q.seqcycle then 'cycle' else 'no cycle' end)
+                when d.adbin is not null then ' default ' || pg_get_expr(d.adbin, d.adrelid)
+            end,
+            case when a.attnotnull then ' not null' end),
+        null
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+    left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    left join pg_catalog.pg_depend as o
+        on o.refclassid = 'pg_catalog.pg_class'::regclass and o.refobjid = a.attrelid and o.refobjsubid = a.attnum
+        and o.classid = 'pg_catalog.pg_class'::regclass and o.deptype = 'i' and a.attidentity <> ''
+    left join pg_catalog.pg_sequence as q on q.seqrelid = o.objid
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+    union all
+    -- constraints of its own; a foreign key that points at the table itself is among those that point at it, below
+    select
+        'build',
+        case c.contype when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' else 'foreign key' end,
+        case when c.contype = 'p' then '' else c.conname::text end,
+        regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', ''),
+        format('alter table %s add constraint %I %s', as_name, c.conname,
+            regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') || case when c.contype = 'f' then ' not valid' else '' end),
+        null
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f') and c.confrelid <> relation
+    union all
+    -- indexes that belong to no constraint: the text after the name and the table is the definition
+    select
+        'build', 'index', x.relname::text,
+        case when i.indisunique then 'unique ' else '' end || parts.rest,
+        format('create %sindex %I on %s using %s', case when i.indisunique then 'unique ' end, x.relname, as_name, parts.rest),
+        null
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+    cross join lateral (
+        select substr(pg_get_indexdef(x.oid), 1 + length(format(
+            'CREATE %sINDEX %I ON %s USING ', case when i.indisunique then 'UNIQUE ' end, x.relname, i.indrelid::regclass
+        ))) as rest
+    ) as parts
+    where i.indrelid = relation and i.indisvalid
+        and not exists (select from pg_catalog.pg_constraint as c where c.conindid = x.oid and c.contype in ('p', 'u', 'x'))
+    union all
+    select
+        'swap', 'trigger', t.tgname::text, null,
+        pg_get_triggerdef(t.oid) || case t.tgenabled
+            when 'O' then ''
+            else format('; alter table %s %s trigger %I', as_name,
+                case t.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, t.tgname)
+        end,
+        null
+    from pg_catalog.pg_trigger as t
+    where t.tgrelid = relation and not t.tgisinternal and t.tgname !~ '^rpc_migrations_'
+    union all
+    select
+        'swap', 'policy', p.polname::text, null,
+        format('create policy %I on %s as %s for %s to %s', p.polname, as_name,
+            case when p.polpermissive then 'permissive' else 'restrictive' end,
+            case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
+            (select string_agg(case r when 0 then 'public' else r::regrole::text end, ', ') from unnest(p.polroles) as r))
+        || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
+        || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+        null
+    from pg_catalog.pg_policy as p
+    where p.polrelid = relation
+    union all
+    select
+        'swap', 'row security', setting.name, null,
+        format('alter table %s %s row level security', as_name, setting.word), null
+    from pg_catalog.pg_class as c
+    cross join lateral (values ('enabled', 'enable', c.relrowsecurity), ('forced', 'force', c.relforcerowsecurity))
+        as setting (name, word, is_on)
+    where c.oid = relation and setting.is_on
+    union all
+    -- rights on the table and on single columns, in the order in which they were given
+    select
+        'swap', 'grant', concat_ws(' ', g.privilege, g.column_name, g.grantee, g.is_grantable), null,
+        format('grant %s %s on table %s to %s', g.privilege, '(' || quote_ident(g.column_name) || ')', as_name, g.grantee)
+        || case when g.is_grantable then ' with grant option' else '' end,
+        null
+    from (
+        select
+            acl.privilege_type as privilege, source.column_name, acl.is_grantable, source.place, acl.place as entry,
+            case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as grantee
+        from (
+            select 0 as place, null::name as column_name, c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
+            union all
+            select a.attnum, a.attname, a.attacl, c.relowner
+            from pg_catalog.pg_attribute as a inner join pg_catalog.pg_class as c on c.oid = a.attrelid
+            where a.attrelid = relation and not a.attisdropped and a.attacl is not null
+        ) as source
+        cross join lateral aclexplode(source.acl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
+        where acl.grantee <> source.relowner
+        order by source.place, acl.place
+    ) as g
+    union all
+    select
+        'swap', 'comment', o.what, null, format('comment on %s is %L', o.what, o.comment), null
+    from (
+        select format('table %s', as_name) as what, obj_description(relation, 'pg_class') as comment
+        union all
+        select format('column %s.%I', as_name, a.attname), col_description(relation, a.attnum)
+        from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+        union all
+        select format('constraint %I on %s', c.conname, as_name), obj_description(c.oid, 'pg_constraint')
+        from pg_catalog.pg_constraint as c where c.conrelid = relation
+        union all
+        select format('index %I.%I', n.nspname, x.relname), obj_description(x.oid, 'pg_class')
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+        inner join pg_catalog.pg_namespace as n on n.oid = x.relnamespace
+        where i.indrelid = relation
+        union all
+        select format('trigger %I on %s', t.tgname, as_name), obj_description(t.oid, 'pg_trigger')
+        from pg_catalog.pg_trigger as t where t.tgrelid = relation and not t.tgisinternal
+        union all
+        select format('policy %I on %s', p.polname, as_name), obj_description(p.oid, 'pg_policy')
+        from pg_catalog.pg_policy as p where p.polrelid = relation
+    ) as o
+    where o.comment is not null
+    union all
+    select
+        'swap', 'storage option', split_part(o.setting, '=', 1), null,
+        format('alter table %s set (%s = %L)', as_name, split_part(o.setting, '=', 1), substr(o.setting, strpos(o.setting, '=') + 1)),
+        null
+    from pg_catalog.pg_class as c cross join lateral unnest(c.reloptions) as o (setting)
+    where c.oid = relation
+    union all
+    select
+        'swap', 'replica identity', c.relreplident::text, null,
+        format('alter table %s replica identity %s', as_name, case c.relreplident
+            when 'f' then 'full' when 'n' then 'nothing'
+            else (select format('using index %I', x.relname)
+                from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+                where i.indrelid = c.oid and i.indisreplident)
+        end),
+        null
+    from pg_catalog.pg_class as c
+    where c.oid = relation and c.relreplident <> 'd'
+    union all
+    select
+        'swap', 'owner', c.relowner::regrole::text, null, format('alter table %s owner to %s', as_name, c.relowner::regrole), null
+    from pg_catalog.pg_class as c
+    where c.oid = relation
+    union all
+    select
+        'swap', 'publication', p.pubname::text, null,
+        format('alter publication %I add table %s', p.pubname, as_name)
+        || coalesce((select ' (' || string_agg(quote_ident(a.attname), ', ') || ')' from pg_catalog.pg_attribute as a
+            where a.attrelid = relation and a.attnum = any (r.prattrs)), '')
+        || coalesce(' where (' || pg_get_expr(r.prqual, r.prrelid) || ')', ''),
+        format('alter publication %I drop table %s', p.pubname, as_name)
+    from pg_catalog.pg_publication_rel as r
+    inner join pg_catalog.pg_publication as p on p.oid = r.prpubid
+    where r.prrelid = relation
+    union all
+    -- foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap
+    select
+        'swap', 'foreign key of another table', format('%s %I', c.conrelid::regclass, c.conname), null,
+        format('alter table %s add constraint %I %s', case when c.conrelid = relation then as_name else c.conrelid::regclass::text end,
+            c.conname, regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') || ' not valid'),
+        case when c.conrelid <> relation then format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname) end
+    from pg_catalog.pg_constraint as c
+    where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
+    union all
+    -- plain views: replaced by their own text, which then means the table that has the name
+    select distinct
+        'swap', 'view', v.oid::regclass::text, null,
+        format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
+        null
+    from pg_catalog.pg_depend as d
+    inner join pg_catalog.pg_rewrite as w on w.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
+    inner join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind = 'v'
+    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and w.rulename = '_RETURN'
+    union all
+    -- sequences of serial columns: both tables draw from the same one, and it goes with the table in use
+    select
+        'swap', 'sequence', s.oid::regclass::text, null,
+        format('alter sequence %s owned by %s.%I', s.oid::regclass, as_name, a.attname), null
+    from pg_catalog.pg_depend as d
+    inner join pg_catalog.pg_class as s on s.oid = d.objid and s.relkind = 'S'
+    inner join pg_catalog.pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+    where d.classid = 'pg_catalog.pg_class'::regclass and d.refclassid = 'pg_catalog.pg_class'::regclass
+        and d.refobjid = relation and d.deptype = 'a';
+$function$;
+
+
+-- The same as one JSON value, to be remembered and compared.
+create or replace function rpc_migrations.table_definition(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(
+        jsonb_agg(jsonb_build_object('kind', d.kind, 'name', d.name, 'statement', d.statement) order by d.place), '[]'
+    )
+    from (
+        select t.*, row_number() over (order by t.kind, case when t.kind <> 'grant' then t.name end) as place
+        from rpc_migrations.describe_table(relation, relation::regclass::text) as t
+    ) as d;
+$function$;
+
+
+-- What stands in one definition and not, or otherwise, in the other, for a message.
+create or replace function rpc_migrations.definition_changes(old_definition jsonb, new_definition jsonb) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(distinct concat_ws(' ', coalesce(o.kind, n.kind), coalesce(o.name, n.name)), ', ')
+    from jsonb_to_recordset(old_definition) as o (kind text, name text, statement text)
+    full join jsonb_to_recordset(new_definition) as n (kind text, name text, statement text)
+        on o.kind = n.kind and o.name = n.name and o.statement = n.statement
+    where o.kind is null or n.kind is null;
+$function$;
+
+
+-- What the target does not have, neither by that name nor in other words the same.
+create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
+returns table (kind text, name text, statement text, detach text)
+language sql stable
+set search_path = ''
+as $function$
+    select s.kind, s.name, s.statement, s.detach
+    from rpc_migrations.describe_table(source, as_name) as s
+    where
+        s.phase = wanted_phase
+        and not exists (
+            select from rpc_migrations.describe_table(target, as_name) as t
+            where t.kind = s.kind and (t.name = s.name or t.definition = s.definition)
+        );
+$function$;
+
+
+-- Everything about a table that cannot be carried over, in words. No row: the table can be rebuilt.
+create or replace function rpc_migrations.obstacles(relation oid) returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    select 'it is not an ordinary table'
+    from pg_catalog.pg_class as c where c.oid = relation and c.relkind <> 'r'
+    union all
+    select 'it is unlogged or temporary'
+    from pg_catalog.pg_class as c where c.oid = relation and c.relpersistence <> 'p'
+    union all
+    select 'it has a tablespace or an access method of its own'
+    from pg_catalog.pg_class as c inner join pg_catalog.pg_am as m on m.oid = c.relam
+    where c.oid = relation and (c.reltablespace <> 0 or m.amname <> 'heap')
+    union all
+    select format('it belongs to %s, whose rights %s does not have', c.relowner::regrole, current_user)
+    from pg_catalog.pg_class as c where c.oid = relation and not pg_has_role(c.relowner, 'usage')
+    union all
+    select 'row level security is forced on its owner, who may not bypass it'
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_roles as r on r.rolname = current_user
+    where c.oid = relation and c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
+    union all
+    select 'it has no primary key; add one (alter table ... add primary key ...)'
+    where not exists (select from pg_catalog.pg_index as i where i.indrelid = relation and i.indisprimary and i.indisvalid)
+    union all
+    select format('it inherits from %s or is a partition of it', i.inhparent::regclass)
+    from pg_catalog.pg_inherits as i where i.inhrelid = relation
+    union all
+    select format('constraint %I excludes or has a period (%s)', c.conname, pg_get_constraintdef(c.oid))
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = relation and (c.contype = 'x' or pg_get_constraintdef(c.oid) ~ '(WITHOUT OVERLAPS|PERIOD )')
+    union all
+    select format('rule %I', r.rulename)
+    from pg_catalog.pg_rewrite as r where r.ev_class = relation
+    union all
+    select format('column %I has options of its own (%s)', a.attname, array_to_string(a.attoptions, ', '))
+    from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and a.attoptions is not null
+    union all
+    select format('security label of provider %s', l.provider)
+    from pg_catalog.pg_seclabel as l where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass
+    union all
+    select format('it is part of extension %s', pg_describe_object(d.refclassid, d.refobjid, 0))
+    from pg_catalog.pg_depend as d
+    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = relation and d.deptype = 'e'
+    union all
+    select format('foreign key %I of the partitioned table %s points at it', c.conname, c.conrelid::regclass)
+    from pg_catalog.pg_constraint as c
+    inner join pg_catalog.pg_class as r on r.oid = c.conrelid
+    where c.confrelid = relation and c.contype = 'f' and (r.relkind <> 'r' or c.conparentid <> 0)
+    union all
+    select format('%s depends on it', pg_describe_object(d.classid, d.objid, d.objsubid))
+    from pg_catalog.pg_depend as d
+    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.deptype <> 'e'
+        and not (d.classid = 'pg_catalog.pg_class'::regclass and exists (
+            select from pg_catalog.pg_class as c where c.oid = d.objid and c.relkind in ('i', 'S', 't')))
+        and not (d.classid = 'pg_catalog.pg_type'::regclass and d.objsubid = 0 and exists (
+            select from pg_catalog.pg_type as t where t.oid = d.objid and t.typrelid = relation))
+        and not (d.classid = 'pg_catalog.pg_constraint'::regclass and exists (
+            select from pg_catalog.pg_constraint as c where c.oid = d.objid and relation in (c.conrelid, c.confrelid)))
+        and not (d.classid = 'pg_catalog.pg_attrdef'::regclass and exists (
+            select from pg_catalog.pg_attrdef as a where a.oid = d.objid and a.adrelid = relation))
+        and not (d.classid = 'pg_catalog.pg_trigger'::regclass and exists (
+            select from pg_catalog.pg_trigger as t where t.oid = d.objid and (t.tgrelid = relation or t.tgisinternal)))
+        and not (d.classid = 'pg_catalog.pg_policy'::regclass and exists (
+            select from pg_catalog.pg_policy as p where p.oid = d.objid and p.polrelid = relation))
+        and not (d.classid = 'pg_catalog.pg_publication_rel'::regclass)
+        and not (d.classid = 'pg_catalog.pg_rewrite'::regclass and exists (
+            select from pg_catalog.pg_rewrite as w
+            inner join pg_catalog.pg_class as v on v.oid = w.ev_class
+            where w.oid = d.objid and (w.ev_class = relation or (v.relkind = 'v' and w.rulename = '_RETURN'))))
+    union all
+    select format('%s uses its row type', pg_describe_object(d.classid, d.objid, d.objsubid))
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_type as t on t.oid = c.reltype
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+    where c.oid = relation and d.objid <> t.typarray;
+$function$;

@@ -1,0 +1,347 @@
+-- The swap: one short transaction in which the new table takes the place and the names of the old one.
+
+-- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has.
+create or replace function rpc_migrations.derived_name(schema_name text, name text, old_prefix text, new_prefix text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    derived text := case
+        when starts_with(name, old_prefix) then new_prefix || substr(name, length(old_prefix) + 1)
+        else new_prefix || '_' || name
+    end;
+    shortened text := derived;
+begin
+    if octet_length(derived) <= 63 and to_regclass(format('%I.%I', schema_name, derived)) is null then
+        return derived;
+    end if;
+    while octet_length(shortened) > 54 loop
+        shortened := left(shortened, -1);
+    end loop;
+    return shortened || '_' || left(md5(derived || clock_timestamp()), 8);
+end;
+$function$;
+
+
+-- Renames a table with its indexes and the sequences of its identity columns, so that their names are free for the table
+-- that takes its place. Answers what was renamed, the table first: [{kind, old_name, new_name}].
+create or replace function rpc_migrations.move_aside(relation oid, new_name text) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    schema_name text;
+    table_name text;
+    item record;
+    renamed jsonb;
+begin
+    select n.nspname, c.relname into schema_name, table_name
+    from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where c.oid = relation;
+    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'old_name', table_name, 'new_name', new_name));
+    for item in
+        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, c.relname as name,
+            rpc_migrations.derived_name(schema_name, c.relname, table_name, new_name) as new_name
+        from pg_catalog.pg_class as c
+        where
+            c.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = relation)
+            or c.relkind = 'S' and c.oid in (
+                select d.objid from pg_catalog.pg_depend as d
+                where d.refobjid = relation and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'i')
+        order by c.relname
+    loop
+        renamed := renamed || jsonb_build_object('kind', item.kind, 'old_name', item.name, 'new_name', item.new_name);
+    end loop;
+    perform rpc_migrations.rename_all(schema_name, renamed, 'old_name', 'new_name');
+    return renamed;
+end;
+$function$;
+
+
+-- Renames relations from one of the two names in a list to the other.
+create or replace function rpc_migrations.rename_all(schema_name text, renamed jsonb, from_name text, to_name text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    item jsonb;
+begin
+    for item in select e.value from jsonb_array_elements(renamed) as e loop
+        execute format('alter %s %I.%I rename to %I', item ->> 'kind', schema_name, item ->> from_name, item ->> to_name);
+    end loop;
+end;
+$function$;
+
+
+-- Closes a table to the API: no rights for anyone but the owner, and row level security without a way through.
+create or replace function rpc_migrations.close_table(relation oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    grantee text;
+begin
+    for grantee in
+        select distinct case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
+        from (
+            select c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
+            union all
+            select a.attacl, c.relowner
+            from pg_catalog.pg_attribute as a inner join pg_catalog.pg_class as c on c.oid = a.attrelid
+            where a.attrelid = relation
+        ) as source
+        cross join lateral aclexplode(source.acl) as acl
+        where acl.grantee <> source.relowner
+    loop
+        execute format('revoke all on table %s from %s', relation::regclass, grantee);
+    end loop;
+    execute format('alter table %s enable row level security', relation::regclass);
+end;
+$function$;
+
+
+-- Gives identity columns of one table the positions that the same columns of another have reached.
+create or replace function rpc_migrations.carry_positions(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col name;
+    from_sequence text;
+    to_sequence text;
+begin
+    for col in
+        select o.attname
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname and n.attidentity <> ''
+        where o.attrelid = from_table and o.attidentity <> ''
+    loop
+        from_sequence := pg_get_serial_sequence(from_table::regclass::text, col);
+        to_sequence := pg_get_serial_sequence(to_table::regclass::text, col);
+        execute format('select setval(%L, s.last_value, s.is_called) from %s as s', to_sequence, from_sequence);
+    end loop;
+end;
+$function$;
+
+
+-- Gives the target's triggers back the state that they had before they were quieted.
+create or replace function rpc_migrations.wake_triggers(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    trigger_name text;
+    state text;
+begin
+    for trigger_name, state in select q.key, q.value from jsonb_each_text(copy.quieted) as q loop
+        execute format(
+            'alter table %s enable %s trigger %I', copy.target::regclass,
+            case state when 'R' then 'replica' when 'A' then 'always' end, trigger_name);
+    end loop;
+end;
+$function$;
+
+
+-- Takes away what captures the changes of the source.
+create or replace function rpc_migrations.end_capture(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if to_regclass(copy.source::regclass::text) is not null then
+        execute format('drop trigger if exists rpc_migrations_capture on %s', copy.source::regclass);
+        execute format('drop trigger if exists rpc_migrations_capture_truncate on %s', copy.source::regclass);
+    end if;
+    execute format('drop function if exists rpc_migrations.capture_%s()', copy.id);
+    execute format('drop table if exists rpc_migrations.log_%s', copy.id);
+end;
+$function$;
+
+
+-- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit.
+create or replace function rpc_migrations.replay_rest(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    left_over bigint;
+begin
+    if copy.source is null then
+        return;
+    end if;
+    perform rpc_migrations.quiet_triggers(copy);
+    while rpc_migrations.replay_entries(copy, 1000000000) <> 0 loop end loop;
+    execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;
+    if left_over > 0 then
+        raise exception '% entries of the log could not be replayed', left_over using errcode = 'RM005';
+    end if;
+end;
+$function$;
+
+
+-- Locks the source and all that the swap alters with it, in the order of their names, and checks under the lock that the
+-- source is what it was when the copy began. Raises RM003 with what has changed.
+create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    other text;
+    found_definition jsonb;
+begin
+    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
+    for other in
+        select distinct c.conrelid::regclass::text as name
+        from pg_catalog.pg_constraint as c
+        where c.confrelid = copy.source and c.contype = 'f' and c.conrelid <> copy.source
+        order by name
+    loop
+        execute format('lock table only %s in access exclusive mode', other);
+    end loop;
+    found_definition := rpc_migrations.table_definition(copy.source);
+    if found_definition <> copy.definition then
+        raise exception '% was altered since the copy began: %', copy.source::regclass,
+            rpc_migrations.definition_changes(copy.definition, found_definition)
+        using errcode = 'RM003',
+            hint = 'Nothing was changed. Roll the migration back (which takes away the copy only) and run it again.';
+    end if;
+end;
+$function$;
+
+
+-- Puts the new table in the old one's place. Catches up with the log first; then, in one short transaction under a lock
+-- that is waited for as briefly as possible, everything from the last replay to the new names. Where the lock cannot
+-- be had it answers who is in the way ("holders"), keeps what it has replayed, and wants to be called again.
+create or replace function rpc_migrations.swap(out done boolean, out rows bigint, out holders jsonb, out message text)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    rows := 0;
+    done := false;
+    if copy.state is distinct from 'copied' or (copy.source is not null and copy.compared_at is null) then
+        raise exception 'the swap comes after the copy and the comparison, once' using errcode = 'RM005',
+            hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
+    end if;
+    if copy.source is not null then
+        select r.rows into rows from rpc_migrations.replay() as r;
+    end if;
+    begin
+        if copy.source is not null then
+            perform rpc_migrations.lock_for_swap(copy);
+            perform rpc_migrations.replay_rest(copy);
+        end if;
+        perform rpc_migrations.exchange(copy);
+    exception when lock_not_available then
+        holders := rpc_migrations.lock_holders(copy.source);
+        return;
+    end;
+    done := true;
+    message := case
+        when copy.source is null then format('%s is there', copy.new_table::regclass)
+        else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
+    end;
+end;
+$function$;
+
+
+-- The exchange of the two tables, forward. What the statements mention is the name that the table in use has.
+create or replace function rpc_migrations.exchange(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
+    carried jsonb;
+    moved jsonb := '[]';
+begin
+    if copy.source is not null then
+        carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
+        perform rpc_migrations.run_each(carried, 'detach');
+        moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
+    end if;
+    execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
+    if copy.source is not null then
+        perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
+        perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.wake_triggers(copy);
+        perform rpc_migrations.close_table(copy.old_table);
+        perform rpc_migrations.end_capture(copy);
+    end if;
+    update rpc_migrations.copies as c
+    set
+        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, quieted = '{}',
+        unvalidated = rpc_migrations.unvalidated_keys(carried)
+    where c.id = copy.id;
+    notify pgrst, 'reload schema';
+end;
+$function$;
+
+
+-- The statements of the swap for what the target lacks, as one JSON value, of these kinds only where they are given.
+create or replace function rpc_migrations.statements_to_carry(source oid, target oid, as_name text, kinds text[]) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(
+        jsonb_agg(jsonb_build_object('kind', m.kind, 'name', m.name, 'detach', m.detach, 'statement', m.statement)), '[]'
+    )
+    from rpc_migrations.missing_in_target(source, target, as_name, 'swap') as m
+    where kinds is null or m.kind = any (kinds);
+$function$;
+
+
+-- Runs the statements of a list that stand under one key, in order.
+create or replace function rpc_migrations.run_each(statements jsonb, key text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in select e.value ->> key from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
+
+-- The foreign keys of other tables in a list of carried statements: to be validated, now that they are made anew.
+create or replace function rpc_migrations.unvalidated_keys(carried jsonb) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
+    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text)
+    inner join pg_catalog.pg_constraint as c on format('%s %I', c.conrelid::regclass, c.conname) = e.name
+    where e.kind = 'foreign key of another table' and not c.convalidated;
+$function$;
+
+
+-- Validates, one a call, the foreign keys that the swap has made anew. Blocks neither reads nor writes.
+create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies;
+    foreign_key jsonb;
+begin
+    select c.* into copy
+    from rpc_migrations.copies as c
+    where c.migration = current_setting('rpc_migrations.migration', true)
+    order by c.id desc limit 1;
+    foreign_key := copy.unvalidated -> 0;
+    done := foreign_key is null;
+    rows := 0;
+    if not done then
+        execute format('alter table %s validate constraint %I', foreign_key ->> 'relation', foreign_key ->> 'name');
+        update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
+        rows := 1;
+        message := format('%s of %s', foreign_key ->> 'name', foreign_key ->> 'relation');
+    end if;
+end;
+$function$;

@@ -1,0 +1,313 @@
+-- Back again: the original table, brought up to date, takes its place back.
+
+-- Marks the current journal rows of the migration's own steps as undone, so that it can be run again.
+create or replace function rpc_migrations.mark_undone(migration text) returns void
+language sql
+set search_path = ''
+as $function$
+    update rpc_migrations.journal as j
+    set undone_at = clock_timestamp()
+    where j.migration = mark_undone.migration and j.undone_at is null and j.step !~ '^roll back: ';
+$function$;
+
+
+-- Before the swap: takes the new table, the capture and the log away, and the old table is as if nothing had been.
+create or replace function rpc_migrations.abandon() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    if copy.id is null or copy.state not in ('copying', 'copied') then
+        raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
+    end if;
+    if copy.source is not null then
+        perform rpc_migrations.end_capture(copy);
+    end if;
+    execute format('drop table rpc_migrations.%I', copy.table_name);
+    update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
+    perform rpc_migrations.mark_undone(copy.migration);
+end;
+$function$;
+
+
+-- Begins to roll the migration back. Before the swap this abandons the copy, and that is all. After it, changes of the
+-- table in use are captured from now on, to be brought into the original one, unless they are to be discarded.
+-- Raises RM001 where that cannot be done.
+create or replace function rpc_migrations.begin_rollback(discard_changes boolean default false, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    rows := 0;
+    if copy.id is null then
+        perform rpc_migrations.drop_unfinished_table();
+        message := 'nothing was under way, and no table was changed';
+        return;
+    end if;
+    if copy.state in ('copying', 'copied') then
+        perform rpc_migrations.abandon();
+        message := 'the copy was taken away; the table is as it was';
+        return;
+    end if;
+    perform rpc_migrations.check_rollback(copy, discard_changes);
+    if copy.old_table is null then
+        return;
+    end if;
+    update rpc_migrations.copies as c
+    set
+        state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
+        keys = rpc_migrations.primary_key(copy.old_table), definition = rpc_migrations.table_definition(copy.new_table)
+    where c.id = copy.id
+    returning c.* into copy;
+    if discard_changes then
+        select d.differing into rows from rpc_migrations.differences(copy) as d;
+        message := format('%s row(s) were added, changed or deleted since the migration', rows);
+    elsif to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then
+        perform rpc_migrations.create_log(copy);
+        perform rpc_migrations.begin_capture(copy);
+        message := format('changes of %s are being captured', copy.new_table::regclass);
+    end if;
+end;
+$function$;
+
+
+-- A migration that stopped between creating the new table and beginning the copy leaves the former behind, empty.
+create or replace function rpc_migrations.drop_unfinished_table() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    leftover text;
+    has_rows boolean;
+begin
+    for leftover in
+        select c.oid::regclass::text
+        from pg_catalog.pg_class as c
+        where
+            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
+            and c.relname not in ('runs', 'journal', 'copies') and c.relname !~ '^log_[0-9]+$'
+            and not exists (select from rpc_migrations.copies as o where o.new_table = c.oid)
+    loop
+        execute format('select exists (select from %s)', leftover) into has_rows;
+        if not has_rows then
+            execute format('drop table %s', leftover);
+        end if;
+    end loop;
+    perform rpc_migrations.mark_undone(current_setting('rpc_migrations.migration', true));
+end;
+$function$;
+
+
+-- What must hold for a rollback after the swap. Raises RM001.
+create or replace function rpc_migrations.check_rollback(copy rpc_migrations.copies, discard_changes boolean) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
+    backup text := format('%I.%I', copy.schema_name, copy.backup_name);
+    reasons text;
+begin
+    if to_regclass(name_in_use) is distinct from copy.new_table::regclass then
+        raise exception '% is not the table that this migration made', name_in_use
+        using errcode = 'RM001', hint = 'Another migration has replaced it since, or it was renamed. Roll that one back first, or put the name back.';
+    end if;
+    if copy.old_table is not null and to_regclass(backup) is distinct from copy.old_table::regclass then
+        raise exception 'the original table is not at % any more', backup
+        using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
+    end if;
+    if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
+        raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
+        using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
+    end if;
+    if not discard_changes and copy.old_table is not null then
+        select string_agg(o, '; ') into reasons
+        from rpc_migrations.obstacles(copy.new_table) as o;
+    end if;
+    if reasons is not null then
+        raise exception '% cannot be rolled back: %', name_in_use, reasons
+        using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+    end if;
+end;
+$function$;
+
+
+-- Finds the rows that were changed between the swap and the beginning of the rollback, chunk by chunk for about a second,
+-- and notes their keys in the log, so that the replay brings them into the original table. In a first pass rows of the
+-- table in use that the migration would not have made of the original ones; in a second one original rows that are gone.
+create or replace function rpc_migrations.find_changes(out done boolean, out rows bigint, out progress double precision)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    parts record;
+    statement text;
+    chunk_rows bigint;
+begin
+    rows := 0;
+    progress := 1;
+    done := copy.source is null or copy.state <> 'rolling back' or copy.pass > 2;
+    if done then
+        return;
+    end if;
+    copy := rpc_migrations.restart_pass_if_rewritten(copy);
+    parts := rpc_migrations.copy_parts(copy);
+    statement := format(
+        case copy.pass
+            when 1 then
+                'insert into %1$s (%2$s) select %3$s from only %5$s as s left join only %6$s as t on %7$s '
+                'where s.ctid >= $1 and s.ctid < $2 and (t.ctid is null or row(%8$s) is distinct from row(%9$s))'
+            else
+                'insert into %1$s (%2$s) select %4$s from only %6$s as t '
+                'where t.ctid >= $1 and t.ctid < $2 and not exists (select from only %5$s as s where %7$s)'
+        end,
+        parts.log, parts.keys, rpc_migrations.qualified_keys(copy, 's'), rpc_migrations.qualified_keys(copy, 't'),
+        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row);
+    for chunk_rows in select c.rows from rpc_migrations.each_chunk(copy, statement) as c loop
+        rows := rows + chunk_rows;
+    end loop;
+    select c.* into copy from rpc_migrations.copies as c where c.id = copy.id;
+    progress := (copy.pass - 1 + copy.next_block / greatest(copy.end_block, 1)::double precision) / 2;
+    if copy.next_block >= copy.end_block then
+        update rpc_migrations.copies as c set pass = copy.pass + 1, filenode = null where c.id = copy.id;
+    end if;
+end;
+$function$;
+
+
+-- The primary key's columns of one side of a join.
+create or replace function rpc_migrations.qualified_keys(copy rpc_migrations.copies, alias text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(format('%s.%I', alias, k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text);
+$function$;
+
+
+-- Begins a pass of find_changes, and begins it again where the table that it scans has been rewritten since. The lock,
+-- which only such commands conflict with, keeps that true until the end of the transaction.
+create or replace function rpc_migrations.restart_pass_if_rewritten(copy rpc_migrations.copies) returns rpc_migrations.copies
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    scanned oid := case copy.pass when 1 then copy.source else copy.target end;
+begin
+    execute format('lock table only %s in access share mode', scanned::regclass);
+    if copy.filenode is distinct from pg_relation_filenode(scanned) then
+        update rpc_migrations.copies as c
+        set
+            filenode = pg_relation_filenode(scanned), next_block = 0,
+            end_block = pg_relation_size(scanned) / current_setting('block_size')::bigint
+        where c.id = copy.id
+        returning c.* into copy;
+    end if;
+    return copy;
+end;
+$function$;
+
+
+-- Puts the original table back in its place, under its own name and with its own rights, as rpc_migrations.swap put the
+-- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
+-- further columns held is lost. From then on the migration counts as not run.
+create or replace function rpc_migrations.swap_back(
+    discard_changes boolean default false, out done boolean, out rows bigint, out holders jsonb, out kept_as text, out message text
+)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    rows := 0;
+    done := copy.id is null;
+    if done then
+        return;
+    end if;
+    if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
+        raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
+    end if;
+    if copy.source is not null and not discard_changes then
+        select r.rows into rows from rpc_migrations.replay() as r;
+    end if;
+    begin
+        if copy.source is not null then
+            perform rpc_migrations.lock_for_swap(copy);
+        else
+            execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
+        end if;
+        if copy.source is not null and not discard_changes then
+            perform rpc_migrations.replay_rest(copy);
+        end if;
+        kept_as := rpc_migrations.exchange_back(copy);
+    exception when lock_not_available then
+        holders := rpc_migrations.lock_holders(copy.new_table);
+        return;
+    end;
+    done := true;
+    message := format('the original table is back; the migrated one is kept as %s', kept_as);
+end;
+$function$;
+
+
+-- The exchange of the two tables, backward. Answers the name under which the migrated table is kept.
+create or replace function rpc_migrations.exchange_back(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
+    kept text := rpc_migrations.derived_name(
+        copy.schema_name, copy.table_name, copy.table_name, copy.table_name || to_char(clock_timestamp(), '"_rolled_back_"YYYYMMDDHH24MISS'));
+    carried jsonb := '[]';
+begin
+    if copy.source is not null then
+        carried := rpc_migrations.statements_to_carry(
+            copy.source, copy.target, name_in_use, array['foreign key of another table', 'view', 'publication', 'sequence']);
+        perform rpc_migrations.run_each(carried, 'detach');
+    end if;
+    perform rpc_migrations.move_aside(copy.new_table, kept);
+    if copy.source is not null then
+        perform rpc_migrations.rename_all(copy.schema_name, copy.renamed, 'new_name', 'old_name');
+        perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
+        perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.reopen_table(copy);
+        perform rpc_migrations.wake_triggers(copy);
+        perform rpc_migrations.end_capture(copy);
+    end if;
+    perform rpc_migrations.close_table(copy.new_table);
+    update rpc_migrations.copies as c
+    set
+        state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept), quieted = '{}',
+        unvalidated = rpc_migrations.unvalidated_keys(carried)
+    where c.id = copy.id;
+    perform rpc_migrations.mark_undone(copy.migration);
+    notify pgrst, 'reload schema';
+    return format('%I.%I', copy.schema_name, kept);
+end;
+$function$;
+
+
+-- Gives the original table the rights back that the swap took from it.
+create or replace function rpc_migrations.reopen_table(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.run_each((
+        select jsonb_agg(e.value order by e.place)
+        from jsonb_array_elements(copy.old_definition) with ordinality as e (value, place)
+        where e.value ->> 'kind' = 'grant'
+    ), 'statement');
+    if not copy.old_definition @> '[{"kind": "row security", "name": "enabled"}]' then
+        execute format('alter table %s disable row level security', copy.old_table::regclass);
+    end if;
+end;
+$function$;
