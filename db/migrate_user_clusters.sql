@@ -88,19 +88,47 @@ alter table rpc_migrations.user_clusters validate constraint user_clusters_user_
 select * from rpc_migrations.carry_over();
 
 
--- step: define security, trigger and rights
--- Users see, add and change their own rows, and no others; only the service does everything. What the old table granted
--- beyond that is carried over in the swap.
+-- step: define security and trigger
+-- Users see, add and change their own rows, and no others; only the service does everything. What the old table allowed
+-- beyond that is carried over in the swap. An old policy that says the same as one of ours in other words is not: ours
+-- takes its name instead, because two policies for one thing would both be run for each row. If it was for everything
+-- (select, insert, update and delete), so is ours. A policy's condition for rows as they are ("using") holds for them as
+-- they become as well, where there is no other for that ("with check").
 alter table rpc_migrations.user_clusters enable row level security;
 
-create policy "Users can view their own clusters" on rpc_migrations.user_clusters
-for select to authenticated using ((select auth.uid()) = user_id);
-
-create policy "Users can insert their own clusters" on rpc_migrations.user_clusters
-for insert to authenticated with check ((select auth.uid()) = user_id);
-
-create policy "Users can update their own clusters" on rpc_migrations.user_clusters
-for update to authenticated using ((select auth.uid()) = user_id) with check ((select auth.uid()) = user_id);
+do $step$
+declare
+    policy record;
+begin
+    for policy in
+        with same_policies as (
+            select p.polname as name, p.polcmd::text as command
+            from pg_catalog.pg_policy as p
+            cross join lateral (values (pg_get_expr(p.polqual, p.polrelid)), (pg_get_expr(p.polwithcheck, p.polrelid))) as c (condition)
+            where
+                p.polrelid = to_regclass('public.user_clusters') and p.polpermissive and c.condition is not null
+                and p.polroles <@ array[0, 'anon'::regrole::oid, 'authenticated'::regrole::oid]
+                and p.polroles && array[0, 'authenticated'::regrole::oid]
+            group by p.polname, p.polcmd
+            -- The condition without blanks, brackets, casts to text, and the words that a subquery adds.
+            having bool_and(
+                regexp_replace(c.condition, '[() ]|select|as uid|::text', '', 'gi') in ('auth.uid=user_id', 'user_id=auth.uid')
+            )
+        )
+        select coalesce((select min(s.name) from same_policies as s where s.command = w.command), w.name) as name, w.rule
+        from (
+            values
+            ('r', 'Users can view their own clusters', 'for select to authenticated using ((select auth.uid()) = user_id)'),
+            ('a', 'Users can insert their own clusters', 'for insert to authenticated with check ((select auth.uid()) = user_id)'),
+            ('w', 'Users can update their own clusters', 'for update to authenticated using ((select auth.uid()) = user_id)'),
+            ('*', null, 'for all to authenticated using ((select auth.uid()) = user_id)')
+        ) as w (command, name, rule)
+        where (w.command = '*') = exists (select from same_policies as s where s.command = '*')
+    loop
+        execute format('create policy %I on rpc_migrations.user_clusters %s', policy.name, policy.rule);
+    end loop;
+end;
+$step$;
 
 create or replace function public.set_user_clusters_updated_at() returns trigger
 language plpgsql
@@ -116,9 +144,6 @@ revoke all on function public.set_user_clusters_updated_at() from public, anon, 
 
 create trigger set_user_clusters_updated_at before update on rpc_migrations.user_clusters
 for each row execute function public.set_user_clusters_updated_at();
-
-grant select, insert, update on table rpc_migrations.user_clusters to authenticated;
-grant select, insert, update, delete on table rpc_migrations.user_clusters to service_role;
 
 
 -- step: gather statistics
@@ -138,6 +163,12 @@ select * from rpc_migrations.compare();
 -- The original table becomes public.user_clusters_backup, closed to the API, and the new one public.user_clusters, in
 -- one short transaction.
 select * from rpc_migrations.swap();
+
+
+-- step: grant rights
+-- Those that the old table had were carried over in the swap. Until then the new table is open to nobody.
+grant select, insert, update on table public.user_clusters to authenticated;
+grant select, insert, update, delete on table public.user_clusters to service_role;
 
 
 -- step: validate foreign keys of other tables (batch)

@@ -454,3 +454,23 @@ as $function$
         )
     );
 $function$;
+
+
+-- Between two calls of a step that is not done, in the SQL Editor or psql: a pause where a lock was not to be had, and an
+-- error where waiting is of no use (in one transaction with others, "busy" does not pass).
+create or replace function rpc_migrations.before_next_call(answer jsonb) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    case answer ->> 'state'
+        when 'more' then
+            return;
+        when 'waiting' then
+            perform pg_sleep(0.2);
+        else
+            raise exception 'another session is inside this migration: %', answer
+            using errcode = 'RM005', hint = 'Wait until it has ended, then run the same file again.';
+    end case;
+end;
+$function$;

@@ -1,0 +1,163 @@
+"""Command lines: parses arguments, sets the exit code. What a command does is in commands.py."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .console import Console
+from .errors import MigrationError, StoppedByUser
+from .settings import PROJECT_ROOT, Settings, load_settings
+
+EXIT_CODES = """\
+exit codes:
+  0    done, nothing to do, or written as SQL files for want of credentials
+  1    it could not be done
+  2    wrong usage or settings
+  130  interrupted
+"""
+
+CLUSTERS = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
+
+Command = Callable[[argparse.Namespace, Settings, Console], int]
+
+
+def deploy() -> int:
+    """deploy_sql_function.py"""
+    parser = _parser(
+        "Deploys the database function execute_sql and what belongs to it, or brings it up to date. Without credentials it writes the SQL "
+        "for the SQL Editor.",
+        ["python scripts/deploy_sql_function.py", "python scripts/deploy_sql_function.py --via meta"],
+    )
+    parser.add_argument("--via", choices=("rpc", "meta", "management"), help="use this way in only: execute_sql itself, postgres-meta, the Management API")
+    return _run(parser, "deploy")
+
+
+def migrate_clusters() -> int:
+    """migrate_clusters.py"""
+    parser = _parser(
+        "Rebuilds user_clusters with its four new columns while it is in use, keeps the original as user_clusters_backup, and creates "
+        "prompt_refinements. Run again after any failure, it goes on where it stopped. Without credentials it writes the SQL for the SQL Editor.",
+        ["python scripts/migrate_clusters.py --dry-run", "python scripts/migrate_clusters.py", "python scripts/migrate_clusters.py --status"],
+    )
+    _add_migration_options(parser)
+    parser.set_defaults(file=CLUSTERS, rollback=False, discard_changes=False)
+    return _run(parser, "migrate")
+
+
+def rollback_clusters() -> int:
+    """rollback_clusters.py"""
+    parser = _parser(
+        "Puts the original user_clusters back, with what was written since the migration; before the swap it only takes the copy away. The "
+        "migrated table is kept under another name.",
+        ["python scripts/rollback_clusters.py", "python scripts/rollback_clusters.py --discard-changes"],
+    )
+    _add_migration_options(parser)
+    _add_discard_option(parser)
+    parser.set_defaults(file=CLUSTERS, rollback=True)
+    return _run(parser, "migrate")
+
+
+def run_migration() -> int:
+    """run_migration.py"""
+    parser = _parser(
+        "Runs a step file of your own, or takes it back.",
+        ["python scripts/run_migration.py db/add_order_totals.sql", "python scripts/run_migration.py db/add_order_totals.sql --rollback"],
+    )
+    parser.add_argument("file", type=Path, help="the step file")
+    parser.add_argument("--rollback", action="store_true", help="take the migration back, and keep what was written since")
+    _add_migration_options(parser)
+    _add_discard_option(parser)
+    return _run(parser, "migrate")
+
+
+def verify_clusters() -> int:
+    """verify_clusters.py"""
+    parser = _parser(
+        "Checks that user_clusters and prompt_refinements are as the migration makes them. Changes nothing.",
+        ["python scripts/verify_clusters.py", "python scripts/verify_clusters.py --json"],
+    )
+    return _run(parser, "verify")
+
+
+def remove() -> int:
+    """remove_sql_function.py"""
+    parser = _parser(
+        "Takes execute_sql and the private schema away again. Refuses while a migration is under way. Without credentials it writes the SQL for "
+        "the SQL Editor.",
+        ["python scripts/remove_sql_function.py", "python scripts/remove_sql_function.py --keep-journal"],
+    )
+    parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
+    return _run(parser, "remove")
+
+
+def doctor() -> int:
+    """doctor.py"""
+    parser = _parser(
+        "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
+        "Changes nothing.",
+        ["python scripts/doctor.py"],
+    )
+    return _run(parser, "doctor")
+
+
+def _parser(description: str, examples: list[str]) -> argparse.ArgumentParser:
+    """A parser with the options that every command has."""
+    listed = "\n".join(f"  {example}" for example in examples)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=f"examples:\n{listed}\n\n{EXIT_CODES}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON document about the run to standard output, and nothing else there")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    volume.add_argument("--verbose", action="store_true", help="say more")
+    parser.add_argument("--patience", type=float, metavar="SECONDS", help="how long to go on trying to get a lock or an answer (default: 300)")
+    parser.add_argument("--allow-http", action="store_true", help="let the key travel over http:// to a host that is not this one")
+    return parser
+
+
+def _add_migration_options(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print each step, whether it is done, and its SQL; run nothing")
+    what.add_argument("--status", action="store_true", help="print what the journal says: steps and runs")
+    what.add_argument("--write-sql", action="store_true", help="write the SQL file and run nothing")
+    parser.add_argument("--online", action="store_true", help="with --write-sql: a file for psql that commits between batches")
+
+
+def _add_discard_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--discard-changes", action="store_true", help="restore the data as it was at the swap; says how many changes that discards")
+
+
+def _run(parser: argparse.ArgumentParser, name: str) -> int:
+    """Parse, run the command of this name, and turn what stops it into words and an exit code."""
+    options = parser.parse_args()
+    if getattr(options, "online", False) and not options.write_sql:
+        parser.error("--online goes with --write-sql")
+    if getattr(options, "discard_changes", False) and not options.rollback:
+        parser.error("--discard-changes goes with --rollback")
+    if options.patience is not None and options.patience <= 0:
+        parser.error("--patience takes a positive number of seconds")
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(Path(sys.argv[0]).name, as_json=options.json, quiet=options.quiet, verbose=options.verbose)
+    try:
+        settings = load_settings(allow_http=options.allow_http, patience=options.patience)
+        from . import commands
+
+        command: Command = getattr(commands, name)
+        exit_code = command(options, settings, console)
+    except MigrationError as error:
+        console.error(error)
+        exit_code = error.exit_code
+    except KeyboardInterrupt:
+        stopped = StoppedByUser("Stopped. Nothing is half done.", hint="Run the same command again.")
+        console.error(stopped)
+        exit_code = stopped.exit_code
+    console.finish(exit_code)
+    return exit_code
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,131 @@
+"""The way to the database: `supabase.rpc("execute_sql", ...)`, with retries for what may pass.
+
+supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. Sending twice is safe: a step is
+recognised in the database (see db/execute_sql/1_journal.sql), and everything else that we send reads, or may be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+from postgrest.exceptions import APIError
+from supabase import create_client
+from supabase.lib.client_options import SyncClientOptions
+
+from .errors import MigrationError, NotDeployed, TransientError, Unreachable
+from .rest_errors import explain
+from .settings import Settings
+
+MAX_ATTEMPTS = 20
+MAX_ATTEMPTS_BEFORE_FIRST_ANSWER = 4  # a wrong address does not get better, and nobody should wait minutes to hear so
+MAX_PAUSE = 15.0  # seconds
+
+OnRetry = Callable[[TransientError, float, int], None]
+
+
+class RpcClient:
+    """Sends SQL through execute_sql. `on_retry` is told the fault, the pause in seconds and the number of the attempt."""
+
+    def __init__(self, settings: Settings, on_retry: OnRetry) -> None:
+        assert settings.url is not None and settings.key is not None
+        self._settings = settings
+        self._on_retry = on_retry
+        self._retry_after: float | None = None
+        self._has_answered = False
+        self.requests = 0
+        # No redirects: they could carry the key to another host.
+        self.http = httpx.Client(
+            timeout=httpx.Timeout(settings.request_timeout, connect=min(10.0, settings.request_timeout)),
+            follow_redirects=False,
+            event_hooks={"response": [self._note_response]},
+        )
+        self._supabase = create_client(
+            settings.url, settings.key.value, SyncClientOptions(httpx_client=self.http, postgrest_client_retry=False)
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def query(self, sql: str, *, patience: float | None = None) -> list[dict[str, Any]] | int:
+        """Run a text that may be repeated; return its rows, or the number of rows affected. Raises as `call` does."""
+        answer = self.call({"query": sql}, patience=patience)
+        if not isinstance(answer, list | int):
+            raise NotDeployed(
+                "The function execute_sql that answers here is not this project's.",
+                hint="See what it is used for. Drop it if nobody needs it, then run: python scripts/deploy_sql_function.py",
+            )
+        return answer
+
+    def run_step(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Send one step (see rpc_migrations.run_step); return its answer, which has a "state". Raises as `call` does."""
+        answer = self.call(arguments)
+        if not isinstance(answer, dict) or "state" not in answer:
+            raise NotDeployed(
+                "The function execute_sql that answers here is not this project's.",
+                hint="Run: python scripts/deploy_sql_function.py",
+            )
+        return answer
+
+    def call(self, arguments: dict[str, Any], *, patience: float | None = None) -> Any:
+        """Call execute_sql until it answers, for `patience` seconds (default: the setting); return what it answered.
+
+        Raises Unreachable when the attempts or the time are used up; AccessRefused, NotDeployed, SqlError or another
+        MigrationError at once for what cannot get better by waiting.
+        """
+        deadline = time.monotonic() + (self._settings.patience if patience is None else patience)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._send(arguments)
+            except TransientError as fault:
+                pause = self._pause(attempt, fault)
+                limit = MAX_ATTEMPTS if self._has_answered else MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
+                if attempt >= limit or time.monotonic() + pause > deadline:
+                    raise Unreachable(
+                        f"No answer after {attempt} attempts. The last one: {fault.message}",
+                        code=fault.code,
+                        hint="Check SUPABASE_URL, the network and the project's status, then run the same command again: it goes on "
+                        "where this one stopped.",
+                    ) from fault
+                self._on_retry(fault, pause, attempt)
+                time.sleep(pause)
+
+    def _send(self, arguments: dict[str, Any]) -> Any:
+        """One attempt. Raises TransientError or what the answer means."""
+        self.requests += 1
+        self._retry_after = None
+        try:
+            answer = self._supabase.rpc("execute_sql", arguments).execute().data
+        except httpx.TimeoutException as error:
+            raise TransientError(f"no answer within {self._settings.request_timeout:g} s ({type(error).__name__})") from error
+        except httpx.HTTPError as error:
+            raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
+        except APIError as error:
+            raise explain(error, self._retry_after) from error
+        if isinstance(answer, str):
+            raise MigrationError(
+                "The address in SUPABASE_URL answers, but not as Supabase does.",
+                hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
+            )
+        self._has_answered = True
+        return answer
+
+    def _pause(self, attempt: int, fault: TransientError) -> float:
+        """Seconds to wait before the next attempt: what the server asks for, else exponential, with jitter, capped."""
+        if fault.retry_after is not None and fault.retry_after > 0:
+            return fault.retry_after
+        longest = min(MAX_PAUSE, self._settings.retry_pause * 2 ** (attempt - 1))
+        return longest * random.uniform(0.5, 1.0)
+
+    def _note_response(self, response: httpx.Response) -> None:
+        """Keep what APIError does not: the Retry-After header, in seconds."""
+        try:
+            self._retry_after = float(response.headers["Retry-After"])
+        except (KeyError, ValueError):
+            self._retry_after = None

@@ -1,0 +1,150 @@
+"""What each command does, one function a command. Each returns an exit code or raises MigrationError."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import output_files
+from .console import Console
+from .errors import AccessRefused, MigrationError, NotDeployed, SettingsError, Unreachable
+from .settings import PROJECT_ROOT, Settings
+from .step_file import Migration, read_migration
+
+if TYPE_CHECKING:
+    from .client import RpcClient
+    from .runner import Status
+
+VERIFY_FILE = PROJECT_ROOT / "db" / "verify_user_clusters.sql"
+ROLLBACK_FILE = PROJECT_ROOT / "db" / "rollback.sql"
+ROLLBACK_DISCARDING_FILE = PROJECT_ROOT / "db" / "rollback_discarding_changes.sql"
+
+
+def deploy(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Deploy execute_sql; without credentials, or where nobody lets us in, write the file."""
+    if not settings.has_credentials:
+        _say_written(console, settings, output_files.write_deployment())
+        return 0
+    with _file_as_way_out(console, settings, output_files.write_deployment), _connected(settings, console) as client:
+        from .deployment import deploy as deploy_by_first_open_way
+
+        deploy_by_first_open_way(client, settings, console, options.via)
+    return 0
+
+
+def migrate(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Run a step file, take it back, or tell about it, as the options say."""
+    migration = read_migration(options.file)
+    rollback = read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
+    plan = rollback if options.rollback else migration
+
+    def write() -> Path:
+        return output_files.write_migration(plan, prefix="rollback_" if options.rollback else "", online=options.online)
+
+    if options.dry_run:
+        return _dry_run(plan, settings, console)
+    if options.write_sql or not settings.has_credentials and not options.status:
+        _say_written(console, settings, write(), is_wanted=options.write_sql)
+        return 0
+    _require_credentials(settings)
+    with _file_as_way_out(console, settings, write), _connected(settings, console) as client:
+        from . import runner
+
+        if options.status:
+            _say_status(runner.read_status(client, migration), migration, console)
+        elif options.rollback:
+            runner.roll_back(client, migration, rollback, settings, console)
+        else:
+            runner.migrate(client, migration, settings, console)
+    return 0
+
+
+def verify(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Run the checks of verify_user_clusters.sql; 1 if one fails."""
+    _require_credentials(settings)
+    with _connected(settings, console) as client:
+        from .deployment import check_deployed
+
+        check_deployed(client)
+        checks = client.query(VERIFY_FILE.read_text(encoding="utf-8"))
+    assert isinstance(checks, list)
+    console.checks("Verification of user_clusters and prompt_refinements", checks)
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+@contextmanager
+def _connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
+    """A client for the settings, closed at the end; says with which key, and to where."""
+    assert settings.key is not None
+    console.say(f"Project: {settings.url}, with the {settings.key.describe()}")
+    from .client import RpcClient
+
+    client = RpcClient(settings, console.retrying)
+    try:
+        yield client
+    finally:
+        console.report["requests"] = client.requests
+        client.close()
+
+
+@contextmanager
+def _file_as_way_out(console: Console, settings: Settings, write: Callable[[], Path]) -> Iterator[None]:
+    """Where execute_sql cannot be reached, write the SQL file before giving up."""
+    try:
+        yield
+    except (AccessRefused, NotDeployed, Unreachable):
+        _say_written(console, settings, write())
+        raise
+
+
+def _say_written(console: Console, settings: Settings, path: Path, *, is_wanted: bool = False) -> None:
+    """Say which file was written, and what to do with it."""
+    if not settings.has_credentials and not is_wanted:
+        console.say(f"No credentials: {settings.missing()}.")
+    console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
+    console.report.setdefault("files", []).append(str(path.relative_to(PROJECT_ROOT)))
+    if path.name.endswith("_online_output.sql"):
+        console.say(f"Run it over a direct connection: psql \"$DATABASE_URL\" -f {path.relative_to(PROJECT_ROOT)}")
+    else:
+        console.say(f"Open the SQL Editor ({settings.sql_editor_url}), paste the whole file, and run it.")
+    if path != output_files.DEPLOY_FILE:
+        console.say("It needs execute_sql: run db/create_execute_sql_function_output.sql (python scripts/deploy_sql_function.py) before it.")
+
+
+def _require_credentials(settings: Settings) -> None:
+    if not settings.has_credentials:
+        raise SettingsError(f"{settings.missing()}.", hint="Set it in the environment or in .env (see .env.example).")
+
+
+def _dry_run(plan: Migration, settings: Settings, console: Console) -> int:
+    """Print the plan; ask the database where it stands if we can."""
+    done: set[str] = set()
+    if settings.has_credentials:
+        with _connected(settings, console) as client:
+            from .runner import read_status
+
+            status = read_status(client, plan)
+            done = {step.name for step in plan.steps if status.is_done(step)}
+    console.plan(plan, done if settings.has_credentials else None)
+    return 0
+
+
+def _say_status(status: Status, migration: Migration, console: Console) -> None:
+    """Print what the journal says of a migration's steps and runs."""
+    names = [step.name for step in migration.steps] + [name for name in status.steps if name not in {step.name for step in migration.steps}]
+    rows = []
+    for name in names:
+        row = status.steps.get(name)
+        state = "to do" if row is None else "done" if row["finished_at"] else "under way"
+        rows.append([name, state, *([f"{row['rows']:,}", f"{row['seconds']:.2f}", str(row["calls"]), row["finished_at"] or ""] if row else ["", "", "", ""])])
+    console.table(f"Steps of {migration.name}", ["step", "state", "rows", "seconds", "calls", "finished"], rows, name="steps")
+    runs = [
+        [run["started_at"], run["action"], f"{run['client']} ({run['pid']})", run["outcome"] or "under way, or killed", run["message"] or ""] for run in status.runs
+    ]
+    console.table("Runs, the newest first", ["started", "action", "by", "ended", "message"], runs, name="runs")
+    if status.copy:
+        console.say(f"Table {status.copy['table']}: {status.copy['state']}; backup {status.copy['backup']}")
+    console.report["outcome"] = "done"

@@ -1,0 +1,271 @@
+"""What the person sees: a live list on a terminal, plain lines in a pipe, or one JSON document (--json).
+
+Results go to standard output; retries, waits, warnings and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.text import Text
+
+from .errors import MigrationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .runner import Status
+    from .step_file import Migration, Step
+
+PROGRESS_EVERY = 5.0  # seconds between two progress lines of one step in a pipe
+MARKS = {"to do": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"), "failed": ("✗", "red")}
+
+
+@dataclass
+class StepView:
+    """How a step stands, for the list and for the report."""
+
+    name: str
+    state: str = "to do"
+    rows: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    already: bool = False
+    progress: float | None = None
+    message: str | None = None
+    began: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The step as it stands in the report of --json; seconds as the client saw them."""
+        return {
+            "name": self.name, "state": self.state, "rows": self.rows, "calls": self.calls, "seconds": round(self.seconds, 3),
+            "already": self.already, "message": self.message,
+        }  # fmt: skip
+
+
+class Console:
+    """The one place that prints. `mode`: "text" or "json"; `quiet`: errors and warnings only; `verbose`: more of both."""
+
+    def __init__(self, command: str, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.out = RichConsole(highlight=False, soft_wrap=True, quiet=quiet or as_json)
+        self.err = RichConsole(highlight=False, soft_wrap=True, stderr=True)
+        self.verbose = verbose
+        self._as_json = as_json
+        self._quiet = quiet
+        self._views: dict[str, StepView] = {}
+        self._live: Any = None
+        self._waiting: str | None = None
+        self._last_line = 0.0
+        self._began = time.monotonic()
+        self.report: dict[str, Any] = {"command": command, "outcome": None, "lines": [], "warnings": [], "notes": []}
+
+    # --- lines ---------------------------------------------------------------------------------------------------
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of the result."""
+        self.report["lines"].append(text)
+        self.out.print(Text(text, style=style))
+
+    def nothing_to_do(self, text: str) -> None:
+        """A line of the result: there was nothing to do."""
+        self.report["outcome"] = "nothing to do"
+        self.say(f"Nothing to do. {text}")
+
+    def note(self, text: str) -> None:
+        """A line about how it goes, to standard error."""
+        self.report["notes"].append(text)
+        if not self._quiet:
+            self.err.print(Text(f"  {text}", style="yellow"))
+
+    def detail(self, text: str) -> None:
+        """A line for --verbose, to standard error."""
+        if self.verbose:
+            self.err.print(Text(f"  {text}", style="dim"))
+
+    def warn(self, text: str) -> None:
+        """A warning, to standard error, also when quiet."""
+        self.report["warnings"].append(text)
+        self.err.print(Text(f"Warning: {text}", style="yellow"))
+
+    def error(self, error: MigrationError) -> None:
+        """What stopped the run and what to do next, to standard error."""
+        self.report["error"] = error.to_dict()
+        self.report["outcome"] = "interrupted" if error.exit_code == 130 else "failed"
+        code = f" [{error.code}]" if error.code else ""
+        self.err.print(Text.assemble(("Error: ", "bold red"), f"{error.message}{code}"))
+        if error.details:
+            self.err.print(Text(f"  Detail: {error.details}"))
+        if error.hint:
+            self.err.print(Text.assemble(("  What to do: ", "bold"), error.hint))
+
+    def retrying(self, fault: MigrationError, pause: float, attempt: int) -> None:
+        """An attempt failed in passing."""
+        self.note(f"attempt {attempt} failed ({fault.message}); trying again in {pause:.1f} s")
+
+    def waiting(self, what: str, seconds: float) -> None:
+        """We wait for something, since so many seconds. Told on a terminal all the time, in a pipe now and then."""
+        self._waiting = f"waiting for {what} (since {seconds:.0f} s)"
+        if self._live is None and self._is_time_for_a_line(first=seconds == 0):
+            self.note(self._waiting)
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
+        """Show the steps while they run, and close with what was done."""
+        self.report.update(migration=migration.name, action=action)
+        self._views = {step.name: StepView(step.name, "done" if status.is_done(step) else "to do", already=status.is_done(step)) for step in migration.steps}
+        self.say(f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps")
+        try:
+            if self.out.is_terminal and not self.out.quiet:
+                from rich.live import Live
+
+                with Live(get_renderable=self._render, console=self.out, refresh_per_second=8) as self._live:
+                    yield
+            else:
+                yield
+        except BaseException:
+            for view in self._views.values():
+                view.state = "failed" if view.state == "running" else view.state
+            raise
+        finally:
+            self._live = None
+            self.report["steps"] = [view.to_dict() for view in self._views.values()]
+        self._close(migration, action)
+
+    def step_begins(self, step: Step) -> None:
+        """A step is being sent for the first time in this run."""
+        view = self._views[step.name]
+        view.state, view.began, self._waiting, self._last_line = "running", time.monotonic(), None, time.monotonic()
+
+    def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
+        """A batch step has done another batch."""
+        self._waiting = None
+        view = self._take(step, answer)
+        if self._live is None and self._is_time_for_a_line():
+            self.out.print(Text(f"         {view.name}: {self._info(view)}", style="dim"))
+
+    def step_done(self, step: Step, answer: dict[str, Any]) -> None:
+        """A step is done, by this run or before it."""
+        view = self._take(step, answer)
+        view.state, view.already, self._waiting = "done", bool(answer.get("already")), None
+        if self._live is None:
+            place = list(self._views).index(step.name) + 1
+            self.out.print(Text(f"  {place:2d}/{len(self._views)}  {view.name:<46} {self._info(view)}"))
+
+    def steps_done(self) -> list[str]:
+        """Names of the steps that are done."""
+        return [view.name for view in self._views.values() if view.state == "done"]
+
+    def _take(self, step: Step, answer: dict[str, Any]) -> StepView:
+        """Take an answer into the step's view."""
+        view = self._views[step.name]
+        result = answer.get("result") or {}
+        view.calls += 1
+        view.rows = answer["rows"] if answer.get("already") else view.rows + (answer.get("rows") or 0)
+        view.progress = result.get("progress")
+        view.message = result.get("message") or view.message
+        view.seconds = time.monotonic() - view.began if view.began else 0.0
+        return view
+
+    def _info(self, view: StepView) -> str:
+        """Rows, time and what the database said of a step."""
+        if view.already:
+            return "done before"
+        parts = [f"{view.rows:,} rows"] if view.rows else []
+        if view.state == "running" and view.progress is not None and view.progress < 1:
+            parts.insert(0, f"{view.progress:.0%}")
+            parts.append(f"{view.rows / max(view.seconds, 0.001):,.0f} rows/s")
+            if view.progress > 0:
+                parts.append(f"{view.seconds * (1 - view.progress) / view.progress:.0f} s left")
+        else:
+            parts.append(f"{view.seconds:.2f} s")
+        return ", ".join(parts) + (f"  {view.message}" if view.message else "")
+
+    def _is_time_for_a_line(self, first: bool = False) -> bool:
+        now = time.monotonic()
+        if first or now - self._last_line >= PROGRESS_EVERY:
+            self._last_line = now
+            return True
+        return False
+
+    def _render(self) -> Table:
+        """The live list: every step, with a bar for a batch step that runs."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 1))
+        for view in self._views.values():
+            mark, style = MARKS[view.state]
+            if view.state == "running" and view.began:
+                view.seconds = time.monotonic() - view.began
+            bar = ProgressBar(total=1.0, completed=view.progress, width=20) if view.state == "running" and view.progress is not None else ""
+            info = "" if view.state == "to do" else self._waiting if view.state == "running" and self._waiting else self._info(view)
+            table.add_row(Text(mark, style), Text(view.name, "dim" if view.state == "to do" else ""), bar, Text(info or "", "yellow" if self._waiting else "dim"))
+        return table
+
+    # --- tables and plans ----------------------------------------------------------------------------------------
+
+    def plan(self, migration: Migration, done: set[str] | None) -> None:
+        """Print each step, done or to do (unknown where `done` is None), and its SQL."""
+        self.report.update(migration=migration.name, outcome="dry run", steps=[])
+        self.say(f"Plan of {migration.name}, {len(migration.steps)} steps. Nothing is run.")
+        for place, step in enumerate(migration.steps, start=1):
+            state = "to do" if done is None or step.name not in done else "done"
+            self.report["steps"].append({"name": step.name, "state": state, "batch": step.batch, "sql": step.sql})
+            self.out.print(Text(f"\n{place:2d}/{len(migration.steps)}  {step.name}{' (batch)' if step.batch else ''}: {state}", style="bold"))
+            self.out.print(Text(step.sql.rstrip("\n"), style="dim"))
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]], *, name: str) -> None:
+        """Print a table; `name` is its key in the report of --json."""
+        from rich.table import Table
+
+        self.report[name] = [dict(zip(columns, row, strict=True)) for row in rows]
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.out.print(table)
+
+    def checks(self, title: str, checks: list[dict[str, Any]]) -> None:
+        """Print checks that passed or failed, and how many of each."""
+        failed = [check for check in checks if not check["passed"]]
+        self.report["checks"] = checks
+        self.report["outcome"] = "failed" if failed else "done"
+        from rich.table import Table
+
+        table = Table("", "check", "what was found", title=title, title_justify="left")
+        for check in checks:
+            mark = Text("passed", "green") if check["passed"] else Text("FAILED", "bold red")
+            table.add_row(mark, Text(check["check"]), Text(check.get("detail") or ""))
+        self.out.print(table)
+        self.say(f"{len(checks) - len(failed)} passed, {len(failed)} failed", style="bold red" if failed else "bold green")
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def already_done(self, migration: Migration, status: Status) -> None:
+        """Every step of the migration was done before this run."""
+        last = max(row["finished_at"] for row in status.steps.values())
+        self.nothing_to_do(f"{migration.name} is applied already: all {len(migration.steps)} steps are done, the last one at {last}.")
+
+    def _close(self, migration: Migration, action: str) -> None:
+        """What was done, in a closing line or panel."""
+        rows = sum(view.rows for view in self._views.values() if not view.already)
+        seconds = time.monotonic() - self._began
+        done = "is applied" if action == "migrate" else "is rolled back"
+        self.report["outcome"] = "done"
+        self.say(f"Done: {migration.name} {done}. {len(self._views)} steps, {rows:,} rows, {seconds:.2f} s in all.", style="bold green")
+
+    def finish(self, exit_code: int, **more: Any) -> None:
+        """Print the report of --json, if that is asked for."""
+        self.report.update(exit_code=exit_code, seconds=round(time.monotonic() - self._began, 3), **more)
+        self.report["outcome"] = self.report["outcome"] or ("done" if exit_code == 0 else "failed")
+        if self._as_json:
+            json.dump(self.report, sys.stdout, indent=2, ensure_ascii=False)
+            sys.stdout.write("\n")

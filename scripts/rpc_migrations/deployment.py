@@ -1,0 +1,180 @@
+"""Deploys execute_sql: which ways in there are, in the order of their safety, and which of them is open."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import AccessRefused, MigrationError, NotDeployed, SqlError
+from .settings import PROJECT_ROOT, Settings
+from .sql import quote_literal
+
+if TYPE_CHECKING:
+    from .client import RpcClient
+    from .console import Console
+
+SQL_FOLDER = PROJECT_ROOT / "db" / "execute_sql"
+SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer)"
+RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
+
+VERSION_QUERY = f"select obj_description(to_regprocedure('{SIGNATURE}'), 'pg_proc') as version, to_regnamespace('rpc_migrations') is not null as has_schema"
+OPEN_FUNCTIONS_QUERY = """
+select p.oid::regprocedure::text as signature
+from pg_catalog.pg_proc as p
+where
+    p.pronamespace = 'public'::regnamespace
+    and p.proname ~* '^(exec|execute|run|raw)?_?(sql|query|exec|ddl)$'
+    and 'text'::regtype = any (p.proargtypes::oid[])
+    and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))
+order by 1
+"""
+
+
+def deployment_sql() -> str:
+    """The text that makes or updates execute_sql and the private schema, with its version as the function's comment."""
+    text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in sorted(SQL_FOLDER.glob("*.sql")))
+    version = f"rpc_migrations {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{text}\n\ncomment on function {SIGNATURE}\nis {quote_literal(version)};\n"
+
+
+def current_version() -> str:
+    """The version that `deployment_sql` deploys."""
+    return deployment_sql().rsplit("'", 2)[1]
+
+
+def deployed_version(client: RpcClient) -> str:
+    """The version that is deployed. Raises NotDeployed where execute_sql is absent or not ours."""
+    rows = client.query(VERSION_QUERY)
+    version = rows[0].get("version") if isinstance(rows, list) and rows else None
+    if not version or not rows[0].get("has_schema"):  # type: ignore[index]
+        raise NotDeployed(
+            "There is a function execute_sql that this project did not make.",
+            hint="See what it is used for. Drop it if nobody needs it, then run: python scripts/deploy_sql_function.py",
+        )
+    return str(version)
+
+
+def check_deployed(client: RpcClient) -> None:
+    """Raise NotDeployed unless this very version of execute_sql is there."""
+    if deployed_version(client) != current_version():
+        raise NotDeployed("Another version of execute_sql is deployed.", hint="Run: python scripts/deploy_sql_function.py")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run the deployment's SQL: its name for --via, and what it is called in the output."""
+
+    name: str
+    title: str
+
+
+RPC = Way("rpc", "execute_sql itself")
+META = Way("meta", "postgres-meta (/pg/query)")
+MANAGEMENT = Way("management", "the Management API")
+WAYS = (RPC, META, MANAGEMENT)
+
+
+class WayClosed(MigrationError):
+    """A way in that is not open here."""
+
+
+def deploy(client: RpcClient, settings: Settings, console: Console, via: str | None) -> None:
+    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it.
+
+    Raises AccessRefused, NotDeployed (nobody lets us in: the SQL file is the way) or SqlError.
+    """
+    try:
+        if deployed_version(client) == current_version():
+            console.nothing_to_do("execute_sql is deployed and up to date.")
+            warn_of_open_functions(client, console)
+            return
+        is_ours = True
+    except NotDeployed as reason:
+        if reason.code is None:  # it answers, and is somebody else's
+            raise
+        is_ours = False
+    ways = [way for way in WAYS if (via is None and (way is not RPC or is_ours)) or way.name == via]
+    for way in ways:
+        try:
+            _send(way, client, settings)
+        except WayClosed as reason:
+            console.say(f"{way.title}: {reason.message}")
+            continue
+        console.say(f"Deployed through {way.title}.")
+        _wait_for_rest_layer(client, console)
+        warn_of_open_functions(client, console)
+        return
+    raise NotDeployed("The function execute_sql is not there, and no way to make it over HTTPS is open.", hint="Use the written file.")
+
+
+def _send(way: Way, client: RpcClient, settings: Settings) -> None:
+    """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
+    if way is RPC:
+        client.query(deployment_sql())
+    elif way is META:
+        assert settings.url and settings.key
+        _post(client, f"{settings.url}/pg/query", settings.key.value, {"apikey": settings.key.value})
+    else:
+        if settings.access_token is None or settings.project is None:
+            raise WayClosed("not open (it needs SUPABASE_ACCESS_TOKEN and a URL of the form https://PROJECT.supabase.co)")
+        _post(client, f"{settings.management_url}/v1/projects/{settings.project}/database/query", settings.access_token.value, {})
+
+
+def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> None:
+    """POST the SQL to a service that takes {"query"}; one statement after another in one transaction."""
+    import httpx
+
+    try:
+        answer = client.http.post(url, json={"query": f"begin;\n{deployment_sql()}\ncommit;"}, headers={"Authorization": f"Bearer {bearer}", **headers})
+    except httpx.HTTPError as error:
+        raise WayClosed(f"not reachable ({type(error).__name__})") from error
+    if answer.status_code in (200, 201):
+        return
+    body = _json(answer)
+    if answer.status_code == 400 and body.get("message"):
+        raise SqlError(str(body["message"]), code=body.get("code"), details=body.get("detail"), hint=body.get("hint"))
+    if answer.status_code in (401, 403):
+        raise WayClosed(f"refused the key (HTTP {answer.status_code})")
+    raise WayClosed(f"not open here (HTTP {answer.status_code})")
+
+
+def _json(answer: Any) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
+    """Wait until PostgREST has reloaded its schema cache and answers with our version; that is the first call."""
+    deadline = time.monotonic() + RELOAD_PATIENCE
+    pause = 0.05
+    while True:
+        try:
+            if deployed_version(client) == current_version():
+                console.say("The REST layer knows the function; it was called once and answers.")
+                return
+        except NotDeployed as reason:
+            if time.monotonic() > deadline:
+                raise NotDeployed(
+                    f"execute_sql was made, but after {RELOAD_PATIENCE:g} s the REST layer does not know it yet.",
+                    hint="In the SQL Editor, run: notify pgrst, 'reload schema'; then run the same command again.",
+                ) from reason
+        except AccessRefused as reason:
+            raise AccessRefused("execute_sql was made, but this key may not execute it.", hint=reason.hint, code=reason.code) from reason
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+def warn_of_open_functions(client: RpcClient, console: Console) -> None:
+    """Warn of functions in public that run SQL texts and that anon or authenticated may execute."""
+    rows = client.query(OPEN_FUNCTIONS_QUERY)
+    for row in rows if isinstance(rows, list) else []:
+        signature = row["signature"]
+        console.warn(
+            f"Anyone with the anonymous key, or any user, may execute the function {signature}. If it runs the SQL it is given, close it: "
+            f"revoke execute on function {signature} from public, anon, authenticated;"
+        )

@@ -1,0 +1,74 @@
+"""What can stop a run, each worded for the person who has to do something about it."""
+
+from __future__ import annotations
+
+
+class MigrationError(Exception):
+    """A run cannot go on. `hint` is the next step for the person, `code` an SQLSTATE, PostgREST code or HTTP status."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, details: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+        self.code = code
+
+    def to_dict(self) -> dict[str, str | None]:
+        """The error as it stands in the report of --json."""
+        return {"message": self.message, "code": self.code, "details": self.details, "hint": self.hint}
+
+
+class SettingsError(MigrationError):
+    """A setting or an argument is missing or wrong; nothing was sent."""
+
+    exit_code = 2
+
+
+class StepFileError(MigrationError):
+    """A step file cannot be read as one."""
+
+    exit_code = 2
+
+
+class SqlError(MigrationError):
+    """The database refused a text; what it did was rolled back."""
+
+
+class StatementTimedOut(SqlError):
+    """A timeout cut the statement (57014); what it did was rolled back."""
+
+
+class NothingToDo(SqlError):
+    """A step says that the migration has been done before (RM000)."""
+
+
+class AccessRefused(MigrationError):
+    """The key was refused, or may not do this."""
+
+
+class NotDeployed(MigrationError):
+    """The REST layer knows no execute_sql that takes our arguments (PGRST202), or several (PGRST203)."""
+
+
+class TransientError(MigrationError):
+    """An attempt failed in a way that the next one may not. `retry_after`: seconds that the server asked us to wait."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class Unreachable(MigrationError):
+    """Every attempt failed in passing ways, until the number of attempts or the time was used up."""
+
+
+class Blocked(MigrationError):
+    """A lock, or another run of the same migration, was in the way for longer than we may wait."""
+
+
+class StoppedByUser(MigrationError):
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130

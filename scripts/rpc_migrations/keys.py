@@ -1,0 +1,96 @@
+"""What an API key tells about itself. Nothing here verifies a key: it tells mistakes before the key is sent anywhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from dataclasses import dataclass, field
+
+from .errors import SettingsError
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An API key with what can be read off it. Its value is never shown, not even by repr()."""
+
+    value: str = field(repr=False)
+    variable: str  # the environment variable it came from
+    role: str | None  # service_role, anon, or another role of a JWT; None where the key does not say
+    form: str  # "legacy JWT", "secret key", "publishable key", "unknown form"
+    project: str | None = None  # the project's ref, where a JWT names it
+    expires_at: float | None = None  # seconds since 1970
+
+    def describe(self) -> str:
+        """The key in words for the output: its role, form and project, never its value."""
+        role = {"service_role": "service key", "anon": "anon key"}.get(self.role or "", f"key for role {self.role}" if self.role else "key")
+        project = f", project {self.project}" if self.project else ""
+        return f"{role} ({self.form}{project}, from {self.variable})"
+
+
+def read_key(value: str, variable: str) -> ApiKey:
+    """Read what a key says. Raises SettingsError for white space or characters that no key has."""
+    if value != value.strip() or any(character.isspace() for character in value):
+        raise SettingsError(f"{variable} has white space in it.", hint=f"Copy the key again, in one piece and without line breaks, into {variable}.")
+    if not value.isascii() or not value.isprintable():
+        raise SettingsError(f"{variable} has characters that no key has.", hint=f"Copy the key again into {variable}.")
+    if value.startswith("sb_secret_"):
+        return ApiKey(value, variable, "service_role", "secret key")
+    if value.startswith("sb_publishable_"):
+        return ApiKey(value, variable, "anon", "publishable key")
+    if value.startswith("sbp_"):
+        raise SettingsError(
+            f"{variable} holds a personal access token, not an API key.",
+            hint="Put it into SUPABASE_ACCESS_TOKEN, and the project's key (Project Settings, API Keys) here.",
+        )
+    payload = _jwt_payload(value)
+    if payload is None:
+        return ApiKey(value, variable, None, "unknown form")
+    expires_at = payload.get("exp")
+    return ApiKey(
+        value,
+        variable,
+        role=_text(payload.get("role")),
+        form="legacy JWT",
+        project=_text(payload.get("ref")),
+        expires_at=float(expires_at) if isinstance(expires_at, int | float) else None,
+    )
+
+
+def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
+    """Refuse a key that cannot work where it stands. `project` is the ref in the URL, None where the URL names none.
+
+    Raises SettingsError: another kind than its variable is for, expired, of another project.
+    """
+    if key.role is not None and key.role != expected_role:
+        kind = {"anon": "an anon (publishable) key", "service_role": "a service (secret) key"}.get(key.role, f"a key for role {key.role}")
+        warning = " Never give it to a browser; if that has happened, replace it." if key.role == "service_role" else ""
+        raise SettingsError(
+            f"{key.variable} holds {kind}.",
+            hint=f"Put the right key there: Project Settings, API Keys, in the Supabase dashboard.{warning}",
+        )
+    if key.expires_at is not None and key.expires_at < time.time():
+        day = time.strftime("%Y-%m-%d", time.gmtime(key.expires_at))
+        raise SettingsError(f"The key in {key.variable} expired on {day}.", hint="Copy the current one from Project Settings, API Keys.")
+    if key.project and project and key.project != project:
+        raise SettingsError(
+            f"The key in {key.variable} is for project {key.project}, but SUPABASE_URL is project {project}.",
+            hint="Take both from the same project.",
+        )
+
+
+def _jwt_payload(value: str) -> dict[str, object] | None:
+    """The payload of a JWT, unverified; None where the value is no JWT."""
+    parts = value.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError):
+        return None
+    return payload if isinstance(payload, dict) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,103 @@
+"""Writes what would be sent as plain SQL files, for where we cannot send it: the SQL Editor, or psql.
+
+The steps are the same, and they are run by the same function, rpc_migrations.run_step: so they take effect exactly once
+and stand in the journal, whichever way they come.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from .deployment import deployment_sql
+from .errors import MigrationError
+from .settings import PROJECT_ROOT
+from .sql import dollar_quote, quote_literal
+from .step_file import Migration, Step
+
+DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
+DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
+
+_NEEDS_DEPLOYMENT = """\
+do $check$
+begin
+    if to_regprocedure('rpc_migrations.run_step(text, text, text, text, boolean, uuid, integer)') is null then
+        raise exception 'execute_sql is not deployed'
+        using hint = 'Run db/create_execute_sql_function_output.sql first.';
+    end if;
+end;
+$check$;
+"""
+
+
+def write_deployment() -> Path:
+    """Write the deployment's SQL; return the path. Raises MigrationError where it cannot be written."""
+    header = "-- Makes public.execute_sql and the private schema rpc_migrations, or brings them up to date.\n-- Run it whole: in the SQL Editor, or with psql -f.\n"
+    return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\ncommit;\n")
+
+
+def write_migration(migration: Migration, *, prefix: str = "", online: bool = False) -> Path:
+    """Write a migration's steps to db/[PREFIX]NAME[_online]_output.sql; return the path.
+
+    In one transaction, for the SQL Editor; or `online`, for psql over a direct connection, committing after every call,
+    so that the application goes on while it runs. Raises MigrationError where it cannot be written.
+    """
+    path = PROJECT_ROOT / "db" / f"{prefix}{migration.name}{'_online' if online else ''}_output.sql"
+    return _write(path, migration_sql(migration, online=online))
+
+
+def migration_sql(migration: Migration, *, online: bool = False) -> str:
+    """The text that `write_migration` writes."""
+    steps = "\n\n".join(_step_sql(migration, step, online=online) for step in migration.steps)
+    if online:
+        header = (
+            f"-- {migration.name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
+            "-- Stopped half way, run it again: steps that are done are not repeated.\n"
+            "\\set ON_ERROR_STOP on\nset statement_timeout = 0;\n"
+        )
+        return f"{header}\n{_NEEDS_DEPLOYMENT}\n\n{steps}"
+    header = (
+        f"-- {migration.name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
+        "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
+    )
+    return f"{header}\nbegin;\n\n{_NEEDS_DEPLOYMENT}\n\n{steps}\n\ncommit;\n"
+
+
+def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
+    """A statement that sends one step until it is done."""
+    commit = "        commit;\n" if online else ""
+    body = (
+        "\ndeclare\n    answer jsonb;\nbegin\n    loop\n"
+        "        answer := rpc_migrations.run_step(\n"
+        f"            migration => {quote_literal(migration.name)}, step => {quote_literal(step.name)},\n"
+        f"            checksum => {quote_literal(step.checksum)}, batch => {quote_literal(step.batch)},\n"
+        f"            query => {dollar_quote(chr(10) + step.sql)}\n"
+        "        );\n"
+        "        exit when answer ->> 'state' = 'done';\n"
+        f"{commit}"
+        "        perform rpc_migrations.before_next_call(answer);\n"
+        "    end loop;\nend;\n"
+    )
+    title = step.name.replace("\n", " ")
+    return f"-- {title}\ndo {dollar_quote(body)};\n"
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a file in one go: whoever reads it sees the old text or the new one, never half of it."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise MigrationError(
+            f"{path} cannot be written: {error.strerror or error}.", hint="Make the folder writable, free some space, and run the same command again."
+        ) from error
+    return path

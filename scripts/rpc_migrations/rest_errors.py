@@ -1,0 +1,97 @@
+"""What an error answer of the REST layer or of the gateway means, and what to do about it.
+
+Codes are those that PostgREST documents (https://docs.postgrest.org/en/stable/references/errors.html), SQLSTATEs those of
+PostgreSQL's appendix A; an answer that is not PostgREST's JSON reaches us as an APIError with the HTTP status as its code.
+"""
+
+from __future__ import annotations
+
+import re
+
+from postgrest.exceptions import APIError
+
+from .errors import AccessRefused, MigrationError, NotDeployed, NothingToDo, SqlError, StatementTimedOut, TransientError
+
+# What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
+_TRANSIENT = re.compile(r"408|429|502|503|504|52[0-4]|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
+
+_DEPLOY = "Run: python scripts/deploy_sql_function.py"
+_NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
+
+# The gateway's own refusals have a message and perhaps a hint, but no code.
+_GATEWAY = {
+    "No API key found in request": "Set SUPABASE_SERVICE_KEY.",
+    "Invalid API key": _NEW_KEY,
+    "Unregistered API key": f"The key was deleted, or belongs to another project. {_NEW_KEY}",
+    "Legacy API keys are disabled": "Set SUPABASE_SERVICE_KEY to a secret key (sb_secret_...): Project Settings, API Keys.",
+    "Forbidden use of secret API key in browser": "Something on the way makes the request look like a browser's. Run this without that proxy.",
+}
+
+_HINTS = {
+    "42501": "The role that owns execute_sql may not do this. Run this step's SQL in the SQL Editor, or grant the right first.",
+    "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
+    "0A000": "Take begin, commit and rollback out of the step: each step is a transaction of its own.",
+    "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
+    "57014": "A timeout cut it; nothing of it remains. Make the step smaller, or a batch step; what takes longer than 50 s needs a direct "
+    "connection (README, \"Very large tables\").",
+}
+
+
+def explain(error: APIError, retry_after: float | None) -> MigrationError:
+    """Return the error that an APIError stands for. `retry_after`: seconds from the answer's header, if any."""
+    code, message = str(error.code or ""), (error.message or "").strip()
+    if _TRANSIENT.fullmatch(code):
+        return TransientError(f"{_describe(code)}{message}", retry_after=retry_after, code=code)
+    if code in ("", "401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
+        return _refused(code, message, error)
+    if code in ("PGRST202", "PGRST203"):
+        return _not_deployed(code, error)
+    if re.fullmatch(r"\d{3}", code):
+        return _not_supabase(code, message)
+    if code == "42501" and "function execute_sql" in message:
+        return AccessRefused(
+            "This key may not execute execute_sql.",
+            code=code,
+            hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
+            "into the SQL Editor.",
+        )
+    kind = {"57014": StatementTimedOut, "RM000": NothingToDo}.get(code, SqlError)
+    details = error.details if isinstance(error.details, str) else None
+    return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code))
+
+
+def _describe(code: str) -> str:
+    return f"HTTP {code}, " if code.isdigit() and len(code) == 3 else f"{code}, "
+
+
+def _refused(code: str, message: str, error: APIError) -> AccessRefused:
+    """The gateway or PostgREST took the key for none."""
+    for known, hint in _GATEWAY.items():
+        if message.startswith(known):
+            since = f" {error.hint.rstrip('.')}." if error.hint and known.startswith("Legacy") else ""
+            return AccessRefused(f"The key was refused: {message}.{since}", code="401", hint=hint)
+    if code == "PGRST303":
+        return AccessRefused(f"The key was refused: {message}.", code=code, hint=_NEW_KEY)
+    hint = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
+    return AccessRefused(f"The key was refused: {message or 'HTTP ' + code}.", code=code or "401", hint=hint)
+
+
+def _not_deployed(code: str, error: APIError) -> NotDeployed:
+    """No execute_sql takes our arguments, or more than one does."""
+    if code == "PGRST203" or (error.hint and "execute_sql" in error.hint):
+        return NotDeployed(
+            "There is a function execute_sql that this project did not make, and it takes other arguments.",
+            code=code,
+            details=error.hint,
+            hint=f"See what it is used for. Drop it if nobody needs it. {_DEPLOY}",
+        )
+    return NotDeployed("The function execute_sql is not deployed.", code=code, hint=_DEPLOY)
+
+
+def _not_supabase(code: str, message: str) -> MigrationError:
+    """An HTTP status without PostgREST's JSON: something else answers at this address."""
+    return MigrationError(
+        f"The address in SUPABASE_URL answers HTTP {code} ({message}), not as Supabase does.",
+        code=code,
+        hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co; if it is right, see whether the project is paused.",
+    )

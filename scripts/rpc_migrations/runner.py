@@ -1,0 +1,280 @@
+"""Runs a migration: look where it stands, claim it, send each step until it is done, say how it ended."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from .client import RpcClient
+from .console import Console
+from .deployment import check_deployed
+from .errors import Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut, StoppedByUser
+from .settings import Settings
+from .sql import quote_literal
+from .step_file import Migration, Step
+
+ROLLBACK_PREFIX = "roll back: "
+RUN_PATIENCE = 20.0  # seconds without a sign of life after which another run may be taken for dead
+SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a migration stands, as rpc_migrations.status tells it."""
+
+    steps: dict[str, dict[str, Any]]  # current journal rows by step
+    runs: list[dict[str, Any]]  # the newest first
+    copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step has taken effect."""
+        return self.steps.get(step.name, {}).get("finished_at") is not None
+
+    def edited_steps(self, migration: Migration) -> list[Step]:
+        """Steps that have had an effect with another text than they have now."""
+        return [s for s in migration.steps if (row := self.steps.get(s.name)) and row["calls"] > 0 and row["checksum"] != s.checksum]
+
+
+def read_status(client: RpcClient, migration: Migration) -> Status:
+    """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
+    check_deployed(client)
+    rows = client.query(f"select rpc_migrations.status({quote_literal(migration.name)}) as status")
+    assert isinstance(rows, list)
+    status = rows[0]["status"]
+    return Status({row["step"]: row for row in status["steps"]}, status["runs"], status["copy"])
+
+
+def migrate(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
+    """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done."""
+    status = read_status(client, migration)
+    if status.copy and status.copy["state"] == "rolling back":
+        raise MigrationError(f"A rollback of {migration.name} is under way.", hint="Finish it with the rollback command first; then migrate again.")
+    _refuse_edited_steps(status, migration)
+    if all(status.is_done(step) for step in migration.steps):
+        console.already_done(migration, status)
+        return
+    try:
+        _run_steps(client, migration, "migrate", status, settings, console)
+    except NothingToDo as reason:
+        console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
+
+
+def roll_back(client: RpcClient, migration: Migration, rollback: Migration, settings: Settings, console: Console) -> None:
+    """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does."""
+    if not any("rpc_migrations.begin_copy" in step.sql for step in migration.steps):
+        raise MigrationError(
+            f"{migration.path.name} makes no online copy of a table, so there is no original to go back to.",
+            hint="Write a step file that undoes what it did, and run that.",
+        )
+    status = read_status(client, migration)
+    forward_steps = [name for name in status.steps if not name.startswith(ROLLBACK_PREFIX)]
+    unfinished = [row for name, row in status.steps.items() if name.startswith(ROLLBACK_PREFIX) and row["finished_at"] is None]
+    if not forward_steps and not unfinished:
+        kept = f" The migrated table of the last rollback is kept as {status.copy['kept_as']}." if status.copy and status.copy.get("kept_as") else ""
+        console.nothing_to_do(f"{migration.name} is not applied: there is nothing to roll back.{kept}")
+        return
+    _run_steps(client, rollback, "roll back", status, settings, console)
+
+
+def _refuse_edited_steps(status: Status, migration: Migration) -> None:
+    if edited := status.edited_steps(migration):
+        names = ", ".join(f'"{step.name}" ({migration.path.name}:{step.line})' for step in edited)
+        raise MigrationError(
+            f"Steps that were done have been edited since: {names}.",
+            hint="Put their old text back; or roll the migration back and run it again; or put the change into a new step. Nothing was run.",
+        )
+
+
+def _run_steps(client: RpcClient, migration: Migration, action: str, status: Status, settings: Settings, console: Console) -> None:
+    """Claim the migration and run its steps in order."""
+    run = uuid.uuid4()
+    _claim(client, run, migration, action, settings, console)
+    with _closing_run(client, run, migration, console), console.steps(migration, status, action):
+        for step in migration.steps:
+            console.step_begins(step)
+            answer = _StepSender(client, migration, step, run, settings, console).send_until_done()
+            console.step_done(step, answer)
+
+
+def _claim(client: RpcClient, run: uuid.UUID, migration: Migration, action: str, settings: Settings, console: Console) -> None:
+    """Register this run; wait while another one is under way. A run whose process is gone is not waited for."""
+    wait = Wait(settings.patience)
+    host, pid = socket.gethostname(), os.getpid()
+    dead: str | None = None
+    while True:
+        arguments = [run, migration.name, action, f"{_user()}@{host}", pid, RUN_PATIENCE, dead]
+        literals = ", ".join(quote_literal(value) for value in arguments)
+        rows = client.query(f"select rpc_migrations.start_run({literals}) as answer")
+        assert isinstance(rows, list)
+        answer = rows[0]["answer"]
+        if answer["state"] == "done":
+            return
+        other = answer.get("run") or {}
+        if other.get("client", "").endswith(f"@{host}") and not _is_alive(other.get("pid")) and dead != other.get("id"):
+            dead = other["id"]
+            continue
+        console.waiting(f"another run to end: {describe_busy(answer)}", wait.seconds)
+        wait.pause(f"Another run of {migration.name} is under way: {describe_busy(answer)}.")
+
+
+@contextmanager
+def _closing_run(client: RpcClient, run: uuid.UUID, migration: Migration, console: Console) -> Iterator[None]:
+    """Note in the journal how the run ended. Where even that fails, the run counts as ended after RUN_PATIENCE."""
+    outcome, message = "done", None
+    try:
+        yield
+    except KeyboardInterrupt:
+        outcome, message = "interrupted", "stopped by the user"
+        done = console.steps_done()
+        raise StoppedByUser(
+            f"Stopped. {len(done)} of {len(migration.steps)} steps of {migration.name} are done; no step is half done.",
+            hint="Run the same command again: it goes on where this run stopped.",
+        ) from None
+    except NothingToDo:
+        raise
+    except MigrationError as error:
+        outcome, message = "failed", error.message
+        raise
+    finally:
+        values = ", ".join(quote_literal(value) for value in (run, outcome, message))
+        with suppress(MigrationError, KeyboardInterrupt):
+            client.query(f"select rpc_migrations.end_run({values})", patience=0)
+
+
+@dataclass
+class Wait:
+    """Growing, capped pauses, up to `patience` seconds in all without progress."""
+
+    patience: float
+    _since: float | None = None
+    _pause: float = field(default=0.1)
+
+    @property
+    def seconds(self) -> float:
+        """How long we have been waiting."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def pause(self, why_not: str) -> None:
+        """Wait for a moment. Raises Blocked, with `why_not`, when the patience is used up."""
+        if self._since is None:
+            self._since = time.monotonic()
+        if self.seconds + self._pause > self.patience:
+            raise Blocked(
+                why_not,
+                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. See to what is in the way, then run the same command again "
+                "(--patience SECONDS waits longer).",
+            )
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 1.5, 3.0)
+
+    def over(self) -> None:
+        """There was progress: begin anew."""
+        self._since, self._pause = None, 0.1
+
+
+class _StepSender:
+    """Sends one step until the database says that it is done."""
+
+    def __init__(self, client: RpcClient, migration: Migration, step: Step, run: uuid.UUID, settings: Settings, console: Console) -> None:
+        self._client, self._migration, self._step, self._console = client, migration, step, console
+        self._wait = Wait(settings.patience)
+        self._arguments = {
+            "query": step.sql, "migration": migration.name, "step": step.name, "checksum": step.checksum,
+            "batch": step.batch, "run": str(run), "shrink": 0,
+        }  # fmt: skip
+
+    def send_until_done(self) -> dict[str, Any]:
+        """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
+        while True:
+            try:
+                answer = self._client.run_step(self._arguments)
+            except StatementTimedOut as error:
+                if not self._step.batch or self._arguments["shrink"] >= MAX_SHRINK:
+                    raise self._in_context(error) from error
+                self._arguments["shrink"] += SHRINK_STEP
+                self._console.note(f"a timeout cut a batch of \"{self._step.name}\"; going on with smaller ones")
+                continue
+            except NothingToDo:
+                raise
+            except SqlError as error:
+                raise self._in_context(error) from error
+            if answer["state"] == "done":
+                return answer
+            self._go_on(answer)
+
+    def _go_on(self, answer: dict[str, Any]) -> None:
+        """Tell what the answer says, and wait where it is about waiting."""
+        match answer["state"]:
+            case "more":
+                self._wait.over()
+                self._console.step_goes_on(self._step, answer)
+            case "waiting":
+                self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", self._wait.seconds)
+                self._wait.pause(f"Step \"{self._step.name}\" could not get a lock: {describe_holders(answer['holders'])}.")
+            case "busy":
+                self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", self._wait.seconds)
+                self._wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
+            case "taken_over":
+                raise Blocked(
+                    f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
+                    hint="Let it finish; run the same command afterwards to see where it stands (--status).",
+                )
+            case state:
+                raise MigrationError(f"execute_sql gave an answer that this version does not know: {state}.", hint="Run: python scripts/deploy_sql_function.py")
+
+    def _in_context(self, error: SqlError) -> SqlError:
+        """The same error, with the step that it came from."""
+        place = f"{self._step.path.name}, line {self._step.line}"
+        return type(error)(f"Step \"{self._step.name}\" ({place}): {error.message}", hint=error.hint, details=error.details, code=error.code)
+
+
+def describe_holders(holders: list[dict[str, Any]] | None) -> str:
+    """Who may be in the way of a lock, in words."""
+    if not holders:
+        return "held by a transaction that has ended since"
+    return "; ".join(
+        f"pid {h['pid']} ({h.get('state') or 'state unknown'}, role {h.get('role') or 'unknown'}, "
+        f"transaction open for {h.get('transaction_seconds') or 0} s, on {h.get('relation')})"
+        for h in holders
+    )
+
+
+def describe_run(run: dict[str, Any]) -> str:
+    """A run in words."""
+    if not run:
+        return "started in the SQL Editor or by psql"
+    return f"{run['client']} (process {run['pid']}), since {run['started_at']}, last seen {run['last_seen_at']}"
+
+
+def describe_busy(answer: dict[str, Any]) -> str:
+    """Who is inside a migration, in words."""
+    holder = answer.get("holder") or {}
+    backend = f"; backend {holder['pid']}, {holder.get('state') or 'state unknown'}" if holder.get("pid") else ""
+    return describe_run(answer.get("run") or {}) + backend
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _is_alive(pid: int | None) -> bool:
+    """Whether a process of this machine is there; one that cannot be asked about counts as alive."""
+    if not pid:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,105 @@
+"""What all tests share: a database server for each worker, and for each test a database and a Supabase of its
+own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+sys.path.insert(0, str(TESTS))
+
+from local_supabase import Cluster, Database, LocalSupabase
+
+Scripts = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A running PostgreSQL server; with xdist, one for each worker."""
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture
+def default_grants() -> str:
+    """Which default privileges the test's database has: override it, or `parametrize` it, with "none"."""
+    return "all"
+
+
+@pytest.fixture
+def database(cluster: Cluster, default_grants: Any) -> Iterator[Database]:
+    """A fresh database."""
+    fresh = cluster.create_database(default_grants=default_grants)
+    yield fresh
+    if cluster.start().running:
+        fresh.drop()
+
+
+@pytest.fixture
+def supabase(database: Database) -> Iterator[LocalSupabase]:
+    """A Supabase over the fresh database."""
+    with LocalSupabase(database) as running:
+        yield running
+
+
+@pytest.fixture
+def admin(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the fresh database as the role postgres, in autocommit mode."""
+    with database.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def scripts() -> Scripts:
+    """`scripts("migrate_clusters.py", "--dry-run", env={…})` runs a script as a user would; returns what came
+    of it.
+
+    Its environment has no SUPABASE_ variables but those given, and `env` values of None take a variable away.
+    It runs at the project's root unless `cwd` is given; `timeout` is in seconds.
+    """
+    return run_script
+
+
+def run_script(
+    name: str,
+    *arguments: str,
+    env: dict[str, str | None] | None = None,
+    cwd: Path = ROOT,
+    timeout: float = 120,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """See the fixture `scripts`."""
+    command = [sys.executable, str(ROOT / "scripts" / name), *arguments]
+    return subprocess.run(
+        command,
+        env=script_environment(env),
+        cwd=cwd,
+        timeout=timeout,
+        check=False,
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def script_environment(changes: dict[str, str | None] | None = None) -> dict[str, str]:
+    """The environment that a script under test gets: ours without any SUPABASE_ variable, with the given
+    changes.
+    """
+    kept: dict[str, str | None] = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
+    }
+    kept |= {"PYTHONUNBUFFERED": "1", **(changes or {})}
+    return {name: value for name, value in kept.items() if value is not None}
