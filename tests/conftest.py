@@ -16,9 +16,10 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
 from local_supabase import Cluster, Database, LocalSupabase
+from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
 
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,13 +94,14 @@ def run_script(
 
 
 def script_environment(changes: dict[str, str | None] | None = None) -> dict[str, str]:
-    """The environment that a script under test gets: ours without any SUPABASE_ variable, with the given
-    changes.
+    """The environment that a script under test gets: ours with every SUPABASE_ variable empty, and the given
+    changes. Empty, not absent: so nothing is ever taken from a .env with somebody's real project in it.
     """
     kept: dict[str, str | None] = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
     }
-    kept |= {"PYTHONUNBUFFERED": "1", **(changes or {})}
+    hidden = dict.fromkeys(SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN"), "")
+    kept |= {"PYTHONUNBUFFERED": "1", **hidden, **(changes or {})}
     return {name: value for name, value in kept.items() if value is not None}

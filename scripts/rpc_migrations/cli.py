@@ -32,7 +32,11 @@ def deploy() -> int:
         "for the SQL Editor.",
         ["python scripts/deploy_sql_function.py", "python scripts/deploy_sql_function.py --via meta"],
     )
-    parser.add_argument("--via", choices=("rpc", "meta", "management"), help="use this way in only: execute_sql itself, postgres-meta, the Management API")
+    parser.add_argument(
+        "--via",
+        choices=("rpc", "meta", "management"),
+        help="use this way in only: execute_sql itself, postgres-meta, the Management API",
+    )
     return _run(parser, "deploy")
 
 
@@ -41,7 +45,11 @@ def migrate_clusters() -> int:
     parser = _parser(
         "Rebuilds user_clusters with its four new columns while it is in use, keeps the original as user_clusters_backup, and creates "
         "prompt_refinements. Run again after any failure, it goes on where it stopped. Without credentials it writes the SQL for the SQL Editor.",
-        ["python scripts/migrate_clusters.py --dry-run", "python scripts/migrate_clusters.py", "python scripts/migrate_clusters.py --status"],
+        [
+            "python scripts/migrate_clusters.py --dry-run",
+            "python scripts/migrate_clusters.py",
+            "python scripts/migrate_clusters.py --status",
+        ],
     )
     _add_migration_options(parser)
     parser.set_defaults(file=CLUSTERS, rollback=False, discard_changes=False)
@@ -65,10 +73,15 @@ def run_migration() -> int:
     """run_migration.py"""
     parser = _parser(
         "Runs a step file of your own, or takes it back.",
-        ["python scripts/run_migration.py db/add_order_totals.sql", "python scripts/run_migration.py db/add_order_totals.sql --rollback"],
+        [
+            "python scripts/run_migration.py db/add_order_totals.sql",
+            "python scripts/run_migration.py db/add_order_totals.sql --rollback",
+        ],
     )
     parser.add_argument("file", type=Path, help="the step file")
-    parser.add_argument("--rollback", action="store_true", help="take the migration back, and keep what was written since")
+    parser.add_argument(
+        "--rollback", action="store_true", help="take the migration back, and keep what was written since"
+    )
     _add_migration_options(parser)
     _add_discard_option(parser)
     return _run(parser, "migrate")
@@ -101,6 +114,7 @@ def doctor() -> int:
         "Changes nothing.",
         ["python scripts/doctor.py"],
     )
+    parser.set_defaults(file=CLUSTERS)
     return _run(parser, "doctor")
 
 
@@ -108,27 +122,48 @@ def _parser(description: str, examples: list[str]) -> argparse.ArgumentParser:
     """A parser with the options that every command has."""
     listed = "\n".join(f"  {example}" for example in examples)
     parser = argparse.ArgumentParser(
-        description=description, epilog=f"examples:\n{listed}\n\n{EXIT_CODES}", formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        epilog=f"examples:\n{listed}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="write one JSON document about the run to standard output, and nothing else there")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="write one JSON document about the run to standard output, and nothing else there",
+    )
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     volume.add_argument("--verbose", action="store_true", help="say more")
-    parser.add_argument("--patience", type=float, metavar="SECONDS", help="how long to go on trying to get a lock or an answer (default: 300)")
-    parser.add_argument("--allow-http", action="store_true", help="let the key travel over http:// to a host that is not this one")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        metavar="SECONDS",
+        help="how long to go on trying to get a lock or an answer (default: 300)",
+    )
+    parser.add_argument(
+        "--allow-http", action="store_true", help="let the key travel over http:// to a host that is not this one"
+    )
     return parser
 
 
 def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="print each step, whether it is done, and its SQL; run nothing")
+    what.add_argument(
+        "--dry-run", action="store_true", help="print each step, whether it is done, and its SQL; run nothing"
+    )
     what.add_argument("--status", action="store_true", help="print what the journal says: steps and runs")
     what.add_argument("--write-sql", action="store_true", help="write the SQL file and run nothing")
-    parser.add_argument("--online", action="store_true", help="with --write-sql: a file for psql that commits between batches")
+    parser.add_argument(
+        "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
+    )
 
 
 def _add_discard_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--discard-changes", action="store_true", help="restore the data as it was at the swap; says how many changes that discards")
+    parser.add_argument(
+        "--discard-changes",
+        action="store_true",
+        help="restore the data as it was at the swap; says how many changes that discards",
+    )
 
 
 def _run(parser: argparse.ArgumentParser, name: str) -> int:

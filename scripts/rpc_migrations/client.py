@@ -103,7 +103,9 @@ class RpcClient:
         try:
             answer = self._supabase.rpc("execute_sql", arguments).execute().data
         except httpx.TimeoutException as error:
-            raise TransientError(f"no answer within {self._settings.request_timeout:g} s ({type(error).__name__})") from error
+            raise TransientError(
+                f"no answer within {self._settings.request_timeout:g} s ({type(error).__name__})"
+            ) from error
         except httpx.HTTPError as error:
             raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
         except APIError as error:
@@ -120,7 +122,7 @@ class RpcClient:
         """Seconds to wait before the next attempt: what the server asks for, else exponential, with jitter, capped."""
         if fault.retry_after is not None and fault.retry_after > 0:
             return fault.retry_after
-        longest = min(MAX_PAUSE, self._settings.retry_pause * 2 ** (attempt - 1))
+        longest = min(MAX_PAUSE, self._settings.retry_pause * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1.0)
 
     def _note_response(self, response: httpx.Response) -> None:

@@ -38,7 +38,9 @@ def deploy(options: argparse.Namespace, settings: Settings, console: Console) ->
 def migrate(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Run a step file, take it back, or tell about it, as the options say."""
     migration = read_migration(options.file)
-    rollback = read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
+    rollback = read_migration(
+        ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name
+    )
     plan = rollback if options.rollback else migration
 
     def write() -> Path:
@@ -75,6 +77,35 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
     return 0 if all(check["passed"] for check in checks) else 1
 
 
+def doctor(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Look at everything that the migration of user_clusters needs; 1 if something is in the way."""
+    _require_credentials(settings)
+    with _connected(settings, console) as client:
+        from .doctor import examine
+
+        checks = examine(client, settings, read_migration(options.file))
+    console.checks("What was found; nothing was changed", checks)
+    return 0 if all(check["passed"] for check in checks) else 1
+
+
+def remove(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Take execute_sql away, and the private schema with it unless the journal is to be kept."""
+
+    def write() -> Path:
+        return output_files.write_removal(keep_journal=options.keep_journal)
+
+    if not settings.has_credentials:
+        _say_written(console, settings, write())
+        return 0
+    with _file_as_way_out(console, settings, write), _connected(settings, console) as client:
+        client.query(output_files.removal_sql(keep_journal=options.keep_journal))
+    console.say(
+        "execute_sql was taken away."
+        + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
+    )
+    return 0
+
+
 @contextmanager
 def _connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
     """A client for the settings, closed at the end; says with which key, and to where."""
@@ -107,11 +138,13 @@ def _say_written(console: Console, settings: Settings, path: Path, *, is_wanted:
     console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
     console.report.setdefault("files", []).append(str(path.relative_to(PROJECT_ROOT)))
     if path.name.endswith("_online_output.sql"):
-        console.say(f"Run it over a direct connection: psql \"$DATABASE_URL\" -f {path.relative_to(PROJECT_ROOT)}")
+        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
     else:
         console.say(f"Open the SQL Editor ({settings.sql_editor_url}), paste the whole file, and run it.")
-    if path != output_files.DEPLOY_FILE:
-        console.say("It needs execute_sql: run db/create_execute_sql_function_output.sql (python scripts/deploy_sql_function.py) before it.")
+    if path not in (output_files.DEPLOY_FILE, output_files.DROP_FILE):
+        console.say(
+            "It needs execute_sql: run db/create_execute_sql_function_output.sql (python scripts/deploy_sql_function.py) before it."
+        )
 
 
 def _require_credentials(settings: Settings) -> None:
@@ -134,15 +167,36 @@ def _dry_run(plan: Migration, settings: Settings, console: Console) -> int:
 
 def _say_status(status: Status, migration: Migration, console: Console) -> None:
     """Print what the journal says of a migration's steps and runs."""
-    names = [step.name for step in migration.steps] + [name for name in status.steps if name not in {step.name for step in migration.steps}]
+    names = [step.name for step in migration.steps] + [
+        name for name in status.steps if name not in {step.name for step in migration.steps}
+    ]
     rows = []
     for name in names:
         row = status.steps.get(name)
         state = "to do" if row is None else "done" if row["finished_at"] else "under way"
-        rows.append([name, state, *([f"{row['rows']:,}", f"{row['seconds']:.2f}", str(row["calls"]), row["finished_at"] or ""] if row else ["", "", "", ""])])
-    console.table(f"Steps of {migration.name}", ["step", "state", "rows", "seconds", "calls", "finished"], rows, name="steps")
+        rows.append(
+            [
+                name,
+                state,
+                *(
+                    [f"{row['rows']:,}", f"{row['seconds']:.2f}", str(row["calls"]), row["finished_at"] or ""]
+                    if row
+                    else ["", "", "", ""]
+                ),
+            ]
+        )
+    console.table(
+        f"Steps of {migration.name}", ["step", "state", "rows", "seconds", "calls", "finished"], rows, name="steps"
+    )
     runs = [
-        [run["started_at"], run["action"], f"{run['client']} ({run['pid']})", run["outcome"] or "under way, or killed", run["message"] or ""] for run in status.runs
+        [
+            run["started_at"],
+            run["action"],
+            f"{run['client']} ({run['pid']})",
+            run["outcome"] or "under way, or killed",
+            run["message"] or "",
+        ]
+        for run in status.runs
     ]
     console.table("Runs, the newest first", ["started", "action", "by", "ended", "message"], runs, name="runs")
     if status.copy:

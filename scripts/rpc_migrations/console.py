@@ -33,6 +33,7 @@ class StepView:
     """How a step stands, for the list and for the report."""
 
     name: str
+    batch: bool
     state: str = "to do"
     rows: int = 0
     calls: int = 0
@@ -121,8 +122,15 @@ class Console:
     def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
         """Show the steps while they run, and close with what was done."""
         self.report.update(migration=migration.name, action=action)
-        self._views = {step.name: StepView(step.name, "done" if status.is_done(step) else "to do", already=status.is_done(step)) for step in migration.steps}
-        self.say(f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps")
+        self._views = {
+            step.name: StepView(
+                step.name, step.batch, "done" if status.is_done(step) else "to do", already=status.is_done(step)
+            )
+            for step in migration.steps
+        }
+        self.say(
+            f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps"
+        )
         try:
             if self.out.is_terminal and not self.out.quiet:
                 from rich.live import Live
@@ -206,9 +214,24 @@ class Console:
             mark, style = MARKS[view.state]
             if view.state == "running" and view.began:
                 view.seconds = time.monotonic() - view.began
-            bar = ProgressBar(total=1.0, completed=view.progress, width=20) if view.state == "running" and view.progress is not None else ""
-            info = "" if view.state == "to do" else self._waiting if view.state == "running" and self._waiting else self._info(view)
-            table.add_row(Text(mark, style), Text(view.name, "dim" if view.state == "to do" else ""), bar, Text(info or "", "yellow" if self._waiting else "dim"))
+            bar = (
+                ProgressBar(total=1.0, completed=view.progress, width=20)
+                if view.state == "running" and view.progress is not None
+                else ""
+            )
+            info = (
+                ""
+                if view.state == "to do"
+                else self._waiting
+                if view.state == "running" and self._waiting
+                else self._info(view)
+            )
+            table.add_row(
+                Text(mark, style),
+                Text(view.name, "dim" if view.state == "to do" else ""),
+                bar,
+                Text(info or "", "yellow" if self._waiting else "dim"),
+            )
         return table
 
     # --- tables and plans ----------------------------------------------------------------------------------------
@@ -220,17 +243,34 @@ class Console:
         for place, step in enumerate(migration.steps, start=1):
             state = "to do" if done is None or step.name not in done else "done"
             self.report["steps"].append({"name": step.name, "state": state, "batch": step.batch, "sql": step.sql})
-            self.out.print(Text(f"\n{place:2d}/{len(migration.steps)}  {step.name}{' (batch)' if step.batch else ''}: {state}", style="bold"))
+            self.out.print(
+                Text(
+                    f"\n{place:2d}/{len(migration.steps)}  {step.name}{' (batch)' if step.batch else ''}: {state}",
+                    style="bold",
+                )
+            )
             self.out.print(Text(step.sql.rstrip("\n"), style="dim"))
 
     def table(self, title: str, columns: list[str], rows: list[list[str]], *, name: str) -> None:
         """Print a table; `name` is its key in the report of --json."""
+        self.report[name] = [dict(zip(columns, row, strict=True)) for row in rows]
+        self._print_table(title, columns, rows)
+
+    def _print_table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A table on a terminal; in a pipe one line a row, whole, with two blanks between columns."""
+        if not self.out.is_terminal:
+            widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
+            self.out.print(Text(title))
+            for row in rows:
+                self.out.print(
+                    Text("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+                )
+            return
         from rich.table import Table
 
-        self.report[name] = [dict(zip(columns, row, strict=True)) for row in rows]
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, "")) for cell in row))
         self.out.print(table)
 
     def checks(self, title: str, checks: list[dict[str, Any]]) -> None:
@@ -238,29 +278,33 @@ class Console:
         failed = [check for check in checks if not check["passed"]]
         self.report["checks"] = checks
         self.report["outcome"] = "failed" if failed else "done"
-        from rich.table import Table
-
-        table = Table("", "check", "what was found", title=title, title_justify="left")
-        for check in checks:
-            mark = Text("passed", "green") if check["passed"] else Text("FAILED", "bold red")
-            table.add_row(mark, Text(check["check"]), Text(check.get("detail") or ""))
-        self.out.print(table)
-        self.say(f"{len(checks) - len(failed)} passed, {len(failed)} failed", style="bold red" if failed else "bold green")
+        rows = [
+            ["passed" if check["passed"] else "FAILED", check["check"], check.get("detail") or ""] for check in checks
+        ]
+        self._print_table(title, ["", "check", "what was found"], rows)
+        self.say(
+            f"{len(checks) - len(failed)} passed, {len(failed)} failed", style="bold red" if failed else "bold green"
+        )
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def already_done(self, migration: Migration, status: Status) -> None:
         """Every step of the migration was done before this run."""
         last = max(row["finished_at"] for row in status.steps.values())
-        self.nothing_to_do(f"{migration.name} is applied already: all {len(migration.steps)} steps are done, the last one at {last}.")
+        self.nothing_to_do(
+            f"{migration.name} is applied already: all {len(migration.steps)} steps are done, the last one at {last}."
+        )
 
     def _close(self, migration: Migration, action: str) -> None:
         """What was done, in a closing line or panel."""
-        rows = sum(view.rows for view in self._views.values() if not view.already)
+        rows = sum(view.rows for view in self._views.values() if view.batch and not view.already)
         seconds = time.monotonic() - self._began
         done = "is applied" if action == "migrate" else "is rolled back"
         self.report["outcome"] = "done"
-        self.say(f"Done: {migration.name} {done}. {len(self._views)} steps, {rows:,} rows, {seconds:.2f} s in all.", style="bold green")
+        self.say(
+            f"Done: {migration.name} {done}. {len(self._views)} steps, {rows:,} rows, {seconds:.2f} s in all.",
+            style="bold green",
+        )
 
     def finish(self, exit_code: int, **more: Any) -> None:
         """Print the report of --json, if that is asked for."""

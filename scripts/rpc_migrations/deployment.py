@@ -59,7 +59,9 @@ def deployed_version(client: RpcClient) -> str:
 def check_deployed(client: RpcClient) -> None:
     """Raise NotDeployed unless this very version of execute_sql is there."""
     if deployed_version(client) != current_version():
-        raise NotDeployed("Another version of execute_sql is deployed.", hint="Run: python scripts/deploy_sql_function.py")
+        raise NotDeployed(
+            "Another version of execute_sql is deployed.", hint="Run: python scripts/deploy_sql_function.py"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
         _wait_for_rest_layer(client, console)
         warn_of_open_functions(client, console)
         return
-    raise NotDeployed("The function execute_sql is not there, and no way to make it over HTTPS is open.", hint="Use the written file.")
+    raise NotDeployed(
+        "The function execute_sql is not there, and no way to make it over HTTPS is open.", hint="Use the written file."
+    )
 
 
 def _send(way: Way, client: RpcClient, settings: Settings) -> None:
@@ -118,8 +122,15 @@ def _send(way: Way, client: RpcClient, settings: Settings) -> None:
         _post(client, f"{settings.url}/pg/query", settings.key.value, {"apikey": settings.key.value})
     else:
         if settings.access_token is None or settings.project is None:
-            raise WayClosed("not open (it needs SUPABASE_ACCESS_TOKEN and a URL of the form https://PROJECT.supabase.co)")
-        _post(client, f"{settings.management_url}/v1/projects/{settings.project}/database/query", settings.access_token.value, {})
+            raise WayClosed(
+                "not open (it needs SUPABASE_ACCESS_TOKEN and a URL of the form https://PROJECT.supabase.co)"
+            )
+        _post(
+            client,
+            f"{settings.management_url}/v1/projects/{settings.project}/database/query",
+            settings.access_token.value,
+            {},
+        )
 
 
 def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> None:
@@ -127,7 +138,11 @@ def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> 
     import httpx
 
     try:
-        answer = client.http.post(url, json={"query": f"begin;\n{deployment_sql()}\ncommit;"}, headers={"Authorization": f"Bearer {bearer}", **headers})
+        answer = client.http.post(
+            url,
+            json={"query": f"begin;\n{deployment_sql()}\ncommit;"},
+            headers={"Authorization": f"Bearer {bearer}", **headers},
+        )
     except httpx.HTTPError as error:
         raise WayClosed(f"not reachable ({type(error).__name__})") from error
     if answer.status_code in (200, 201):
@@ -164,7 +179,9 @@ def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
                     hint="In the SQL Editor, run: notify pgrst, 'reload schema'; then run the same command again.",
                 ) from reason
         except AccessRefused as reason:
-            raise AccessRefused("execute_sql was made, but this key may not execute it.", hint=reason.hint, code=reason.code) from reason
+            raise AccessRefused(
+                "execute_sql was made, but this key may not execute it.", hint=reason.hint, code=reason.code
+            ) from reason
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
 

@@ -8,7 +8,9 @@ class MigrationError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None, details: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -24,7 +24,9 @@ class ApiKey:
 
     def describe(self) -> str:
         """The key in words for the output: its role, form and project, never its value."""
-        role = {"service_role": "service key", "anon": "anon key"}.get(self.role or "", f"key for role {self.role}" if self.role else "key")
+        role = {"service_role": "service key", "anon": "anon key"}.get(
+            self.role or "", f"key for role {self.role}" if self.role else "key"
+        )
         project = f", project {self.project}" if self.project else ""
         return f"{role} ({self.form}{project}, from {self.variable})"
 
@@ -32,7 +34,10 @@ class ApiKey:
 def read_key(value: str, variable: str) -> ApiKey:
     """Read what a key says. Raises SettingsError for white space or characters that no key has."""
     if value != value.strip() or any(character.isspace() for character in value):
-        raise SettingsError(f"{variable} has white space in it.", hint=f"Copy the key again, in one piece and without line breaks, into {variable}.")
+        raise SettingsError(
+            f"{variable} has white space in it.",
+            hint=f"Copy the key again, in one piece and without line breaks, into {variable}.",
+        )
     if not value.isascii() or not value.isprintable():
         raise SettingsError(f"{variable} has characters that no key has.", hint=f"Copy the key again into {variable}.")
     if value.startswith("sb_secret_"):
@@ -64,7 +69,9 @@ def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
     Raises SettingsError: another kind than its variable is for, expired, of another project.
     """
     if key.role is not None and key.role != expected_role:
-        kind = {"anon": "an anon (publishable) key", "service_role": "a service (secret) key"}.get(key.role, f"a key for role {key.role}")
+        kind = {"anon": "an anon (publishable) key", "service_role": "a service (secret) key"}.get(
+            key.role, f"a key for role {key.role}"
+        )
         warning = " Never give it to a browser; if that has happened, replace it." if key.role == "service_role" else ""
         raise SettingsError(
             f"{key.variable} holds {kind}.",
@@ -72,7 +79,9 @@ def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
         )
     if key.expires_at is not None and key.expires_at < time.time():
         day = time.strftime("%Y-%m-%d", time.gmtime(key.expires_at))
-        raise SettingsError(f"The key in {key.variable} expired on {day}.", hint="Copy the current one from Project Settings, API Keys.")
+        raise SettingsError(
+            f"The key in {key.variable} expired on {day}.", hint="Copy the current one from Project Settings, API Keys."
+        )
     if key.project and project and key.project != project:
         raise SettingsError(
             f"The key in {key.variable} is for project {key.project}, but SUPABASE_URL is project {project}.",

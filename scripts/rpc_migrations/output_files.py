@@ -64,6 +64,18 @@ def migration_sql(migration: Migration, *, online: bool = False) -> str:
     return f"{header}\nbegin;\n\n{_NEEDS_DEPLOYMENT}\n\n{steps}\n\ncommit;\n"
 
 
+def write_removal(*, keep_journal: bool) -> Path:
+    """Write what takes execute_sql away; return the path. Raises MigrationError where it cannot be written."""
+    header = "-- Takes public.execute_sql away. Run it whole: in the SQL Editor, or with psql -f.\n"
+    return _write(DROP_FILE, f"{header}\nbegin;\n\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n")
+
+
+def removal_sql(*, keep_journal: bool) -> str:
+    """The text that takes execute_sql away, and the private schema unless the journal is to be kept."""
+    names = ["drop_execute_sql_function.sql", *([] if keep_journal else ["drop_journal.sql"])]
+    return "\n\n".join((PROJECT_ROOT / "db" / name).read_text(encoding="utf-8") for name in names)
+
+
 def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
     """A statement that sends one step until it is done."""
     commit = "        commit;\n" if online else ""
@@ -98,6 +110,7 @@ def _write(path: Path, text: str) -> Path:
             raise
     except OSError as error:
         raise MigrationError(
-            f"{path} cannot be written: {error.strerror or error}.", hint="Make the folder writable, free some space, and run the same command again."
+            f"{path} cannot be written: {error.strerror or error}.",
+            hint="Make the folder writable, free some space, and run the same command again.",
         ) from error
     return path

@@ -33,7 +33,7 @@ _HINTS = {
     "0A000": "Take begin, commit and rollback out of the step: each step is a transaction of its own.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "57014": "A timeout cut it; nothing of it remains. Make the step smaller, or a batch step; what takes longer than 50 s needs a direct "
-    "connection (README, \"Very large tables\").",
+    'connection (README, "Very large tables").',
 }
 
 
@@ -57,7 +57,9 @@ def explain(error: APIError, retry_after: float | None) -> MigrationError:
         )
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo}.get(code, SqlError)
     details = error.details if isinstance(error.details, str) else None
-    return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code))
+    return kind(
+        message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code)
+    )
 
 
 def _describe(code: str) -> str:

@@ -39,7 +39,11 @@ class Status:
 
     def edited_steps(self, migration: Migration) -> list[Step]:
         """Steps that have had an effect with another text than they have now."""
-        return [s for s in migration.steps if (row := self.steps.get(s.name)) and row["calls"] > 0 and row["checksum"] != s.checksum]
+        return [
+            s
+            for s in migration.steps
+            if (row := self.steps.get(s.name)) and row["calls"] > 0 and row["checksum"] != s.checksum
+        ]
 
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
@@ -55,7 +59,10 @@ def migrate(client: RpcClient, migration: Migration, settings: Settings, console
     """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done."""
     status = read_status(client, migration)
     if status.copy and status.copy["state"] == "rolling back":
-        raise MigrationError(f"A rollback of {migration.name} is under way.", hint="Finish it with the rollback command first; then migrate again.")
+        raise MigrationError(
+            f"A rollback of {migration.name} is under way.",
+            hint="Finish it with the rollback command first; then migrate again.",
+        )
     _refuse_edited_steps(status, migration)
     if all(status.is_done(step) for step in migration.steps):
         console.already_done(migration, status)
@@ -66,7 +73,9 @@ def migrate(client: RpcClient, migration: Migration, settings: Settings, console
         console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
 
 
-def roll_back(client: RpcClient, migration: Migration, rollback: Migration, settings: Settings, console: Console) -> None:
+def roll_back(
+    client: RpcClient, migration: Migration, rollback: Migration, settings: Settings, console: Console
+) -> None:
     """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does."""
     if not any("rpc_migrations.begin_copy" in step.sql for step in migration.steps):
         raise MigrationError(
@@ -75,9 +84,15 @@ def roll_back(client: RpcClient, migration: Migration, rollback: Migration, sett
         )
     status = read_status(client, migration)
     forward_steps = [name for name in status.steps if not name.startswith(ROLLBACK_PREFIX)]
-    unfinished = [row for name, row in status.steps.items() if name.startswith(ROLLBACK_PREFIX) and row["finished_at"] is None]
+    unfinished = [
+        row for name, row in status.steps.items() if name.startswith(ROLLBACK_PREFIX) and row["finished_at"] is None
+    ]
     if not forward_steps and not unfinished:
-        kept = f" The migrated table of the last rollback is kept as {status.copy['kept_as']}." if status.copy and status.copy.get("kept_as") else ""
+        kept = (
+            f" The migrated table of the last rollback is kept as {status.copy['kept_as']}."
+            if status.copy and status.copy.get("kept_as")
+            else ""
+        )
         console.nothing_to_do(f"{migration.name} is not applied: there is nothing to roll back.{kept}")
         return
     _run_steps(client, rollback, "roll back", status, settings, console)
@@ -92,7 +107,9 @@ def _refuse_edited_steps(status: Status, migration: Migration) -> None:
         )
 
 
-def _run_steps(client: RpcClient, migration: Migration, action: str, status: Status, settings: Settings, console: Console) -> None:
+def _run_steps(
+    client: RpcClient, migration: Migration, action: str, status: Status, settings: Settings, console: Console
+) -> None:
     """Claim the migration and run its steps in order."""
     run = uuid.uuid4()
     _claim(client, run, migration, action, settings, console)
@@ -103,13 +120,15 @@ def _run_steps(client: RpcClient, migration: Migration, action: str, status: Sta
             console.step_done(step, answer)
 
 
-def _claim(client: RpcClient, run: uuid.UUID, migration: Migration, action: str, settings: Settings, console: Console) -> None:
+def _claim(
+    client: RpcClient, run: uuid.UUID, migration: Migration, action: str, settings: Settings, console: Console
+) -> None:
     """Register this run; wait while another one is under way. A run whose process is gone is not waited for."""
     wait = Wait(settings.patience)
     host, pid = socket.gethostname(), os.getpid()
     dead: str | None = None
     while True:
-        arguments = [run, migration.name, action, f"{_user()}@{host}", pid, RUN_PATIENCE, dead]
+        arguments: list[Any] = [run, migration.name, action, f"{_user()}@{host}", pid, RUN_PATIENCE, dead]
         literals = ", ".join(quote_literal(value) for value in arguments)
         rows = client.query(f"select rpc_migrations.start_run({literals}) as answer")
         assert isinstance(rows, list)
@@ -182,10 +201,12 @@ class Wait:
 class _StepSender:
     """Sends one step until the database says that it is done."""
 
-    def __init__(self, client: RpcClient, migration: Migration, step: Step, run: uuid.UUID, settings: Settings, console: Console) -> None:
+    def __init__(
+        self, client: RpcClient, migration: Migration, step: Step, run: uuid.UUID, settings: Settings, console: Console
+    ) -> None:
         self._client, self._migration, self._step, self._console = client, migration, step, console
         self._wait = Wait(settings.patience)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "query": step.sql, "migration": migration.name, "step": step.name, "checksum": step.checksum,
             "batch": step.batch, "run": str(run), "shrink": 0,
         }  # fmt: skip
@@ -199,7 +220,7 @@ class _StepSender:
                 if not self._step.batch or self._arguments["shrink"] >= MAX_SHRINK:
                     raise self._in_context(error) from error
                 self._arguments["shrink"] += SHRINK_STEP
-                self._console.note(f"a timeout cut a batch of \"{self._step.name}\"; going on with smaller ones")
+                self._console.note(f'a timeout cut a batch of "{self._step.name}"; going on with smaller ones')
                 continue
             except NothingToDo:
                 raise
@@ -217,9 +238,13 @@ class _StepSender:
                 self._console.step_goes_on(self._step, answer)
             case "waiting":
                 self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", self._wait.seconds)
-                self._wait.pause(f"Step \"{self._step.name}\" could not get a lock: {describe_holders(answer['holders'])}.")
+                self._wait.pause(
+                    f'Step "{self._step.name}" could not get a lock: {describe_holders(answer["holders"])}.'
+                )
             case "busy":
-                self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", self._wait.seconds)
+                self._console.waiting(
+                    f"an earlier attempt, or another run: {describe_busy(answer)}", self._wait.seconds
+                )
                 self._wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
             case "taken_over":
                 raise Blocked(
@@ -227,12 +252,20 @@ class _StepSender:
                     hint="Let it finish; run the same command afterwards to see where it stands (--status).",
                 )
             case state:
-                raise MigrationError(f"execute_sql gave an answer that this version does not know: {state}.", hint="Run: python scripts/deploy_sql_function.py")
+                raise MigrationError(
+                    f"execute_sql gave an answer that this version does not know: {state}.",
+                    hint="Run: python scripts/deploy_sql_function.py",
+                )
 
     def _in_context(self, error: SqlError) -> SqlError:
         """The same error, with the step that it came from."""
         place = f"{self._step.path.name}, line {self._step.line}"
-        return type(error)(f"Step \"{self._step.name}\" ({place}): {error.message}", hint=error.hint, details=error.details, code=error.code)
+        return type(error)(
+            f'Step "{self._step.name}" ({place}): {error.message}',
+            hint=error.hint,
+            details=error.details,
+            code=error.code,
+        )
 
 
 def describe_holders(holders: list[dict[str, Any]] | None) -> str:

@@ -44,7 +44,10 @@ class Settings:
 
     def missing(self) -> str:
         """Which variables are not set, in words."""
-        names = [*(["SUPABASE_URL"] if self.url is None else []), *(["SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY)"] if self.key is None else [])]
+        names = [
+            *(["SUPABASE_URL"] if self.url is None else []),
+            *(["SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY)"] if self.key is None else []),
+        ]
         return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set")
 
 
@@ -66,14 +69,14 @@ def load_settings(*, allow_http: bool = False, patience: float | None = None) ->
 
 
 def _environment() -> Mapping[str, str]:
-    """The environment over the .env file at the project's root; a variable that is empty counts as not set."""
+    """The environment over the .env file at the project's root. Set but empty, a variable hides the one in the file."""
     env_file = PROJECT_ROOT / ".env"
     values: dict[str, str] = {}
     if env_file.is_file():
         from dotenv import dotenv_values
 
         values = {name: value for name, value in dotenv_values(env_file).items() if value}
-    return values | {name: value for name, value in os.environ.items() if value}
+    return values | os.environ
 
 
 def _choose_key(environment: Mapping[str, str], project: str | None) -> ApiKey | None:
@@ -97,13 +100,24 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
     except ValueError:
         parts, host = urlsplit(""), None
     if dashboard := re.search(r"supabase\.(?:com|io)/dashboard/project/([a-z0-9]+)", value):
-        raise SettingsError("SUPABASE_URL is the address of the dashboard.", hint=f"Set SUPABASE_URL=https://{dashboard[1]}.supabase.co")
+        raise SettingsError(
+            "SUPABASE_URL is the address of the dashboard.", hint=f"Set SUPABASE_URL=https://{dashboard[1]}.supabase.co"
+        )
     if parts.scheme in ("postgres", "postgresql"):
-        raise SettingsError("SUPABASE_URL is a database connection string.", hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co")
+        raise SettingsError(
+            "SUPABASE_URL is a database connection string.",
+            hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co",
+        )
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\s<>]", value.strip()):
-        raise SettingsError("SUPABASE_URL is not a URL.", hint="Set SUPABASE_URL=https://YOUR-PROJECT.supabase.co (Project Settings, Data API).")
+        raise SettingsError(
+            "SUPABASE_URL is not a URL.",
+            hint="Set SUPABASE_URL=https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
+        )
     if parts.username or parts.password:
-        raise SettingsError("SUPABASE_URL has a user name or password in it.", hint="Set it to the project's URL alone; the key goes into SUPABASE_SERVICE_KEY.")
+        raise SettingsError(
+            "SUPABASE_URL has a user name or password in it.",
+            hint="Set it to the project's URL alone; the key goes into SUPABASE_SERVICE_KEY.",
+        )
     if parts.scheme == "http" and not _is_local(host) and not allow_http:
         raise SettingsError(
             f"SUPABASE_URL is http:// to {host}: the key would travel unencrypted.",
@@ -132,5 +146,8 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
-        raise SettingsError(f"{name} is not a positive number of seconds.", hint=f"Set it to a number, such as {default:g}, or leave it out.")
+        raise SettingsError(
+            f"{name} is not a positive number of seconds.",
+            hint=f"Set it to a number, such as {default:g}, or leave it out.",
+        )
     return seconds

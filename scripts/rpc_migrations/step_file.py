@@ -49,17 +49,27 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise StepFileError(f"There is no file {path}.", hint="Give the path of a step file, for example db/migrate_user_clusters.sql.") from error
+        raise StepFileError(
+            f"There is no file {path}.", hint="Give the path of a step file, for example db/migrate_user_clusters.sql."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise StepFileError(f"{path} cannot be read: {error}", hint="A step file is an SQL text in UTF-8 that you may read.") from error
+        raise StepFileError(
+            f"{path} cannot be read: {error}", hint="A step file is an SQL text in UTF-8 that you may read."
+        ) from error
 
     steps = _split(path, text.lstrip("\ufeff").splitlines())
     seen: set[str] = set()
     for step in steps:
         if step.name in seen:
-            raise StepFileError(f"{path}, line {step.line}: there are two steps called \"{step.name}\".", hint="Give each step a name of its own.")
+            raise StepFileError(
+                f'{path}, line {step.line}: there are two steps called "{step.name}".',
+                hint="Give each step a name of its own.",
+            )
         if not _has_sql(step.sql):
-            raise StepFileError(f"{path}, line {step.line}: step \"{step.name}\" is empty.", hint="Write its SQL below the line that names it.")
+            raise StepFileError(
+                f'{path}, line {step.line}: step "{step.name}" is empty.',
+                hint="Write its SQL below the line that names it.",
+            )
         seen.add(step.name)
     return Migration(name or path.stem, path, tuple(steps))
 
@@ -68,7 +78,9 @@ def _split(path: Path, lines: list[str]) -> list[Step]:
     """The steps of a file, each from its naming line to the next."""
     starts = [(number, match) for number, line in enumerate(lines, start=1) if (match := _STEP_LINE.match(line))]
     if not starts:
-        raise StepFileError(f"{path} has no steps.", hint="Begin each step with a line such as `-- step: add the column`.")
+        raise StepFileError(
+            f"{path} has no steps.", hint="Begin each step with a line such as `-- step: add the column`."
+        )
     if _has_sql("\n".join(lines[: starts[0][0] - 1])):
         raise StepFileError(f"{path} has SQL above its first step.", hint="Put a line `-- step: NAME` above it.")
     steps = []

@@ -396,14 +396,28 @@ def test_the_management_api(database: Database) -> None:
 
 def test_safeupdate() -> None:
     assert refusal("update t set a = 1 where true") is None
-    assert (
-        refusal("select 1; with d as (delete from t returning 1) select * from d")
-        == "DELETE requires a WHERE clause"
+    assert refusal("select 1; with d as (delete from t returning 1) select * from d") == (
+        "DELETE requires a WHERE clause"
     )
     assert refusal("do $$ begin update t set a = 1; end $$") == "UPDATE requires a WHERE clause"
     assert refusal("this is no SQL; delete from t") is None
-    function = "create function f() returns void language plpgsql as $$ begin delete from t; end $$"
-    assert (refusal(function), unqualified_writes(function)) == (None, ["DELETE"])
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("declare r other.table%rowtype; begin delete from t; end", ["DELETE"]),
+        ("begin update t set a = (select 1 from u where true); end", ["UPDATE"]),
+        ("begin delete from t using u where t.id = u.id; update t set a = 1 where b; end", []),
+        ("begin with d as (delete from t) insert into u select * from d where true; end", ["DELETE"]),
+        ("begin insert into t values (1) on conflict (id) do update set a = 1; end", []),
+        ("begin perform 1 from t for update; execute 'delete from t'; -- delete from t\n end", []),
+    ],
+)
+def test_writes_without_where_are_found_in_functions(body: str, found: list[str]) -> None:
+    function = f"create function f() returns void language plpgsql as $body$ {body} $body$"
+    assert refusal(function) is None
+    assert unqualified_writes(function) == found
 
 
 # --- beginning and end
@@ -463,13 +477,13 @@ def start_command(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def read_report(process: subprocess.Popen[str]) -> tuple[dict[str, str], Path]:
-    """The variables that the command printed, and the cluster's directory."""
+def read_report(process: subprocess.Popen[str]) -> tuple[dict[str, str], str]:
+    """The variables that the command printed, and the connection string of its database."""
     assert process.stdout is not None
     variables: dict[str, str] = {}
     for line in process.stdout:
         if line.startswith("# Its database"):
-            return variables, Path(line.split("host=")[1].split()[0])
+            return variables, line.split('"')[1]
         if not line.startswith("#"):
             name, _, value = line.strip().partition("=")
             variables[name] = value
@@ -478,24 +492,23 @@ def read_report(process: subprocess.Popen[str]) -> tuple[dict[str, str], Path]:
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_command_leaves_nothing_behind(ended_by: signal.Signals) -> None:
-    before = directories()
     process = start_command("--rows", "100")
-    variables, directory = read_report(process)
+    variables, dsn = read_report(process)
     assert list(variables) == ["SUPABASE_URL", "SUPABASE_SERVICE_KEY", "SUPABASE_ANON_KEY"]
     headers = {"apikey": variables["SUPABASE_SERVICE_KEY"]}
     rows = httpx.get(variables["SUPABASE_URL"] + "/rest/v1/user_clusters?select=id", headers=headers).json()
     assert len(rows) == 100
-    server = int((directory / "pids").read_text())
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "select current_setting('unix_socket_directories'), current_setting('data_directory')"
+        ).fetchone()
+    directories = [Path(path) for path in row or ()]
+    server = int((directories[0] / "pids").read_text())
     process.send_signal(ended_by)
     process.communicate(timeout=30)
     assert process.returncode == (0 if ended_by != signal.SIGKILL else -signal.SIGKILL)
-    assert wait_until(lambda: directories() == before)
+    assert wait_until(lambda: not any(path.exists() for path in directories))
     assert not is_running(server)
-
-
-def directories() -> set[Path]:
-    """What clusters have made in the places where they make something."""
-    return {path for place in ("/tmp", "/dev/shm") for path in Path(place).glob("supabase-*")}
 
 
 def is_running(pid: int) -> bool:

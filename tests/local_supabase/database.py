@@ -40,6 +40,8 @@ _SETTINGS = {
     "max_wal_size": "4GB",
     # As on Supabase: a publication can be used, and creating one gives no warning.
     "wal_level": "logical",
+    # In the data directory, so that a server that was killed leaves nothing in /dev/shm.
+    "dynamic_shared_memory_type": "mmap",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
@@ -265,18 +267,17 @@ class Database:
 
 
 def _where_data_goes() -> str:
-    """`LOCAL_SUPABASE_DATA`, else memory where there is plenty (a new database takes 0.03 s there), else /tmp."""
+    """`LOCAL_SUPABASE_DATA`, else memory where there is plenty of it (new databases are quicker), or /tmp."""
     configured = os.environ.get("LOCAL_SUPABASE_DATA")
     if configured:
         return configured
     try:
         room = os.statvfs(_MEMORY)
-        available = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())[
-            "MemAvailable"
-        ]
+        memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(memory["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return "/tmp"
-    plenty = min(room.f_bavail * room.f_frsize, int(available.split()[0]) * 1024) >= _PLENTY_BYTES
+    plenty = min(room.f_bavail * room.f_frsize, available) >= _PLENTY_BYTES
     return _MEMORY if plenty and os.access(_MEMORY, os.W_OK) else "/tmp"
 
 

@@ -1,0 +1,66 @@
+# `make` alone lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help deploy-function migrate-clusters migration-all verify-clusters rollback-clusters remove-function doctor \
+        demo local test test-faults bench bench-large lint clean
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deploy-function: .venv/scripts ## deploy execute_sql, or write the SQL for the SQL Editor
+	$(RUN) scripts/deploy_sql_function.py
+
+migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for the SQL Editor
+	$(RUN) scripts/migrate_clusters.py
+
+migration-all: deploy-function migrate-clusters ## both
+
+verify-clusters: .venv/scripts ## check what the migration has made
+	$(RUN) scripts/verify_clusters.py
+
+rollback-clusters: .venv/scripts ## put the original table back, with what was written since
+	$(RUN) scripts/rollback_clusters.py
+
+remove-function: .venv/scripts ## take execute_sql and its journal away again
+	$(RUN) scripts/remove_sql_function.py
+
+doctor: .venv/scripts ## check everything before anything is changed
+	$(RUN) scripts/doctor.py
+
+demo: .venv/tests ## see the whole job done on a local Supabase with 100,000 rows
+	PYTHONPATH=tests $(RUN) -m local_supabase.demo
+
+local: .venv/tests ## keep a local Supabase running and print its lines for .env
+	PYTHONPATH=tests $(RUN) -m local_supabase
+
+test: .venv/tests ## run the tests on a real PostgreSQL over HTTP
+	$(PYTEST) -m "not every_fault" tests
+
+test-faults: .venv/tests ## every fault at every request (some minutes)
+	$(PYTEST) -m every_fault tests/faults
+
+bench: .venv/tests ## measure, beside the guide's SQL by psql
+	PYTHONPATH=tests $(RUN) -m benchmarks
+
+bench-large: .venv/tests ## the same for 10,000,000 rows
+	PYTHONPATH=tests $(RUN) -m benchmarks --large
+
+lint: .venv/tests ## check style and types
+	$(RUN) -m ruff check scripts tests
+	$(RUN) -m ruff format --check scripts tests
+	$(RUN) -m mypy
+
+clean: ## remove what these targets have made
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis db/*_output.sql
+
+.venv/scripts: requirements.txt
+	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/tests: .venv/scripts tests/requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@

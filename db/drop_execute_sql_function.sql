@@ -1,0 +1,29 @@
+-- Takes public.execute_sql away, the only way in from the API. Refuses while a table is being rebuilt: without the
+-- function the migration could neither go on nor be rolled back over HTTPS.
+do $block$
+declare
+    under_way text;
+    old_function regprocedure;
+begin
+    if to_regclass('rpc_migrations.copies') is not null then
+        select string_agg(format('%s (%s)', c.migration, c.state), ', ') into under_way
+        from rpc_migrations.copies as c
+        where c.state in ('copying', 'copied', 'rolling back');
+    end if;
+    if under_way is not null then
+        raise exception 'a migration is under way: %', under_way
+        using errcode = 'RM001', hint = 'Nothing was removed. Finish it or roll it back first.';
+    end if;
+    for old_function in
+        select p.oid
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+            and obj_description(p.oid, 'pg_proc') like 'rpc_migrations %'
+    loop
+        execute format('drop function %s', old_function);
+    end loop;
+end;
+$block$;
+
+notify pgrst, 'reload schema';

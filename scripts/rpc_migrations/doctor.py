@@ -1,0 +1,174 @@
+"""Looks at everything that a migration needs before anything is changed, and changes nothing itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+
+from .client import RpcClient
+from .deployment import OPEN_FUNCTIONS_QUERY, current_version, deployed_version
+from .errors import MigrationError
+from .settings import Settings
+from .sql import quote_literal
+from .step_file import Migration
+
+# Measured on two cores (README, "How long it takes"): rows that a migration copies, indexes and compares in a second, and
+# the rows up to which an index build stays within one request.
+ROWS_PER_SECOND = 200_000
+ROWS_PER_REQUEST = 20_000_000
+
+_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_copy\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
+
+_DATABASE_QUERY = """
+select
+    current_setting('server_version') as version,
+    current_user as owner,
+    current_setting('statement_timeout') as statement_timeout,
+    pg_size_pretty(pg_database_size(current_database())) as size
+"""
+
+_TABLE_QUERY = """
+select
+    to_regclass({table}) is not null as is_there,
+    to_regclass({backup}) is not null as has_backup,
+    (select c.reltuples::bigint from pg_catalog.pg_class as c where c.oid = to_regclass({table})) as rows,
+    pg_size_pretty(pg_total_relation_size(to_regclass({table}))) as size,
+    (
+        select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+        from pg_catalog.pg_attribute as a
+        where a.attrelid = to_regclass({table}) and a.attnum > 0 and not a.attisdropped
+    ) as columns,
+    (select string_agg(o, '; ') from rpc_migrations.obstacles(to_regclass({table})) as o) as obstacles,
+    (
+        select string_agg(concat_ws(' ', d.kind, nullif(d.name, '')), ', ' order by d.kind, d.name)
+        from rpc_migrations.describe_table(to_regclass({table}), {table}) as d
+        where d.kind not in ('column', 'grant', 'owner')
+    ) as carried
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    check: str
+    passed: bool
+    detail: str
+
+
+def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[dict[str, Any]]:
+    """Return what was found, as {check, passed, detail}, up to the first thing without which no more can be seen."""
+    assert settings.key is not None
+    checks = [Check("settings", True, f"{settings.url}, {settings.key.describe()}")]
+    for look in (_rest_layer, _execute_sql):
+        checks.append(look(client, settings))
+        if not checks[-1].passed:
+            return [asdict(check) for check in checks]
+    checks += [_database(client), _open_functions(client), _journal(client, migration), *_table(client, migration)]
+    return [asdict(check) for check in checks]
+
+
+def _rest_layer(client: RpcClient, settings: Settings) -> Check:
+    """Whether PostgREST answers, and which version it is, as its OpenAPI description says."""
+    assert settings.url and settings.key
+    name = "network and REST layer"
+    key = settings.key.value
+    try:
+        answer = client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
+    except httpx.HTTPError as error:
+        return Check(
+            name,
+            False,
+            f"{settings.url} is not reachable: {error or type(error).__name__}. Check SUPABASE_URL and the network.",
+        )
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        return Check(
+            name,
+            False,
+            f"{settings.url} answers HTTP {answer.status_code}, but not as Supabase does. Check SUPABASE_URL.",
+        )
+    if answer.status_code == 200:
+        return Check(name, True, f"PostgREST {body.get('info', {}).get('version', '(version unknown)')}")
+    # The description may be closed while the functions are open: the next check tells whether the key works.
+    return Check(name, True, f"it answers (HTTP {answer.status_code}: {body.get('message', 'no message')})")
+
+
+def _execute_sql(client: RpcClient, settings: Settings) -> Check:
+    """Whether execute_sql is there, ours, up to date, and may be executed with this key."""
+    try:
+        version = deployed_version(client)
+    except MigrationError as error:
+        return Check("execute_sql", False, f"{error.message} {error.hint or ''}".strip())
+    if version != current_version():
+        return Check("execute_sql", False, "another version is deployed. Run: python scripts/deploy_sql_function.py")
+    return Check("execute_sql", True, "deployed, up to date, open to this key")
+
+
+def _database(client: RpcClient) -> Check:
+    row = _row(client, _DATABASE_QUERY)
+    return Check(
+        "database",
+        True,
+        f"PostgreSQL {row['version']}, {row['size']}; steps run as {row['owner']}, each for at most {row['statement_timeout']}",
+    )
+
+
+def _open_functions(client: RpcClient) -> Check:
+    """Whether something else in public opens the database to everyone."""
+    rows = client.query(OPEN_FUNCTIONS_QUERY)
+    assert isinstance(rows, list)
+    names = ", ".join(row["signature"] for row in rows)
+    if names:
+        return Check(
+            "no open door beside it",
+            False,
+            f"anon or authenticated may execute {names}: revoke execute on each from public, anon, authenticated",
+        )
+    return Check("no open door beside it", True, "no other function of that kind is open to anon or authenticated")
+
+
+def _journal(client: RpcClient, migration: Migration) -> Check:
+    """Where the migration stands."""
+    status = _row(client, f"select rpc_migrations.status({quote_literal(migration.name)}) as status")["status"]
+    done = sum(1 for row in status["steps"] if row["finished_at"])
+    if not done:
+        return Check("journal", True, f"{migration.name} has not begun")
+    return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
+
+
+def _table(client: RpcClient, migration: Migration) -> list[Check]:
+    """What the table is like that the migration rebuilds, and whether it can be."""
+    found = next((m for step in migration.steps if (m := _BEGIN_COPY.search(step.sql))), None)
+    if found is None:
+        return []
+    table, backup = found[1], found[2] or ""
+    row = _row(client, _TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)))
+    if not row["is_there"]:
+        return [Check(table, True, "is not there: the migration will create it, empty")]
+    if row["has_backup"]:
+        detail = f"{backup} is there: the migration has run, or another backup is in its way (the migration would then refuse to begin)"
+        return [Check(table, True, f"{row['size']}; {row['columns']}"), Check("backup", True, detail)]
+    rows = max(row["rows"] or 0, 0)
+    checks = [
+        Check(table, True, f"about {rows:,} rows, {row['size']}; {row['columns']}"),
+        Check("can be rebuilt", row["obstacles"] is None, row["obstacles"] or "nothing is in the way"),
+        Check("carried over", True, row["carried"] or "nothing but columns and rights"),
+        Check("how long, roughly", True, f"{max(rows / ROWS_PER_SECOND, 1):,.0f} s, while the application goes on"),
+    ]
+    if rows > ROWS_PER_REQUEST:
+        detail = f"an index build over {rows:,} rows may take longer than one request can; use: migrate_clusters.py --write-sql --online"
+        checks.append(Check("fits through the gateway", False, detail))
+    return checks
+
+
+def _row(client: RpcClient, sql: str) -> dict[str, Any]:
+    rows = client.query(sql)
+    assert isinstance(rows, list)
+    return rows[0]
