@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import output_files
 from .console import Console
-from .errors import AccessRefused, MigrationError, NotDeployed, SettingsError, Unreachable
+from .errors import AccessRefused, NotDeployed, SettingsError, Unreachable
 from .settings import PROJECT_ROOT, Settings
 from .step_file import Migration, read_migration
 
@@ -48,7 +48,7 @@ def migrate(options: argparse.Namespace, settings: Settings, console: Console) -
 
     if options.dry_run:
         return _dry_run(plan, settings, console)
-    if options.write_sql or not settings.has_credentials and not options.status:
+    if options.write_sql or (not settings.has_credentials and not options.status):
         _say_written(console, settings, write(), is_wanted=options.write_sql)
         return 0
     _require_credentials(settings)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from local_supabase import Cluster, LocalSupabase, create_old_table
 
@@ -37,17 +39,12 @@ def main() -> int:
     return 0
 
 
-def _show_outcome(connection: psycopg.Connection) -> None:
+def _show_outcome(connection: psycopg.Connection[Any]) -> None:
     """What a look into the database shows."""
     print("\nWhat came of it:")
     for table in ("user_clusters", "user_clusters_backup", "prompt_refinements"):
-        row = connection.execute(
-            "select count(*) as columns, (xpath('/row/n/text()', query_to_xml(format('select count(*) as n from public.%%I', %s::text),"
-            " false, true, '')))[1]::text as rows from information_schema.columns where table_schema = 'public' and table_name = %s",
-            (table, table),
-        ).fetchone()
-        assert row is not None
-        print(f"  public.{table:<22} {int(row[1]):>8,} rows, {row[0]:>2} columns")
+        rows = connection.execute(sql.SQL("select * from public.{}").format(sql.Identifier(table)))
+        print(f"  public.{table:<22} {rows.rowcount:>8,} rows, {len(rows.description or ()):>2} columns")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class _Finder(visitors.Visitor):
             self.found.append("DELETE")
 
     def visit_DoStmt(self, _: Any, node: ast.DoStmt) -> None:
-        self.found += _in_plpgsql(next(part.arg.sval for part in node.args if part.defname == "as"))
+        self.found += _in_plpgsql(next(part.arg.sval for part in node.args or () if part.defname == "as"))
 
 
 def refusal(text: str) -> str | None:
