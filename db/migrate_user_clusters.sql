@@ -23,7 +23,13 @@ begin
         raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
         using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed. Nothing to do.';
     end if;
-    if to_regclass('public.user_clusters') is not null then
+    -- Where user_id is no uuid, the beginning of the copy says so.
+    if exists (
+        select from pg_catalog.pg_attribute as a
+        where
+            a.attrelid = to_regclass('public.user_clusters') and not a.attisdropped
+            and a.attname = 'user_id' and a.atttypid = 'uuid'::regtype
+    ) then
         select count(*) into orphans
         from public.user_clusters as c
         where c.user_id is not null and not exists (select from auth.users as u where u.id = c.user_id);
@@ -33,7 +39,7 @@ begin
         using
             errcode = 'RM001',
             hint = 'Nothing was changed. This finds them: select * from public.user_clusters as c '
-                'where not exists (select from auth.users as u where u.id = c.user_id). '
+                'where c.user_id is not null and not exists (select from auth.users as u where u.id = c.user_id). '
                 'Delete them or put their users back, then run the same command again.';
     end if;
 end;
@@ -41,7 +47,8 @@ $step$;
 
 
 -- step: create the new table
--- Without indexes and foreign keys: these are far cheaper to build once, after the copy.
+-- Without indexes and foreign keys: these are far cheaper to build once, after the copy. Nobody but us gets at it before
+-- the swap, whatever default privileges grant.
 create table rpc_migrations.user_clusters (
     id uuid not null default gen_random_uuid(),
     user_id uuid not null,
@@ -55,6 +62,8 @@ create table rpc_migrations.user_clusters (
     created_at timestamptz default now(),
     updated_at timestamptz default now()
 );
+
+revoke all on table rpc_migrations.user_clusters from public, anon, authenticated, service_role;
 
 
 -- step: begin the copy

@@ -67,7 +67,9 @@ def run_cli(program: str, database: Database) -> set[Finding]:
             "DO_NOT_TRACK": "1",
             "SUPABASE_TELEMETRY_DISABLED": "1",
         }
-        done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False
+        )
     if done.returncode != 0:
         raise RuntimeError(f"supabase db advisors failed: {done.stdout}{done.stderr}")
     return {_finding(result) for result in json.loads(done.stdout)["results"]}
@@ -111,7 +113,7 @@ def _finding(result: dict[str, Any]) -> Finding:
 
 
 # Of a table's policies: their condition where its calls of functions of auth are not wrapped into a subquery.
-_UNWRAPPED = r"regexp_replace({}, '\( ?select (auth\.[a-z]+\(\))', '', 'gi') ~ 'auth\.[a-z]+\(\)'"
+_UNWRAPPED = r"regexp_replace(e.text, '\( ?select (auth\.[a-z]+\(\))', '', 'gi') ~ 'auth\.[a-z]+\(\)'"
 _POLICY = """
 from pg_policy as p
 inner join pg_class as c on c.oid = p.polrelid
@@ -125,9 +127,11 @@ CHECKS = {
     "policy_exists_rls_disabled": (
         f"{_TABLE} and not c.relrowsecurity and exists (select from pg_policy as p where p.polrelid = c.oid)"
     ),
-    "security_definer_view": f"{_TABLE} and c.relkind = 'v' and coalesce(array_to_string(c.reloptions, ','), '') !~ 'security_invoker'",
+    "security_definer_view": (
+        f"{_TABLE} and c.relkind = 'v' and coalesce(array_to_string(c.reloptions, ','), '') !~ 'security_invoker'"
+    ),
     "auth_rls_initplan": (
-        f"select c.relnamespace::regnamespace::text, c.relname {_POLICY} where c.relrowsecurity and {_UNWRAPPED.format('e.text')}"
+        f"select c.relnamespace::regnamespace::text, c.relname {_POLICY} where c.relrowsecurity and {_UNWRAPPED}"
     ),
     "rls_policy_always_true": (
         f"select c.relnamespace::regnamespace::text, c.relname {_POLICY}"
@@ -137,9 +141,10 @@ CHECKS = {
         select c.relnamespace::regnamespace::text, c.relname
         from pg_policy as p
         inner join pg_class as c on c.oid = p.polrelid
-        inner join pg_roles as r on (r.oid = any (p.polroles) or p.polroles = '{0}') and r.rolname in ('anon', 'authenticated')
+        inner join pg_roles as r on r.oid = any (p.polroles) or p.polroles = '{0}'
         cross join unnest(array['r', 'a', 'w', 'd']) as command
-        where p.polpermissive and p.polcmd::text in (command, '*')
+        where
+            p.polpermissive and p.polcmd::text in (command, '*') and r.rolname in ('anon', 'authenticated')
         group by c.oid, r.oid, command
         having count(*) > 1
     """,
@@ -159,10 +164,12 @@ CHECKS = {
     """,
     # These two came after the version of the CLI that this was tried with.
     "security_definer_function_executable": """
-        select 'public', p.proname
+        select p.pronamespace::regnamespace::text, p.proname
         from pg_proc as p
         cross join unnest(array['anon', 'authenticated']) as role
-        where p.pronamespace = 'public'::regnamespace and p.prosecdef and has_function_privilege(role, p.oid, 'execute')
+        where
+            p.pronamespace::regnamespace::text in ('public', 'rpc_migrations') and p.prosecdef
+            and has_function_privilege(role, p.oid, 'execute')
     """,
     "pg_graphql_table_exposed": """
         select n.nspname, c.relname || ' to ' || role

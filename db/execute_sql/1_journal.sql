@@ -125,7 +125,7 @@ as $function$
     from (
         select
             a.pid,
-            a.usename as role,
+            coalesce(a.usename, a.backend_type) as role,       -- autovacuum has no role
             a.state,
             round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds,
             string_agg(distinct l.relation::regclass::text, ', ') as relation,
@@ -140,7 +140,7 @@ as $function$
             and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
             and l.pid <> pg_backend_pid()
             and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
-        group by a.pid, a.usename, a.state, a.xact_start
+        group by a.pid, a.usename, a.backend_type, a.state, a.xact_start
         order by a.xact_start
         limit 5
     ) as h;

@@ -327,6 +327,8 @@ begin
     perform rpc_migrations.check_begin(copy, old_name, backup_name);
     execute format('revoke all on table %s from public, anon, authenticated, service_role', copy.new_table::regclass);
     execute format('alter table %s enable row level security', copy.new_table::regclass);
+    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
+    execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
 
     if copy.old_table is null then
         insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table)
@@ -584,6 +586,9 @@ create or replace function rpc_migrations.replay_entries(copy rpc_migrations.cop
 language plpgsql
 set search_path = ''
 set row_security = off
+-- Few keys are looked up in large tables.
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);

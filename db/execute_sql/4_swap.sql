@@ -258,6 +258,7 @@ declare
     carried jsonb;
     moved jsonb := '[]';
 begin
+    execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
         perform rpc_migrations.run_each(carried, 'detach');

@@ -143,6 +143,10 @@ create or replace function rpc_migrations.find_changes(out done boolean, out row
 language plpgsql
 set search_path = ''
 set row_security = off
+-- A chunk's rows are looked up one by one in the other table, by its primary key: joined otherwise, each chunk would read
+-- that whole table.
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();

@@ -52,7 +52,16 @@ def migrate_clusters() -> int:
         ],
     )
     _add_migration_options(parser)
-    parser.set_defaults(file=CLUSTERS, rollback=False, discard_changes=False)
+    parser.set_defaults(
+        file=CLUSTERS,
+        rollback=False,
+        discard_changes=False,
+        next_steps=[
+            "python scripts/verify_clusters.py checks what was made.",
+            "python scripts/remove_sql_function.py takes execute_sql away; with --keep-journal a rollback stays possible.",
+            "python scripts/rollback_clusters.py goes back, with what was written since.",
+        ],
+    )
     return _run(parser, "migrate")
 
 
@@ -65,7 +74,11 @@ def rollback_clusters() -> int:
     )
     _add_migration_options(parser)
     _add_discard_option(parser)
-    parser.set_defaults(file=CLUSTERS, rollback=True)
+    parser.set_defaults(
+        file=CLUSTERS,
+        rollback=True,
+        next_steps=["python scripts/migrate_clusters.py migrates again, when you are ready."],
+    )
     return _run(parser, "migrate")
 
 
@@ -173,10 +186,11 @@ def _run(parser: argparse.ArgumentParser, name: str) -> int:
         parser.error("--online goes with --write-sql")
     if getattr(options, "discard_changes", False) and not options.rollback:
         parser.error("--discard-changes goes with --rollback")
-    if options.patience is not None and options.patience <= 0:
+    if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(Path(sys.argv[0]).name, as_json=options.json, quiet=options.quiet, verbose=options.verbose)
+    console.next_steps = getattr(options, "next_steps", [])
     try:
         settings = load_settings(allow_http=options.allow_http, patience=options.patience)
         from . import commands

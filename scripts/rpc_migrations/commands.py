@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import output_files
-from .console import Console
-from .errors import AccessRefused, NotDeployed, SettingsError, Unreachable
+from .console import Console, moment
+from .errors import AccessRefused, MigrationError, NotDeployed, SettingsError, Unreachable
 from .settings import PROJECT_ROOT, Settings
 from .step_file import Migration, read_migration
 
@@ -48,16 +48,15 @@ def migrate(options: argparse.Namespace, settings: Settings, console: Console) -
 
     if options.dry_run:
         return _dry_run(plan, settings, console)
-    if options.write_sql or (not settings.has_credentials and not options.status):
+    if options.write_sql or not (settings.has_credentials or options.status):
         _say_written(console, settings, write(), is_wanted=options.write_sql)
         return 0
-    _require_credentials(settings)
+    if options.status:
+        return _status(migration, settings, console)
     with _file_as_way_out(console, settings, write), _connected(settings, console) as client:
         from . import runner
 
-        if options.status:
-            _say_status(runner.read_status(client, migration), migration, console)
-        elif options.rollback:
+        if options.rollback:
             runner.roll_back(client, migration, rollback, settings, console)
         else:
             runner.migrate(client, migration, settings, console)
@@ -127,7 +126,10 @@ def _file_as_way_out(console: Console, settings: Settings, write: Callable[[], P
     try:
         yield
     except (AccessRefused, NotDeployed, Unreachable):
-        _say_written(console, settings, write())
+        try:
+            _say_written(console, settings, write())
+        except MigrationError as error:  # must not hide why the file was wanted
+            console.warn(error.message)
         raise
 
 
@@ -154,51 +156,75 @@ def _require_credentials(settings: Settings) -> None:
 
 def _dry_run(plan: Migration, settings: Settings, console: Console) -> int:
     """Print the plan; ask the database where it stands if we can."""
-    done: set[str] = set()
+    done: set[str] | None = None
     if settings.has_credentials:
         with _connected(settings, console) as client:
             from .runner import read_status
 
-            status = read_status(client, plan)
-            done = {step.name for step in plan.steps if status.is_done(step)}
-    console.plan(plan, done if settings.has_credentials else None)
+            try:
+                status = read_status(client, plan)
+                done = {step.name for step in plan.steps if status.is_done(step)}
+            except NotDeployed as reason:
+                console.warn(f"{reason.message} {reason.hint or ''}".strip())
+    else:
+        console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
+    console.plan(plan, done)
+    return 0
+
+
+def _status(migration: Migration, settings: Settings, console: Console) -> int:
+    """Print where a migration stands."""
+    _require_credentials(settings)
+    with _connected(settings, console) as client:
+        from .runner import read_status
+
+        _say_status(read_status(client, migration), migration, console)
     return 0
 
 
 def _say_status(status: Status, migration: Migration, console: Console) -> None:
     """Print what the journal says of a migration's steps and runs."""
-    names = [step.name for step in migration.steps] + [
-        name for name in status.steps if name not in {step.name for step in migration.steps}
-    ]
-    rows = []
-    for name in names:
-        row = status.steps.get(name)
-        state = "to do" if row is None else "done" if row["finished_at"] else "under way"
-        rows.append(
-            [
-                name,
-                state,
-                *(
-                    [f"{row['rows']:,}", f"{row['seconds']:.2f}", str(row["calls"]), row["finished_at"] or ""]
-                    if row
-                    else ["", "", "", ""]
-                ),
-            ]
-        )
+    names = [step.name for step in migration.steps]
+    names += [name for name in status.steps if name not in names]
+    steps = [_step_status(name, status.steps.get(name)) for name in names]
     console.table(
-        f"Steps of {migration.name}", ["step", "state", "rows", "seconds", "calls", "finished"], rows, name="steps"
-    )
-    runs = [
+        f"Steps of {migration.name}",
+        ["step", "state", "rows", "seconds", "calls", "finished"],
         [
-            run["started_at"],
-            run["action"],
-            f"{run['client']} ({run['pid']})",
-            run["outcome"] or "under way, or killed",
-            run["message"] or "",
-        ]
-        for run in status.runs
-    ]
-    console.table("Runs, the newest first", ["started", "action", "by", "ended", "message"], runs, name="runs")
+            [
+                step["name"],
+                step["state"],
+                *(
+                    [f"{step['rows']:,}", f"{step['seconds']:.2f}", str(step["calls"])]
+                    if step["calls"]
+                    else ["", "", ""]
+                ),
+                moment(step["finished_at"]),
+            ]
+            for step in steps
+        ],
+    )
+    console.table(
+        "Runs, the newest first",
+        ["started", "action", "by", "ended", "message"],
+        [
+            [
+                moment(run["started_at"]),
+                run["action"],
+                f"{run['client']} ({run['pid']})",
+                run["outcome"] or "under way, or killed",
+                run["message"] or "",
+            ]
+            for run in status.runs
+        ],
+    )
     if status.copy:
         console.say(f"Table {status.copy['table']}: {status.copy['state']}; backup {status.copy['backup']}")
-    console.report["outcome"] = "done"
+    console.report.update(migration=migration.name, outcome="done", steps=steps, runs=status.runs, table=status.copy)
+
+
+def _step_status(name: str, row: dict[str, Any] | None) -> dict[str, Any]:
+    """A step as the journal has it, or as nothing where it has not begun."""
+    row = row or {"rows": 0, "seconds": 0.0, "calls": 0, "finished_at": None, "started_at": None}
+    state = "done" if row["finished_at"] else "under way" if row["started_at"] else "to do"
+    return {"name": name, "state": state} | {key: row[key] for key in ("rows", "seconds", "calls", "finished_at")}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
@@ -58,6 +59,7 @@ class Console:
         self.out = RichConsole(highlight=False, soft_wrap=True, quiet=quiet or as_json)
         self.err = RichConsole(highlight=False, soft_wrap=True, stderr=True)
         self.verbose = verbose
+        self.next_steps: list[str] = []  # what to do after the command, for the closing lines
         self._as_json = as_json
         self._quiet = quiet
         self._views: dict[str, StepView] = {}
@@ -146,7 +148,6 @@ class Console:
         finally:
             self._live = None
             self.report["steps"] = [view.to_dict() for view in self._views.values()]
-        self._close(migration, action)
 
     def step_begins(self, step: Step) -> None:
         """A step is being sent for the first time in this run."""
@@ -251,17 +252,13 @@ class Console:
             )
             self.out.print(Text(step.sql.rstrip("\n"), style="dim"))
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]], *, name: str) -> None:
-        """Print a table; `name` is its key in the report of --json."""
-        self.report[name] = [dict(zip(columns, row, strict=True)) for row in rows]
-        self._print_table(title, columns, rows)
-
-    def _print_table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A table on a terminal; in a pipe one line a row, whole, with two blanks between columns."""
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """Print a table: on a terminal a drawn one; in a pipe one line a row, whole, with two blanks between columns."""
         if not self.out.is_terminal:
-            widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
+            lines = [columns, *rows]
+            widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
             self.out.print(Text(title))
-            for row in rows:
+            for row in lines:
                 self.out.print(
                     Text("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
                 )
@@ -281,7 +278,7 @@ class Console:
         rows = [
             ["passed" if check["passed"] else "FAILED", check["check"], check.get("detail") or ""] for check in checks
         ]
-        self._print_table(title, ["", "check", "what was found"], rows)
+        self.table(title, ["", "check", "what was found"], rows)
         self.say(
             f"{len(checks) - len(failed)} passed, {len(failed)} failed", style="bold red" if failed else "bold green"
         )
@@ -290,21 +287,33 @@ class Console:
 
     def already_done(self, migration: Migration, status: Status) -> None:
         """Every step of the migration was done before this run."""
-        last = max(row["finished_at"] for row in status.steps.values())
+        last = moment(max(row["finished_at"] for row in status.steps.values() if row["finished_at"]))
         self.nothing_to_do(
             f"{migration.name} is applied already: all {len(migration.steps)} steps are done, the last one at {last}."
         )
 
-    def _close(self, migration: Migration, action: str) -> None:
-        """What was done, in a closing line or panel."""
+    def close(self, migration: Migration, action: str, copy: dict[str, Any] | None) -> None:
+        """What was done, where the original table is, and what to do next: a panel on a terminal, else plain lines."""
         rows = sum(view.rows for view in self._views.values() if view.batch and not view.already)
-        seconds = time.monotonic() - self._began
         done = "is applied" if action == "migrate" else "is rolled back"
-        self.report["outcome"] = "done"
-        self.say(
-            f"Done: {migration.name} {done}. {len(self._views)} steps, {rows:,} rows, {seconds:.2f} s in all.",
-            style="bold green",
-        )
+        lines = [
+            f"{migration.name} {done}: {len(self._views)} steps, {rows:,} rows, {time.monotonic() - self._began:.2f} s in all."
+        ]
+        if copy and action == "migrate":
+            lines.append(f"{copy['table']} is the new table. The original one is {copy['backup']}, closed to the API.")
+        elif copy and copy["kept_as"]:
+            lines.append(
+                f"{copy['table']} is the original table. The migrated one is kept as {copy['kept_as']}, closed to the API."
+            )
+        lines += [f"Next: {step}" for step in self.next_steps]
+        self.report.update(outcome="done", next=self.next_steps, table=copy)
+        self.report["lines"] += lines
+        if self.out.is_terminal:
+            from rich.panel import Panel
+
+            self.out.print(Panel(Text("\n".join(lines)), title="Done", border_style="green", expand=False))
+        else:
+            self.out.print(Text("\n".join(lines)))
 
     def finish(self, exit_code: int, **more: Any) -> None:
         """Print the report of --json, if that is asked for."""
@@ -313,3 +322,8 @@ class Console:
         if self._as_json:
             json.dump(self.report, sys.stdout, indent=2, ensure_ascii=False)
             sys.stdout.write("\n")
+
+
+def moment(timestamp: str | None) -> str:
+    """A timestamp of the database as a person reads it; empty where there is none."""
+    return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""

@@ -17,14 +17,24 @@ if TYPE_CHECKING:
 
 SQL_FOLDER = PROJECT_ROOT / "db" / "execute_sql"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer)"
+_DEPLOY = "python scripts/deploy_sql_function.py"
+_SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
 
-VERSION_QUERY = f"select obj_description(to_regprocedure('{SIGNATURE}'), 'pg_proc') as version, to_regnamespace('rpc_migrations') is not null as has_schema"
-OPEN_FUNCTIONS_QUERY = """
-select p.oid::regprocedure::text as signature
+# An older version may take other arguments; its comment tells that it is ours.
+VERSION_QUERY = """
+select obj_description(p.oid, 'pg_proc') as version
 from pg_catalog.pg_proc as p
 where
-    p.pronamespace = 'public'::regnamespace
+    p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+    and obj_description(p.oid, 'pg_proc') like 'rpc_migrations %'
+"""
+EVERY_ARGUMENT = {"migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0}
+OPEN_FUNCTIONS_QUERY = """
+select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
+from pg_catalog.pg_proc as p
+where
+    p.pronamespace = 'public'::regnamespace and p.prokind = 'f'
     and p.proname ~* '^(exec|execute|run|raw)?_?(sql|query|exec|ddl)$'
     and 'text'::regtype = any (p.proargtypes::oid[])
     and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))
@@ -44,24 +54,34 @@ def current_version() -> str:
     return deployment_sql().rsplit("'", 2)[1]
 
 
-def deployed_version(client: RpcClient) -> str:
-    """The version that is deployed. Raises NotDeployed where execute_sql is absent or not ours."""
-    rows = client.query(VERSION_QUERY)
-    version = rows[0].get("version") if isinstance(rows, list) and rows else None
-    if not version or not rows[0].get("has_schema"):  # type: ignore[index]
+def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None) -> str:
+    """The version that is deployed. Raises NotDeployed where execute_sql is absent, incomplete or not ours.
+
+    `arguments` are sent along, to see whether the REST layer knows them.
+    """
+    try:
+        rows = client.call({"query": VERSION_QUERY, **(arguments or {})})
+    except SqlError as error:
+        if error.code in _SOMETHING_IS_MISSING and "rpc_migrations" in error.message:
+            raise NotDeployed(
+                f"execute_sql is there, but not all that it needs: {error.message}.",
+                code=error.code,
+                hint=f"Run: {_DEPLOY}",
+            ) from error
+        raise
+    row = rows[0] if isinstance(rows, list) and rows else None
+    if not isinstance(row, dict) or not row.get("version"):
         raise NotDeployed(
             "There is a function execute_sql that this project did not make.",
-            hint="See what it is used for. Drop it if nobody needs it, then run: python scripts/deploy_sql_function.py",
+            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {_DEPLOY}",
         )
-    return str(version)
+    return str(row["version"])
 
 
 def check_deployed(client: RpcClient) -> None:
     """Raise NotDeployed unless this very version of execute_sql is there."""
     if deployed_version(client) != current_version():
-        raise NotDeployed(
-            "Another version of execute_sql is deployed.", hint="Run: python scripts/deploy_sql_function.py"
-        )
+        raise NotDeployed("Another version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
 
 
 @dataclass(frozen=True)
@@ -97,19 +117,21 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
         if reason.code is None:  # it answers, and is somebody else's
             raise
         is_ours = False
-    ways = [way for way in WAYS if (via is None and (way is not RPC or is_ours)) or way.name == via]
-    for way in ways:
+    for way in [way for way in WAYS if via in (None, way.name)]:
         try:
+            if way is RPC and not is_ours:
+                raise WayClosed("not open (it is not there yet)")
             _send(way, client, settings)
         except WayClosed as reason:
             console.say(f"{way.title}: {reason.message}")
             continue
-        console.say(f"Deployed through {way.title}.")
+        console.say(f"{'Brought up to date' if is_ours else 'Deployed'} through {way.title}.")
         _wait_for_rest_layer(client, console)
         warn_of_open_functions(client, console)
         return
     raise NotDeployed(
-        "The function execute_sql is not there, and no way to make it over HTTPS is open.", hint="Use the written file."
+        f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open.",
+        hint="Paste the written file into the SQL Editor; or set SUPABASE_ACCESS_TOKEN and run the same command again.",
     )
 
 
@@ -123,7 +145,7 @@ def _send(way: Way, client: RpcClient, settings: Settings) -> None:
     else:
         if settings.access_token is None or settings.project is None:
             raise WayClosed(
-                "not open (it needs SUPABASE_ACCESS_TOKEN and a URL of the form https://PROJECT.supabase.co)"
+                "not open (it needs SUPABASE_ACCESS_TOKEN, and a project's name in SUPABASE_URL or in the key)"
             )
         _post(
             client,
@@ -150,9 +172,8 @@ def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> 
     body = _json(answer)
     if answer.status_code == 400 and body.get("message"):
         raise SqlError(str(body["message"]), code=body.get("code"), details=body.get("detail"), hint=body.get("hint"))
-    if answer.status_code in (401, 403):
-        raise WayClosed(f"refused the key (HTTP {answer.status_code})")
-    raise WayClosed(f"not open here (HTTP {answer.status_code})")
+    reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
+    raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")
 
 
 def _json(answer: Any) -> dict[str, Any]:
@@ -167,23 +188,23 @@ def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
     """Wait until PostgREST has reloaded its schema cache and answers with our version; that is the first call."""
     deadline = time.monotonic() + RELOAD_PATIENCE
     pause = 0.05
-    while True:
+    while time.monotonic() < deadline:
         try:
-            if deployed_version(client) == current_version():
+            if deployed_version(client, EVERY_ARGUMENT) == current_version():
                 console.say("The REST layer knows the function; it was called once and answers.")
                 return
         except NotDeployed as reason:
-            if time.monotonic() > deadline:
-                raise NotDeployed(
-                    f"execute_sql was made, but after {RELOAD_PATIENCE:g} s the REST layer does not know it yet.",
-                    hint="In the SQL Editor, run: notify pgrst, 'reload schema'; then run the same command again.",
-                ) from reason
+            console.detail(reason.message)
         except AccessRefused as reason:
             raise AccessRefused(
                 "execute_sql was made, but this key may not execute it.", hint=reason.hint, code=reason.code
             ) from reason
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
+    raise NotDeployed(
+        f"execute_sql was made, but after {RELOAD_PATIENCE:g} s the REST layer does not know it yet.",
+        hint="In the SQL Editor, run: notify pgrst, 'reload schema'; then run the same command again.",
+    )
 
 
 def warn_of_open_functions(client: RpcClient, console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -33,13 +34,7 @@ class ApiKey:
 
 def read_key(value: str, variable: str) -> ApiKey:
     """Read what a key says. Raises SettingsError for white space or characters that no key has."""
-    if value != value.strip() or any(character.isspace() for character in value):
-        raise SettingsError(
-            f"{variable} has white space in it.",
-            hint=f"Copy the key again, in one piece and without line breaks, into {variable}.",
-        )
-    if not value.isascii() or not value.isprintable():
-        raise SettingsError(f"{variable} has characters that no key has.", hint=f"Copy the key again into {variable}.")
+    check_characters(value, variable)
     if value.startswith("sb_secret_"):
         return ApiKey(value, variable, "service_role", "secret key")
     if value.startswith("sb_publishable_"):
@@ -52,15 +47,39 @@ def read_key(value: str, variable: str) -> ApiKey:
     payload = _jwt_payload(value)
     if payload is None:
         return ApiKey(value, variable, None, "unknown form")
-    expires_at = payload.get("exp")
     return ApiKey(
         value,
         variable,
         role=_text(payload.get("role")),
         form="legacy JWT",
         project=_text(payload.get("ref")),
-        expires_at=float(expires_at) if isinstance(expires_at, int | float) else None,
+        expires_at=_time(payload.get("exp")),
     )
+
+
+def read_access_token(value: str, variable: str) -> ApiKey:
+    """A personal access token. Raises SettingsError where it is none."""
+    check_characters(value, variable)
+    if not value.startswith("sbp_"):
+        raise SettingsError(
+            f"{variable} holds no personal access token (sbp_...).",
+            hint="Make one at https://supabase.com/dashboard/account/tokens, or leave it out.",
+        )
+    return ApiKey(value, variable, None, "personal access token")
+
+
+def check_characters(value: str, variable: str) -> None:
+    """Raise SettingsError for white space, quotation marks and whatever else no key has."""
+    if any(character.isspace() for character in value):
+        raise SettingsError(
+            f"{variable} has white space in it.",
+            hint=f"Copy the key again, in one piece and without line breaks, into {variable}.",
+        )
+    if not re.fullmatch(r"[\w.~+/=-]+", value, re.ASCII):
+        raise SettingsError(
+            f"{variable} has characters that no key has.",
+            hint=f"Copy the key again into {variable}, without quotation marks or brackets.",
+        )
 
 
 def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
@@ -96,10 +115,16 @@ def _jwt_payload(value: str) -> dict[str, object] | None:
         return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
     return payload if isinstance(payload, dict) else None
 
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _time(value: object) -> float | None:
+    """A time in seconds since 1970; None for what is none."""
+    is_time = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11
+    return float(value) if is_time else None  # type: ignore[arg-type]

@@ -118,6 +118,7 @@ def _run_steps(
             console.step_begins(step)
             answer = _StepSender(client, migration, step, run, settings, console).send_until_done()
             console.step_done(step, answer)
+    console.close(migration, action, read_status(client, migration).copy)
 
 
 def _claim(

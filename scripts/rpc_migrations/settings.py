@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
-from .keys import ApiKey, check_key, read_key
+from .keys import ApiKey, check_key, read_access_token, read_key
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ class Settings:
 
     url: str | None
     key: ApiKey | None
-    project: str | None  # the ref in https://REF.supabase.co
+    project: str | None  # the ref in https://REF.supabase.co; behind a domain of one's own, the one that the key names
     access_token: ApiKey | None
     management_url: str
     patience: float  # seconds to go on trying: locks, another run, an unreachable server
@@ -56,13 +56,15 @@ def load_settings(*, allow_http: bool = False, patience: float | None = None) ->
     environment = _environment()
     allow_http = allow_http or environment.get("MIGRATION_ALLOW_HTTP", "") == "1"
     url, project = _read_url(environment.get("SUPABASE_URL", ""), allow_http)
-    token = environment.get("SUPABASE_ACCESS_TOKEN", "")
+    key = _choose_key(environment, project)
+    token = environment.get("SUPABASE_ACCESS_TOKEN")
+    management_url = environment.get("MIGRATION_MANAGEMENT_URL") or "https://api.supabase.com"
     return Settings(
         url=url,
-        key=_choose_key(environment, project),
-        project=project,
-        access_token=ApiKey(token, "SUPABASE_ACCESS_TOKEN", None, "personal access token") if token else None,
-        management_url=environment.get("MIGRATION_MANAGEMENT_URL", "") or "https://api.supabase.com",
+        key=key,
+        project=project or (key.project if key else None),
+        access_token=read_access_token(token, "SUPABASE_ACCESS_TOKEN") if token else None,
+        management_url=_base_url(management_url, "MIGRATION_MANAGEMENT_URL", allow_http),
         patience=patience if patience is not None else _seconds(environment, "MIGRATION_PATIENCE", 300.0),
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
     )
@@ -75,7 +77,10 @@ def _environment() -> Mapping[str, str]:
     if env_file.is_file():
         from dotenv import dotenv_values
 
-        values = {name: value for name, value in dotenv_values(env_file).items() if value}
+        try:  # with or without the mark that some editors put at a file's beginning
+            values = {name: value for name, value in dotenv_values(env_file, encoding="utf-8-sig").items() if value}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
     return values | os.environ
 
 
@@ -94,37 +99,57 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
     """The base URL without a path, and the project's ref where the URL names one."""
     if not value:
         return None, None
-    try:
-        parts = urlsplit(value.strip())
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if dashboard := re.search(r"supabase\.(?:com|io)/dashboard/project/([a-z0-9]+)", value):
+    if dashboard := re.search(r"supabase\.(?:com|io)/(?:dashboard/)?project/([a-z0-9]+)", value):
         raise SettingsError(
             "SUPABASE_URL is the address of the dashboard.", hint=f"Set SUPABASE_URL=https://{dashboard[1]}.supabase.co"
         )
-    if parts.scheme in ("postgres", "postgresql"):
+    if re.match(r"\s*postgres(ql)?://", value):
         raise SettingsError(
             "SUPABASE_URL is a database connection string.",
             hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co",
         )
-    if parts.scheme not in ("http", "https") or not host or re.search(r"[\s<>]", value.strip()):
+    if "your-project" in value.lower():
         raise SettingsError(
-            "SUPABASE_URL is not a URL.",
-            hint="Set SUPABASE_URL=https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
+            "SUPABASE_URL still has the placeholder YOUR-PROJECT.",
+            hint="Put the project's own URL there (Project Settings, Data API).",
         )
-    if parts.username or parts.password:
+    url = _base_url(value, "SUPABASE_URL", allow_http)
+    project = re.fullmatch(r"https?://([a-z0-9]{20})\.supabase\.(?:co|in|red)", url)
+    return url, project[1] if project else None
+
+
+def _base_url(value: str, name: str, allow_http: bool) -> str:
+    """Scheme, host and port of a URL. Raises SettingsError where it is none, or would carry a key unencrypted."""
+    scheme, host, port = _split_url(value.strip())
+    if scheme not in ("http", "https") or not host:
+        bare = re.fullmatch(r"[a-z0-9]{20}\.supabase\.co", value.strip().rstrip("/"))
+        example = f"https://{bare[0]}" if bare else "https://YOUR-PROJECT.supabase.co"
+        raise SettingsError(f"{name} is not a URL.", hint=f"Set {name}={example} (Project Settings, Data API).")
+    if "@" in value:
         raise SettingsError(
-            "SUPABASE_URL has a user name or password in it.",
+            f"{name} has a user name or password in it.",
             hint="Set it to the project's URL alone; the key goes into SUPABASE_SERVICE_KEY.",
         )
-    if parts.scheme == "http" and not _is_local(host) and not allow_http:
+    if scheme == "http" and not _is_local(host) and not allow_http:
         raise SettingsError(
-            f"SUPABASE_URL is http:// to {host}: the key would travel unencrypted.",
+            f"{name} is http:// to {host}: the key would travel unencrypted.",
             hint="Use https://. In a network that you trust, --allow-http or MIGRATION_ALLOW_HTTP=1 lets it through.",
         )
-    project = re.fullmatch(r"([a-z0-9]{20})\.supabase\.(?:co|in|red)", host)
-    return f"{parts.scheme}://{parts.netloc}", project[1] if project else None
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
+def _split_url(value: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port; no host where it is not one that can be looked up."""
+    try:
+        parts = urlsplit(value)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+        if ":" in host:
+            ipaddress.ip_address(host)
+    except ValueError:
+        return "", "", None
+    label = r"[a-z0-9_-]{1,63}"
+    is_host = ":" in host or re.fullmatch(rf"({label}\.)*{label}\.?", host)
+    return scheme, host if is_host and not re.search(r"\s", value) else "", port
 
 
 def _is_local(host: str) -> bool:

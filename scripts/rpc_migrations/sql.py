@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import uuid
 
 
@@ -20,7 +21,7 @@ def quote_literal(value: str | int | float | bool | uuid.UUID | None) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return repr(value)
+        return repr(value) if math.isfinite(value) else f"'{value}'"
     text = str(value)
     if "\0" in text:
         raise ValueError("PostgreSQL holds no text with a NUL")
@@ -29,6 +30,6 @@ def quote_literal(value: str | int | float | bool | uuid.UUID | None) -> str:
 
 
 def dollar_quote(text: str) -> str:
-    """Return `text` unchanged between dollar quotes that do not occur in it."""
-    tag = next(t for n in itertools.count() if (t := f"$step{n or ''}$") not in text)
+    """Return `text` unchanged between dollar quotes that do not occur in it, nor begin in it (`... $step`)."""
+    tag = next(t for n in itertools.count() if (t := f"$step{n or ''}$") not in text + t[:-1])
     return f"{tag}{text}{tag}"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from .errors import StepFileError
 
-_STEP_LINE = re.compile(r"^--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*$")
+_STEP_LINE = re.compile(r"^--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*$", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
             f"{path} cannot be read: {error}", hint="A step file is an SQL text in UTF-8 that you may read."
         ) from error
 
-    steps = _split(path, text.lstrip("\ufeff").splitlines())
+    steps = _split(path, text.removeprefix("\ufeff").split("\n"))  # not splitlines: U+2028 may stand in a value
     seen: set[str] = set()
     for step in steps:
         if step.name in seen:
@@ -95,5 +96,4 @@ def _split(path: Path, lines: list[str]) -> list[Step]:
 
 def _has_sql(text: str) -> bool:
     """Whether a text has anything but white space and comments. Used on whole steps only, never to split one."""
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return any(line.strip() and not line.strip().startswith("--") for line in text.splitlines())
+    return bool(_COMMENT.sub("", text).strip())

@@ -37,11 +37,14 @@ OLD_POLICIES = {
     "as they are": "",
     "in other words": """
         create policy "see own" on public.user_clusters for select using (user_id = auth.uid());
-        create policy "add own" on public.user_clusters for insert to authenticated with check ((select auth.uid()) = user_id);
+        create policy "add own" on public.user_clusters for insert to authenticated
+            with check ((select auth.uid()) = user_id);
         create policy "change own" on public.user_clusters for update to anon, authenticated
             using (auth.uid()::text = user_id::text);
     """,
-    "one for all": 'create policy "own rows" on public.user_clusters using ((auth.uid()) = user_id) with check (user_id = auth.uid())',
+    "one for all": """
+        create policy "own rows" on public.user_clusters using ((auth.uid()) = user_id) with check (user_id = auth.uid());
+    """,
     "none": "",
     "none, and row level security off": "alter table public.user_clusters disable row level security",
     "another index": """

@@ -236,7 +236,8 @@ BROKEN: dict[str, list[str]] = {
         f"revoke execute on function {EXECUTE_SQL} from service_role",
     ],
     "no other function runs SQL for users": [
-        f"create function public.{name}(query text) returns void language plpgsql security definer as 'begin execute query; end';"
+        f"create function public.{name}(query text) returns void language plpgsql security definer"
+        " as 'begin execute query; end';"
         f" grant execute on function public.{name} to {role}"
         for name, role in [
             ("exec_sql", "anon"),

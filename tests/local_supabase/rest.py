@@ -122,6 +122,7 @@ class RestLayer:
         if self.cache is None:
             message = "Could not query the database for the schema cache. Retrying."
             raise RestError(503, "PGRST002", message)
+        _check_schema(request)
         path = request.scope["rest_path"]
         if path in ("", "/"):
             return _root(self.cache)
@@ -167,18 +168,14 @@ class RestLayer:
             return Response(status_code=204)
         return Response(row[0] if row else "null", 200, {"Content-Type": JSON_TYPE})
 
-    async def _refuse_unqualified(
-        self, connection: Connection, function: Function, arguments: dict[str, Any]
-    ) -> None:
+    async def _refuse_unqualified(self, connection: Connection, function: Function, arguments: dict[str, Any]) -> None:
         """What pg-safeupdate does; a caller without the right to execute learns of that first."""
         if not function.runs_text:
             return
         texts = (value for value in arguments.values() if isinstance(value, str))
         message = next(filter(None, map(safeupdate.refusal, texts)), None)
         if message:
-            allowed = await connection.execute(
-                "select has_function_privilege($1::oid, 'execute')", [function.oid]
-            )
+            allowed = await connection.execute("select has_function_privilege($1::oid, 'execute')", [function.oid])
             if (await allowed.fetchone() or [False])[0]:
                 raise RestError(400, "21000", message)
 
@@ -206,9 +203,7 @@ class RestLayer:
             rows, number = row or ("[]", 0)
             total = "*"
             if prefer.get("count"):
-                total = str(
-                    (await (await connection.execute(*statements.count(table, query))).fetchone() or [0])[0]
-                )
+                total = str((await (await connection.execute(*statements.count(table, query))).fetchone() or [0])[0])
             rows = _single(rows, number) if _OBJECT_TYPE in request.headers.get("accept", "") else rows
         return _table_response(request.method, rows, number, total, prefer, dict(query))
 
@@ -224,9 +219,7 @@ class RestLayer:
                     if request.method in ("GET", "HEAD") or (function and not function.volatile):
                         await connection.execute("set transaction read only")
                     settings = self._settings(request, claims, role, function)
-                    calls = ", ".join(
-                        f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings))
-                    )
+                    calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings)))
                     await connection.execute(f"select {calls}", [text for pair in settings for text in pair])
                     yield connection
             except psycopg.Error as error:
@@ -267,6 +260,15 @@ def rest_app(options: RestOptions) -> Starlette:
             yield
 
     return Starlette(routes=[Route("/{path:path}", answer, methods=_ALL_METHODS)], lifespan=lifespan)
+
+
+def _check_schema(request: Request) -> None:
+    """The schema that a client asks for, by the header that goes with the method: only public is exposed."""
+    header = "Accept-Profile" if request.method in ("GET", "HEAD") else "Content-Profile"
+    schema = request.headers.get(header, SCHEMA)
+    if schema != SCHEMA:
+        hint = f"Only the following schemas are exposed: {SCHEMA}"
+        raise RestError(406, "PGRST106", f"Invalid schema: {schema}", hint=hint)
 
 
 async def _arguments(request: Request) -> tuple[dict[str, Any], str, str | None]:

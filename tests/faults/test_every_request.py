@@ -1,0 +1,119 @@
+"""For every request of a migration and of a rollback, in turn, each fault: afterwards the same command, run again where
+it failed, ends in the same state as a run that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from faults.faults import FAULTS, Fault
+from faults.harness import MIGRATE, ROLL_BACK, CommandCase, Disturbed, Templates, open_runs
+from local_supabase import Cluster, Database, LocalSupabase
+from rpc_migrations.commands import ROLLBACK_FILE
+from rpc_migrations.step_file import read_migration
+
+# How often a batch step is sent in an undisturbed run; `test_the_table_has_every_request` keeps this true.
+BATCHES = {
+    "copy the rows": 3,
+    "carry over constraints and indexes": 2,
+    "validate foreign keys of other tables": 2,
+    "roll back: find what changed since the swap": 3,
+    "roll back: validate foreign keys of other tables": 2,
+}
+
+
+def requests_of(case: CommandCase) -> list[str]:
+    """The labels of all requests of a command, in order."""
+    steps = read_migration(ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql").steps
+    calls = [f"{step.name} #{n}" if n > 1 else step.name for step in steps for n in range(1, BATCHES.get(step.name, 1) + 1)]
+    return ["version", "status", "start the run", *calls, "end the run", "version #2", "status #2"]
+
+
+CASES = [(case, request) for case in (MIGRATE, ROLL_BACK) for request in requests_of(case)]
+QUICK = [(MIGRATE, "start the run"), (MIGRATE, "copy the rows #2"), (MIGRATE, "swap the tables"), (ROLL_BACK, "roll back: swap the tables back")]
+
+
+def _name(value: Any) -> str:
+    return value.script.partition("_")[0] if isinstance(value, CommandCase) else value.name if isinstance(value, Fault) else str(value)
+
+
+@pytest.fixture(scope="module")
+def templates(cluster: Cluster) -> Templates:
+    """Databases to copy."""
+    return Templates(cluster)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(templates: Templates) -> Any:
+    """What a run that nothing disturbs ends in, and which requests it makes, by command."""
+    known: dict[CommandCase, tuple[dict[str, Any], list[str]]] = {}
+
+    def look_up(case: CommandCase) -> tuple[dict[str, Any], list[str]]:
+        if case not in known:
+            database = templates.fresh(case)
+            with LocalSupabase(database) as supabase, Disturbed(case, database, supabase) as run:
+                outcome = run.here()
+                assert outcome.exit_code == 0, outcome.error
+                assert open_runs(database) == []
+                known[case] = run.state, run.labels
+            database.drop()
+        return known[case]
+
+    return look_up
+
+
+@pytest.fixture
+def run(templates: Templates, case: CommandCase) -> Iterator[Disturbed]:
+    """The command, ready to be run on a database of its own."""
+    database: Database = templates.fresh(case)
+    with LocalSupabase(database) as supabase, Disturbed(case, database, supabase) as disturbed:
+        yield disturbed
+        disturbed.proxy.wait()
+    if database.cluster.start().running:
+        database.drop()
+
+
+@pytest.mark.parametrize("case", [MIGRATE, ROLL_BACK], ids=_name)
+def test_the_table_has_every_request(case: CommandCase, undisturbed: Any) -> None:
+    """Else a request could be added to the commands and never be disturbed."""
+    assert "\n".join(undisturbed(case)[1]) == "\n".join(requests_of(case))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=_name)
+@pytest.mark.parametrize(("case", "request_label"), QUICK, ids=_name)
+def test_fault_in_short(case: CommandCase, request_label: str, fault: Fault, run: Disturbed, undisturbed: Any) -> None:
+    """A few requests, each fault."""
+    disturb(run, request_label, fault, undisturbed(case)[0])
+
+
+@pytest.mark.faults_full
+@pytest.mark.parametrize("fault", FAULTS, ids=_name)
+@pytest.mark.parametrize(("case", "request_label"), CASES, ids=_name)
+def test_fault(case: CommandCase, request_label: str, fault: Fault, run: Disturbed, undisturbed: Any) -> None:
+    """Every request, each fault."""
+    disturb(run, request_label, fault, undisturbed(case)[0])
+
+
+def disturb(run: Disturbed, request_label: str, fault: Fault, expected: dict[str, Any]) -> None:
+    """Run the command with the fault at that request, again if it failed, and compare."""
+    run.target, run.fault = request_label, fault.strike
+    if fault.kills:
+        assert run.as_process() == -9
+        second = run.here()
+        assert second.exit_code == 0, second.error
+    else:
+        first = run.here(request_timeout=fault.request_timeout)
+        assert first.exit_code == 0, f"a fault that passes stopped the run: {first.error}"
+        assert first.notes, "the person was told nothing"
+    assert run.fired
+    run.proxy.wait()
+    assert not [error for error in run.proxy.errors if isinstance(error, AssertionError)]
+    found = run.state
+    for part, value in expected.items():
+        assert found[part] == value, part
+    # Who is killed cannot say so; whoever comes next finds the run without an end.
+    assert len(open_runs(run.database)) <= int(fault.kills)

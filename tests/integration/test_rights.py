@@ -1,0 +1,335 @@
+"""Who may do what, over HTTP and in the database, at each moment of a migration and with both kinds of default grants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+from direct_steps import MIGRATION, ROLLBACK, deploy, run_file, run_steps
+from local_supabase import Cluster, Database, LocalSupabase, create_old_table
+from postgrest.exceptions import APIError
+from supabase import Client, create_client
+
+USER = "00000000-0000-4000-8000-000000000001"
+OTHER = "00000000-0000-4000-8000-000000000002"
+NOBODY = "00000000-0000-4000-8000-00000000dead"
+INTRUDER = "intruder"
+ROLES = ("anon", "authenticated", "service_role", INTRUDER)
+
+DENIED = "42501"
+NO_SUCH_TABLE = "PGRST205"
+NOT_EXPOSED = "PGRST106"
+NO_SUCH_FUNCTION = "PGRST202"
+
+# When the rights are looked at: what has been run by then.
+MOMENTS: dict[str, list[tuple[str, str]]] = {
+    "before": [],
+    "capturing": [(MIGRATION, "begin the copy")],
+    "before the swap": [(MIGRATION, "compare the old and the new table")],
+    "after": [(MIGRATION, "")],
+    "rolling back": [(MIGRATION, ""), (ROLLBACK, "roll back: begin")],
+    "rolled back": [(MIGRATION, ""), (ROLLBACK, "")],
+}
+SWAPPED = ("after", "rolling back")
+
+Outcome = int | str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project at some moment; everyone's client, and its database."""
+
+    moment: str
+    database: Database
+    clients: dict[str, Client]
+
+    @property
+    def has_prompt_refinements(self) -> bool:
+        """Whether the migration has come to that."""
+        return self.moment in (*SWAPPED, "rolled back")
+
+
+def make_clients(api: LocalSupabase) -> dict[str, Client]:
+    """A client for each who may knock."""
+    keys = {
+        "anon": api.anon_key,
+        "publishable": api.publishable_key,
+        "user": api.authenticated_key(USER),
+        "unknown user": api.authenticated_key(NOBODY),
+        "unknown role": api.make_key("nosuchrole"),
+        "role of someone else": api.make_key(INTRUDER),
+        "service": api.service_key,
+        "secret": api.secret_key,
+    }
+    return {who: create_client(api.url, key) for who, key in keys.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def intruder(cluster: Cluster) -> Iterator[None]:
+    """A role of the database that has nothing to do with the API."""
+    with cluster.connect() as connection:
+        connection.execute(f"create role {INTRUDER}".encode())
+        yield
+        connection.execute(f"drop role {INTRUDER}".encode())
+
+
+@pytest.fixture(
+    scope="module", params=[(moment, grants) for grants in ("all", "none") for moment in MOMENTS], ids="-".join
+)
+def project(request: pytest.FixtureRequest, cluster: Cluster, intruder: None) -> Iterator[Project]:
+    """A project with ten rows of each of two users, at each moment."""
+    moment, grants = request.param
+    database = cluster.create_database(default_grants=grants)
+    with database.connect() as admin:
+        deploy(admin)
+        create_old_table(admin, rows=20)
+        for file, until in MOMENTS[moment]:
+            run_file(admin, file, until)
+    with LocalSupabase(database) as api:
+        yield Project(moment, database, make_clients(api))
+    database.drop()
+
+
+def outcome(call: Callable[[], Any]) -> Outcome:
+    """How many rows a request has reached, or the code of the error that it got."""
+    try:
+        return len(call().data)
+    except APIError as error:
+        return str(error.code)
+
+
+def new_row(table: str, user: str) -> dict[str, str]:
+    """A row to add."""
+    if table == "prompt_refinements":
+        texts = {"original_prompt": "a", "refined_prompt": "b", "session_id": NOBODY}
+        return {"user_id": user, "cluster_type": "added", **texts}
+    return {"user_id": user, "cluster_type": "added"}
+
+
+def attempts(client: Client, table: str, user: str) -> dict[str, Outcome]:
+    """What comes of reading, adding, changing and deleting a user's rows."""
+    rows = client.table(table)
+    return {
+        "read": outcome(lambda: rows.select("*").eq("user_id", user).execute()),
+        "add": outcome(lambda: rows.insert(new_row(table, user)).execute()),
+        "change": outcome(lambda: rows.update({"cluster_type": "changed"}).eq("user_id", user).execute()),
+        "delete": outcome(lambda: rows.delete().eq("user_id", user).eq("cluster_type", "nothing").execute()),
+    }
+
+
+def all_four(result: Outcome) -> dict[str, Outcome]:
+    """The same for each of the attempts."""
+    return dict.fromkeys(("read", "add", "change", "delete"), result)
+
+
+# --- user_clusters: the same rights at every moment
+
+
+def test_user_clusters_of_strangers(project: Project) -> None:
+    # The old table was open to the anonymous key, but for its policies, and so is the new one.
+    nothing = {"read": 0, "add": DENIED, "change": 0, "delete": 0}
+    for who in ("anon", "publishable", "unknown user"):
+        assert attempts(project.clients[who], "user_clusters", USER) == nothing, who
+    assert outcome(lambda: project.clients["anon"].table("user_clusters").select("*").execute()) == 0
+
+
+def test_user_clusters_of_a_user(project: Project) -> None:
+    client = project.clients["user"]
+    added = new_row("user_clusters", USER)
+    assert attempts(client, "user_clusters", OTHER) == {"read": 0, "add": DENIED, "change": 0, "delete": 0}
+    rows = client.table("user_clusters")
+    own = outcome(lambda: rows.select("*").execute())
+    assert outcome(lambda: rows.insert(added).execute()) == 1
+    assert outcome(lambda: rows.select("*").execute()) == int(own) + 1 > 10
+    assert outcome(lambda: rows.update({"cluster_type": "mine"}).eq("user_id", USER).execute()) == int(own) + 1
+    assert outcome(lambda: rows.update({"user_id": OTHER}).eq("user_id", USER).execute()) == DENIED
+    assert outcome(lambda: rows.delete().eq("user_id", USER).execute()) == 0
+
+
+def test_user_clusters_of_a_user_who_is_gone(project: Project) -> None:
+    rows = project.clients["unknown user"].table("user_clusters")
+    assert outcome(lambda: rows.insert(new_row("user_clusters", NOBODY)).execute()) == "23503"
+
+
+def test_user_clusters_for_the_service(project: Project) -> None:
+    for who in ("service", "secret"):
+        rows = project.clients[who].table("user_clusters")
+        assert outcome(lambda rows=rows: rows.select("*").eq("user_id", OTHER).execute()) == 10
+        assert outcome(lambda rows=rows: rows.insert(new_row("user_clusters", OTHER)).execute()) == 1
+        assert outcome(lambda rows=rows: rows.update({"cluster_type": "x"}).eq("user_id", OTHER).execute()) == 11
+        added = rows.select("id").eq("user_id", OTHER).limit(1).execute().data[0]["id"]
+        assert outcome(lambda rows=rows, added=added: rows.delete().eq("id", added).execute()) == 1
+
+
+def test_roles_that_the_api_does_not_know(project: Project) -> None:
+    for who in ("unknown role", "role of someone else"):
+        client = project.clients[who]
+        results = {
+            *attempts(client, "user_clusters", USER).values(),
+            *attempts(client, "prompt_refinements", USER).values(),
+            *attempts(client, "user_clusters_backup", USER).values(),
+            outcome(lambda client=client: client.rpc("execute_sql", {"query": "select 1"}).execute()),
+        }
+        assert all(isinstance(result, str) for result in results), (who, results)
+
+
+# --- prompt_refinements, the backup, and what a rollback keeps
+
+
+def test_prompt_refinements(project: Project) -> None:
+    clients = project.clients
+    if not project.has_prompt_refinements:
+        for who in ("anon", "user", "service"):
+            assert attempts(clients[who], "prompt_refinements", USER) == all_four(NO_SUCH_TABLE), who
+        return
+    assert attempts(clients["service"], "prompt_refinements", USER) == {"read": 0, "add": 1, "change": 1, "delete": 0}
+    only_read = {"add": DENIED, "change": DENIED, "delete": DENIED}
+    assert attempts(clients["user"], "prompt_refinements", USER) == {"read": 1, **only_read}
+    assert attempts(clients["unknown user"], "prompt_refinements", USER) == {"read": 0, **only_read}
+    assert attempts(clients["anon"], "prompt_refinements", USER) == all_four(DENIED)
+    removed = clients["service"].table("prompt_refinements").delete().eq("user_id", USER)
+    assert outcome(removed.execute) == 1
+
+
+def test_the_original_and_what_is_kept_are_closed_to_everyone(project: Project) -> None:
+    with project.database.connect() as admin:
+        query = "select relname::text from pg_class where relkind = 'r' and relname ~ '^user_clusters_'"
+        closed = [name for (name,) in admin.execute(query).fetchall()]
+    assert len(closed) == (0 if project.moment in ("before", "capturing", "before the swap") else 1)
+    for table in closed:
+        for who in ("anon", "publishable", "user", "unknown user", "service", "secret"):
+            assert attempts(project.clients[who], table, USER) == all_four(DENIED), (who, table)
+    if project.moment not in SWAPPED:
+        assert attempts(project.clients["service"], "user_clusters_backup", USER) == all_four(NO_SUCH_TABLE)
+
+
+# --- execute_sql and the private schema
+
+
+def test_execute_sql(project: Project) -> None:
+    plain = {"query": "select 1 as one"}
+    step = {"query": "select 1", "migration": "m", "step": "s", "checksum": "c"}
+    for who in ("anon", "publishable", "user", "unknown user"):
+        for arguments in (plain, step):
+            call = project.clients[who].rpc("execute_sql", arguments)
+            assert outcome(call.execute) == DENIED, who
+    for who in ("service", "secret"):
+        assert project.clients[who].rpc("execute_sql", plain).execute().data == [{"one": 1}]
+
+
+def private_objects(admin: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
+    """The names of the functions and of the tables (shadow table and log among them) of the private schema."""
+    functions = "select distinct proname::text from pg_proc where pronamespace = 'rpc_migrations'::regnamespace"
+    tables = "select relname::text from pg_class where relnamespace = 'rpc_migrations'::regnamespace and relkind = 'r'"
+    return [name for (name,) in admin.execute(functions)], [name for (name,) in admin.execute(tables)]
+
+
+def test_the_private_schema_over_http(project: Project) -> None:
+    with project.database.connect() as admin:
+        functions, tables = private_objects(admin)
+    assert {"runs", "journal", "copies"} <= set(tables)
+    assert ("user_clusters" in tables) == (project.moment in ("capturing", "before the swap"))
+    assert len(functions) > 40
+    for who in ("anon", "user", "service"):
+        client = project.clients[who]
+        private = client.schema("rpc_migrations")
+        for table in tables:
+            assert outcome(lambda: private.table(table).select("*").execute()) == NOT_EXPOSED  # noqa: B023
+            if table != "user_clusters":
+                assert outcome(lambda: client.table(table).select("*").execute()) == NO_SUCH_TABLE  # noqa: B023
+        for function in ("run_sql", "run_step", "begin_copy", "swap", "status"):
+            assert function in functions
+            assert outcome(private.rpc(function, {"query": "select 1"}).execute) == NOT_EXPOSED
+            assert outcome(client.rpc(function, {"query": "select 1"}).execute) == NO_SUCH_FUNCTION
+
+
+def test_the_private_schema_in_the_database(project: Project) -> None:
+    with project.database.connect("supabase_admin") as admin:
+        functions, tables = private_objects(admin)
+        for role in ROLES:
+            admin.execute(f"set role {role}".encode())
+            for what in [*(f"table rpc_migrations.{name}" for name in tables)]:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="schema"):
+                    admin.execute(what.encode())
+            for name in functions:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="schema"):
+                    admin.execute(f"select rpc_migrations.{name}()".encode())
+            admin.execute("reset role")
+
+
+PRIVATE_RIGHTS = """
+select role, object
+from unnest(%s::text[]) as role
+cross join lateral (
+    select 'schema' as object where has_schema_privilege(role, 'rpc_migrations', 'usage, create')
+    union all
+    select p.oid::regprocedure::text from pg_proc as p
+    where p.pronamespace = 'rpc_migrations'::regnamespace and has_function_privilege(role, p.oid, 'execute')
+    union all
+    select c.relname from pg_class as c
+    where c.relnamespace = 'rpc_migrations'::regnamespace and case c.relkind
+        when 'r' then has_table_privilege(role, c.oid, 'select, insert, update, delete, truncate, references, trigger')
+            or has_any_column_privilege(role, c.oid, 'select, insert, update, references')
+        when 'S' then has_sequence_privilege(role, c.oid, 'usage, select, update')
+        else false
+    end
+) as o
+"""
+PUBLIC_FUNCTIONS = """
+select role, p.proname::text
+from unnest(%s::text[]) as role, pg_proc as p
+where p.pronamespace = 'public'::regnamespace and has_function_privilege(role, p.oid, 'execute')
+"""
+TABLE_RIGHTS = """
+select role, command
+from unnest(%s::text[]) as role, unnest(array['select', 'insert', 'update', 'delete']) as command
+where has_table_privilege(role, 'public.user_clusters', command)
+"""
+
+
+@pytest.mark.parametrize("default_grants", ["all", "none"])
+def test_rights_after_every_step(admin: psycopg.Connection[Any], default_grants: str) -> None:
+    """Nobody has any right in the private schema, and nobody loses or gains one on user_clusters, at any moment."""
+
+    def rights(query: str) -> set[Any]:
+        return set(admin.execute(query.encode(), [list(ROLES)]).fetchall())
+
+    create_old_table(admin, rows=5, variant="extra")
+    functions = rights(PUBLIC_FUNCTIONS)
+    on_the_table = rights(TABLE_RIGHTS)
+    assert on_the_table == {(role, right) for role in ROLES[:3] for right in ("select", "insert", "update", "delete")}
+    deploy(admin)
+    for file in (MIGRATION, ROLLBACK, MIGRATION):
+        for step in run_steps(admin, file):
+            assert rights(PRIVATE_RIGHTS) == set(), step
+            assert rights(PUBLIC_FUNCTIONS) == functions | {("service_role", "execute_sql")}, step
+            assert rights(TABLE_RIGHTS) == on_the_table, step
+
+
+@pytest.mark.parametrize("default_grants", ["all", "none"])
+def test_rights_where_default_privileges_open_every_schema(admin: psycopg.Connection[Any], default_grants: str) -> None:
+    """Default privileges that hold for every schema do not open the private one; but for a sequence, which is behind it."""
+    for kind in ("tables", "functions", "sequences"):
+        admin.execute(f"alter default privileges grant all on {kind} to anon, authenticated, service_role".encode())
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    for file in (MIGRATION, ROLLBACK):
+        for step in run_steps(admin, file):
+            found = admin.execute(PRIVATE_RIGHTS.encode(), [list(ROLES)]).fetchall()
+            assert {(role, name) for role, name in found if not name.endswith("_rpc_migrations_id_seq")} == set(), step
+
+
+@pytest.mark.parametrize("default_grants", ["all", "none"])
+def test_without_an_old_table(admin: psycopg.Connection[Any], supabase: LocalSupabase, default_grants: str) -> None:
+    deploy(admin)
+    admin.execute("insert into auth.users (id) values (%s)", [USER])
+    run_file(admin, MIGRATION)
+    clients = make_clients(supabase)
+    assert attempts(clients["anon"], "user_clusters", USER) == all_four(DENIED)
+    assert attempts(clients["user"], "user_clusters", USER) == {"read": 0, "add": 1, "change": 1, "delete": DENIED}
+    assert attempts(clients["service"], "user_clusters", USER) == {"read": 1, "add": 1, "change": 2, "delete": 0}
+    verify_anon = admin.execute("select has_any_column_privilege('anon', 'public.user_clusters', 'select')").fetchone()
+    assert verify_anon == (False,)
