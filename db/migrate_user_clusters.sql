@@ -98,11 +98,8 @@ select * from rpc_migrations.carry_over();
 
 
 -- step: define security and trigger
--- Users see, add and change their own rows, and no others; only the service does everything. What the old table allowed
--- beyond that is carried over in the swap. An old policy that says the same as one of ours in other words is not: ours
--- takes its name instead, because two policies for one thing would both be run for each row. If it was for everything
--- (select, insert, update and delete), so is ours. A policy's condition for rows as they are ("using") holds for them as
--- they become as well, where there is no other for that ("with check").
+-- Users see, add and change their own rows, and no others. Where the old table has a policy of its own that lets users do
+-- one of these, it is carried over in the swap instead, as it is: what its owner decided stays so, and nothing is doubled.
 alter table rpc_migrations.user_clusters enable row level security;
 
 do $step$
@@ -110,29 +107,20 @@ declare
     policy record;
 begin
     for policy in
-        with same_policies as (
-            select p.polname as name, p.polcmd::text as command
-            from pg_catalog.pg_policy as p
-            cross join lateral (values (pg_get_expr(p.polqual, p.polrelid)), (pg_get_expr(p.polwithcheck, p.polrelid))) as c (condition)
-            where
-                p.polrelid = to_regclass('public.user_clusters') and p.polpermissive and c.condition is not null
-                and p.polroles <@ array[0, 'anon'::regrole::oid, 'authenticated'::regrole::oid]
-                and p.polroles && array[0, 'authenticated'::regrole::oid]
-            group by p.polname, p.polcmd
-            -- The condition without blanks, brackets, casts to text, and the words that a subquery adds.
-            having bool_and(
-                regexp_replace(c.condition, '[() ]|select|as uid|::text', '', 'gi') in ('auth.uid=user_id', 'user_id=auth.uid')
-            )
-        )
-        select coalesce((select min(s.name) from same_policies as s where s.command = w.command), w.name) as name, w.rule
+        select p.name, p.rule
         from (
             values
             ('r', 'Users can view their own clusters', 'for select to authenticated using ((select auth.uid()) = user_id)'),
             ('a', 'Users can insert their own clusters', 'for insert to authenticated with check ((select auth.uid()) = user_id)'),
-            ('w', 'Users can update their own clusters', 'for update to authenticated using ((select auth.uid()) = user_id)'),
-            ('*', null, 'for all to authenticated using ((select auth.uid()) = user_id)')
-        ) as w (command, name, rule)
-        where (w.command = '*') = exists (select from same_policies as s where s.command = '*')
+            ('w', 'Users can update their own clusters',
+                'for update to authenticated using ((select auth.uid()) = user_id) with check ((select auth.uid()) = user_id)')
+        ) as p (command, name, rule)
+        where not exists (
+            select from pg_catalog.pg_policy as o
+            where
+                o.polrelid = to_regclass('public.user_clusters') and o.polpermissive and o.polcmd in (p.command, '*')
+                and o.polroles && array[0, 'authenticated'::regrole::oid]
+        )
     loop
         execute format('create policy %I on rpc_migrations.user_clusters %s', policy.name, policy.rule);
     end loop;

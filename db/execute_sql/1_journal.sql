@@ -54,8 +54,7 @@ create table if not exists rpc_migrations.copies (
     target oid,
     keys jsonb,                                 -- the primary key: [{name, operator}]
     columns jsonb,                              -- what is copied: [{name, type, fallback, as_text}]
-    definition jsonb,                           -- what the source looked like: [{kind, name, statement}]
-    old_definition jsonb,                       -- what the old table looked like, for a rollback
+    definition jsonb,                           -- what the old table looked like: [{kind, name, statement}]
     filenode oid,                               -- another one: the source was rewritten, its ctids mean nothing now
     pass integer not null default 1,            -- of the search for changes in a rollback: changed rows, deleted rows
     next_block bigint not null default 0,
@@ -401,10 +400,12 @@ end;
 $function$;
 
 
--- Notes how a run ended.
+-- Notes how a run ended. An orphan of that run, a request whose client has gone, may still hold its row: whoever pressed
+-- Ctrl-C need not wait for that.
 create or replace function rpc_migrations.end_run(run uuid, outcome text, message text default null) returns void
 language sql
 set search_path = ''
+set lock_timeout = '1s'
 as $function$
     update rpc_migrations.runs as r
     set ended_at = clock_timestamp(), outcome = end_run.outcome, message = end_run.message

@@ -1,5 +1,22 @@
 -- What a table looks like: what can be carried over to its new version, what has changed, and what cannot be carried.
 
+-- The other tables whose foreign keys point at a table, and the plain views on it: all that the swap alters besides.
+create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
+language sql stable
+set search_path = ''
+as $function$
+    select c.conrelid::regclass, false
+    from pg_catalog.pg_constraint as c
+    where c.confrelid = relation and c.contype = 'f' and c.conrelid <> relation
+    union
+    select v.oid::regclass, true
+    from pg_catalog.pg_depend as d
+    inner join pg_catalog.pg_rewrite as w on w.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
+    inner join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind = 'v'
+    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and w.rulename = '_RETURN';
+$function$;
+
+
 -- All that belongs to a table or depends on it and that we know how to make again: what kind of thing it is, its name,
 -- its definition apart from its name (null where the name says all), the statement that makes it on "as_name", the
 -- statement that must come first to take it off the table it is on (null: none), and when it is carried over: before
@@ -9,8 +26,8 @@ returns table (phase text, kind text, name text, definition text, statement text
 language sql stable
 set search_path = ''
 as $function$
-    -- columns
-    select
+    -- columns, in their order, but for one that is generated from a later one
+    (select
         'columns', 'column', a.attname::text, null,
         format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
             case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
@@ -18,8 +35,8 @@ as $function$
                 when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
                 when a.attgenerated = 'v' then format(' generated always as (%s) virtual', pg_get_expr(d.adbin, d.adrelid))
                 when a.attidentity <> '' then format(
-                    ' generated %s as identity (increment by %s minvalue %s maxvalue %s start with %s cache %s %s)',
-                    case a.attidentity when 'a' then 'always' else 'by default' end,
+                    ' generated %s as identity (sequence name %I.%I increment by %s minvalue %s maxvalue %s start with %s cache %s %s)',
+                    case a.attidentity when 'a' then 'always' else 'by default' end, (parse_ident(as_name))[1], s.relname,
                     q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                     case when q.seqcycle then 'cycle' else 'no cycle' end)
                 when d.adbin is not null then ' default ' || pg_get_expr(d.adbin, d.adrelid)
@@ -33,7 +50,17 @@ as $function$
         on o.refclassid = 'pg_catalog.pg_class'::regclass and o.refobjid = a.attrelid and o.refobjsubid = a.attnum
         and o.classid = 'pg_catalog.pg_class'::regclass and o.deptype = 'i' and a.attidentity <> ''
     left join pg_catalog.pg_sequence as q on q.seqrelid = o.objid
+    left join pg_catalog.pg_class as s on s.oid = o.objid
     where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+    order by
+        greatest(a.attnum, (
+            select max(p.refobjsubid)
+            from pg_catalog.pg_depend as p
+            where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = a.attrelid and a.attgenerated <> ''
+                and (p.classid, p.objid, p.objsubid) in (
+                    ('pg_catalog.pg_class'::regclass, a.attrelid, a.attnum), ('pg_catalog.pg_attrdef'::regclass, d.oid, 0))
+        )),
+        a.attgenerated <> '', a.attnum)
     union all
     -- constraints of its own; a foreign key that points at the table itself is among those that point at it, below
     select
@@ -41,8 +68,8 @@ as $function$
         case c.contype when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' else 'foreign key' end,
         case when c.contype = 'p' then '' else c.conname::text end,
         regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', ''),
-        format('alter table %s add constraint %I %s', as_name, c.conname,
-            regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') || case when c.contype = 'f' then ' not valid' else '' end),
+        format('alter table %s add constraint %I %s%s', as_name, c.conname, pg_get_constraintdef(c.oid),
+            case when c.contype = 'f' and c.convalidated then ' not valid' end),
         null
     from pg_catalog.pg_constraint as c
     where c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f') and c.confrelid <> relation
@@ -125,12 +152,10 @@ as $function$
         from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
         union all
         select format('constraint %I on %s', c.conname, as_name), obj_description(c.oid, 'pg_constraint')
-        from pg_catalog.pg_constraint as c where c.conrelid = relation
+        from pg_catalog.pg_constraint as c where c.conrelid = relation and c.confrelid <> relation
         union all
-        select format('index %I.%I', n.nspname, x.relname), obj_description(x.oid, 'pg_class')
-        from pg_catalog.pg_index as i
-        inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-        inner join pg_catalog.pg_namespace as n on n.oid = x.relnamespace
+        select format('index %I.%I', (parse_ident(as_name))[1], x.relname), obj_description(x.oid, 'pg_class')
+        from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
         where i.indrelid = relation
         union all
         select format('trigger %I on %s', t.tgname, as_name), obj_description(t.oid, 'pg_trigger')
@@ -142,11 +167,17 @@ as $function$
     where o.comment is not null
     union all
     select
-        'swap', 'storage option', split_part(o.setting, '=', 1), null,
-        format('alter table %s set (%s = %L)', as_name, split_part(o.setting, '=', 1), substr(o.setting, strpos(o.setting, '=') + 1)),
+        'swap', 'storage option', o.prefix || split_part(o.setting, '=', 1), null,
+        format('alter table %s set (%s = %L)', as_name, o.prefix || split_part(o.setting, '=', 1),
+            substr(o.setting, strpos(o.setting, '=') + 1)),
         null
-    from pg_catalog.pg_class as c cross join lateral unnest(c.reloptions) as o (setting)
-    where c.oid = relation
+    from (
+        select '' as prefix, unnest(c.reloptions) as setting from pg_catalog.pg_class as c where c.oid = relation
+        union all
+        select 'toast.', unnest(x.reloptions)
+        from pg_catalog.pg_class as c inner join pg_catalog.pg_class as x on x.oid = c.reltoastrelid
+        where c.oid = relation
+    ) as o
     union all
     select
         'swap', 'replica identity', c.relreplident::text, null,
@@ -176,49 +207,56 @@ as $function$
     inner join pg_catalog.pg_publication as p on p.oid = r.prpubid
     where r.prrelid = relation
     union all
-    -- foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap
+    -- foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap if
+    -- they were. One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback.
     select
-        'swap', 'foreign key of another table', format('%s %I', c.conrelid::regclass, c.conname), null,
-        format('alter table %s add constraint %I %s', case when c.conrelid = relation then as_name else c.conrelid::regclass::text end,
-            c.conname, regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') || ' not valid'),
-        case when c.conrelid <> relation then format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname) end
-    from pg_catalog.pg_constraint as c
-    where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
+        'swap', 'foreign key to the table', format('%s %I', f.table_name, f.conname), pg_get_constraintdef(f.oid),
+        format('alter table %s add constraint %I %s%s', f.table_name, f.conname, pg_get_constraintdef(f.oid),
+            case when f.convalidated then ' not valid' end)
+        || coalesce(format('; comment on constraint %I on %s is %L', f.conname, f.table_name, f.comment), ''),
+        format('alter table %s drop constraint %I', f.conrelid::regclass, f.conname)
+    from (
+        select
+            c.*, case when c.conrelid = relation then as_name else c.conrelid::regclass::text end as table_name,
+            obj_description(c.oid, 'pg_constraint') as comment
+        from pg_catalog.pg_constraint as c
+        where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
+    ) as f
     union all
     -- plain views: replaced by their own text, which then means the table that has the name
-    select distinct
+    select
         'swap', 'view', v.oid::regclass::text, null,
         format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
         null
-    from pg_catalog.pg_depend as d
-    inner join pg_catalog.pg_rewrite as w on w.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
-    inner join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind = 'v'
-    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and w.rulename = '_RETURN'
+    from rpc_migrations.dependents(relation) as d
+    inner join pg_catalog.pg_class as v on v.oid = d.dependent
+    where d.is_view
     union all
-    -- sequences of serial columns: both tables draw from the same one, and it goes with the table in use
+    -- sequences of serial columns: both tables draw from the same one, and it goes with the table in use. Those of
+    -- identity columns are listed because a column that has one needs no other; they come with their column.
     select
-        'swap', 'sequence', s.oid::regclass::text, null,
-        format('alter sequence %s owned by %s.%I', s.oid::regclass, as_name, a.attname), null
+        'swap', 'sequence', a.attname::text, null,
+        case when d.deptype = 'a' then format('alter sequence %s owned by %s.%I', s.oid::regclass, as_name, a.attname) end,
+        case when d.deptype = 'a' then format('alter sequence %s owned by none', s.oid::regclass) end
     from pg_catalog.pg_depend as d
     inner join pg_catalog.pg_class as s on s.oid = d.objid and s.relkind = 'S'
     inner join pg_catalog.pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
     where d.classid = 'pg_catalog.pg_class'::regclass and d.refclassid = 'pg_catalog.pg_class'::regclass
-        and d.refobjid = relation and d.deptype = 'a';
+        and d.refobjid = relation and d.deptype in ('a', 'i');
 $function$;
 
 
--- The same as one JSON value, to be remembered and compared.
+-- The same as one JSON value, to be remembered and compared. Rights stay in the order in which they were given.
 create or replace function rpc_migrations.table_definition(relation oid) returns jsonb
 language sql stable
 set search_path = ''
 as $function$
-    select coalesce(
-        jsonb_agg(jsonb_build_object('kind', d.kind, 'name', d.name, 'statement', d.statement) order by d.place), '[]'
-    )
-    from (
-        select t.*, row_number() over (order by t.kind, case when t.kind <> 'grant' then t.name end) as place
-        from rpc_migrations.describe_table(relation, relation::regclass::text) as t
-    ) as d;
+    select coalesce(jsonb_agg(
+        jsonb_build_object('kind', d.kind, 'name', d.name, 'statement', d.statement)
+        order by d.kind, case when d.kind <> 'grant' then d.name end, d.place
+    ), '[]')
+    from rpc_migrations.describe_table(relation, relation::regclass::text)
+        with ordinality as d (phase, kind, name, definition, statement, detach, place);
 $function$;
 
 
@@ -230,25 +268,27 @@ as $function$
     select string_agg(distinct concat_ws(' ', coalesce(o.kind, n.kind), coalesce(o.name, n.name)), ', ')
     from jsonb_to_recordset(old_definition) as o (kind text, name text, statement text)
     full join jsonb_to_recordset(new_definition) as n (kind text, name text, statement text)
-        on o.kind = n.kind and o.name = n.name and o.statement = n.statement
+        on o.kind = n.kind and o.name = n.name and coalesce(o.statement, '') = coalesce(n.statement, '')
     where o.kind is null or n.kind is null;
 $function$;
 
 
--- What the target does not have, neither by that name nor in other words the same.
+-- What the target does not have, neither by that name nor in other words the same, in the order in which it can be made.
 create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
-returns table (kind text, name text, statement text, detach text)
+returns table (kind text, name text, definition text, statement text, detach text, place bigint)
 language sql stable
 set search_path = ''
 as $function$
-    select s.kind, s.name, s.statement, s.detach
-    from rpc_migrations.describe_table(source, as_name) as s
+    select s.kind, s.name, s.definition, s.statement, s.detach, s.place
+    from rpc_migrations.describe_table(source, as_name)
+        with ordinality as s (phase, kind, name, definition, statement, detach, place)
     where
         s.phase = wanted_phase
         and not exists (
             select from rpc_migrations.describe_table(target, as_name) as t
             where t.kind = s.kind and (t.name = s.name or t.definition = s.definition)
-        );
+        )
+    order by s.place;
 $function$;
 
 
@@ -258,7 +298,7 @@ language sql stable
 set search_path = ''
 as $function$
     select 'it is not an ordinary table'
-    from pg_catalog.pg_class as c where c.oid = relation and c.relkind <> 'r'
+    from pg_catalog.pg_class as c where c.oid = relation and (c.relkind <> 'r' or c.reloftype <> 0)
     union all
     select 'it is unlogged or temporary'
     from pg_catalog.pg_class as c where c.oid = relation and c.relpersistence <> 'p'
@@ -269,6 +309,10 @@ as $function$
     union all
     select format('it belongs to %s, whose rights %s does not have', c.relowner::regrole, current_user)
     from pg_catalog.pg_class as c where c.oid = relation and not pg_has_role(c.relowner, 'usage')
+    union all
+    select format('%s, which depends on it, belongs to %s, whose rights %s does not have', o.oid::regclass, o.relowner::regrole, current_user)
+    from pg_catalog.pg_class as o
+    where not pg_has_role(o.relowner, 'usage') and o.oid in (select d.dependent from rpc_migrations.dependents(relation) as d)
     union all
     select 'row level security is forced on its owner, who may not bypass it'
     from pg_catalog.pg_class as c
@@ -288,8 +332,19 @@ as $function$
     select format('rule %I', r.rulename)
     from pg_catalog.pg_rewrite as r where r.ev_class = relation
     union all
-    select format('column %I has options of its own (%s)', a.attname, array_to_string(a.attoptions, ', '))
-    from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and a.attoptions is not null
+    select format('column %I has a storage, compression or statistics setting of its own', a.attname)
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+        and (a.attstorage <> t.typstorage or a.attcompression <> '' or a.attstattarget >= 0 or a.attoptions is not null)
+    union all
+    select format('index %s is what the table is clustered on, or is in a tablespace of its own', x.oid::regclass)
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+    where i.indrelid = relation and (i.indisclustered or x.reltablespace <> 0)
+    union all
+    select 'a subscription feeds it'
+    from pg_catalog.pg_subscription_rel as s where s.srrelid = relation
     union all
     select format('security label of provider %s', l.provider)
     from pg_catalog.pg_seclabel as l where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass

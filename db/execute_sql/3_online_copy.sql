@@ -41,20 +41,20 @@ as $function$
             case when c.fallback is null then format('%s.%I', old_alias, c.name)
                 else format('coalesce(%s.%I, %s)', old_alias, c.name, c.fallback) end as old_value,
             format('%s.%I', new_alias, c.name) as new_value,
-            c.type,
+            c.type, c.old_type,
             case when c.as_text then '::text collate "C"' else '' end as as_text
         from (values (
             case when copy.source = copy.new_table then 't' else 's' end,
             case when copy.source = copy.new_table then 's' else 't' end
         )) as alias (old_alias, new_alias)
-        cross join rows from (jsonb_to_recordset(copy.columns) as (name text, type text, fallback text, as_text boolean))
-            with ordinality as c (name, type, fallback, as_text, place)
+        cross join rows from (jsonb_to_recordset(copy.columns) as (name text, type text, old_type text, fallback text, as_text boolean))
+            with ordinality as c (name, type, old_type, fallback, as_text, place)
     ),
     lists as (
         select
             string_agg(p.name, ', ' order by p.place) as columns,
             string_agg(p.old_value, ', ' order by p.place) as old_values,
-            string_agg(p.new_value, ', ' order by p.place) as new_values,
+            string_agg(format('(%s)::%s', p.new_value, p.old_type), ', ' order by p.place) as new_values,
             string_agg(format('(%s)::%s%s', p.old_value, p.type, p.as_text), ', ' order by p.place) as old_row,
             string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) as new_row
         from parts as p
@@ -124,7 +124,7 @@ $function$;
 
 
 -- Which columns are copied and how: every column of the old table that the new one has and does not generate.
--- Raises RM001, naming the columns, where the old rows cannot be held by the new table.
+-- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
 create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
 language plpgsql
 set search_path = ''
@@ -140,9 +140,12 @@ begin
             o.attname as name, o.atttypid as old_type, n.atttypid as new_type,
             o.attname is not null as in_old, n.attname is not null as in_new,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
+            o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull, false) as must_fill,
-            n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
-            case when n.atttypid in ('varchar'::regtype, 'bpchar'::regtype) and n.atttypmod > 4 then n.atttypmod - 4 end as max_length
+            o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
+            o.attcollation <> n.attcollation and o.attnum = any (
+                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
+            ) as other_order
         from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
         full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
             on n.attname = o.attname
@@ -161,19 +164,25 @@ begin
             problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
             continue;
         end if;
+        if col.old_generated <> '' then
+            problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
+        end if;
+        if col.other_order then
+            problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
+        end if;
         if col.must_fill and col.default_value is not null then
             -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
             execute format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name) into fallback;
-        elsif col.must_fill then
+        end if;
+        if col.must_fill and fallback is null then
             problems := problems || rpc_migrations.count_problem(old_table, format('%I is null', col.name), format('%I may not be null', col.name));
         end if;
-        if col.max_length is not null then
-            problems := problems || rpc_migrations.count_problem(
-                old_table, format('length(%I::text) > %s', col.name, col.max_length), format('%I is longer than %s', col.name, col.max_length));
+        if not col.same_type then
+            problems := problems || rpc_migrations.misfits(old_table, col.name, col.old_type_name, col.new_type_name);
         end if;
         plan := plan || jsonb_build_object(
-            'name', col.name, 'type', format_type(col.new_type, null), 'fallback', fallback,
-            'as_text', rpc_migrations.compares_as_text(col.new_type)
+            'name', col.name, 'type', format_type(col.new_type, null), 'old_type', format_type(col.old_type, null),
+            'fallback', fallback, 'as_text', rpc_migrations.compares_as_text(col.new_type)
         );
     end loop;
     if problems <> '{}' then
@@ -201,20 +210,39 @@ as $function$
 $function$;
 
 
+-- What is wrong with the values of a column when it gets another type: those that would not be the same again if they
+-- came back to the old one (cut off or rounded), or a value that makes PostgreSQL refuse the cast. Empty where all fit. Types
+-- that are written in other words each time (json) are not looked at.
+create or replace function rpc_migrations.misfits(relation oid, column_name text, old_type text, new_type text) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.count_problem(
+        relation,
+        case when old_type ~ '^json' then format('(%I)::%s is null and %I is not null', column_name, new_type, column_name)
+            else format('(%1$I)::%2$s::%3$s is distinct from %1$I', column_name, new_type, old_type) end,
+        format('%I does not fit %s', column_name, new_type));
+exception when data_exception or integrity_constraint_violation then
+    return array[format('%I does not fit %s (%s)', column_name, new_type, sqlerrm)];
+end;
+$function$;
+
+
 -- A sentence about the rows for which a condition holds, with the query that finds them; empty where there are none.
 create or replace function rpc_migrations.count_problem(relation oid, condition text, problem text) returns text[]
 language plpgsql
 set search_path = ''
+set row_security = off
 as $function$
 declare
     found_rows bigint;
-    query text := format('select * from %s where %s', relation::regclass, condition);
 begin
-    execute format('select count(*) from %s where %s', relation::regclass, condition) into found_rows;
+    execute format('select count(*) from only %s where %s', relation::regclass, condition) into found_rows;
     if found_rows = 0 then
         return '{}';
     end if;
-    return array[format('%s in %s row(s), which this query finds: %s', problem, found_rows, query)];
+    return array[format('%s in %s row(s), which this query finds: select * from %s where %s', problem, found_rows, relation::regclass, condition)];
 end;
 $function$;
 
@@ -241,27 +269,24 @@ begin
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
     execute format('revoke all on table %s from public, anon, authenticated, service_role', parts.log);
     execute format(
-        $sql$
-        create function rpc_migrations.capture_%1$s() returns trigger
-        language plpgsql security definer
-        set search_path = ''
-        as $body$
-        begin
-            if tg_op = 'TRUNCATE' then
-                insert into %2$s (rpc_migrations_truncated) values (true);
+        'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
+        copy.id, '', format(
+            $body$
+            begin
+                if tg_op = 'TRUNCATE' then
+                    insert into %1$s (rpc_migrations_truncated) values (true);
+                    return null;
+                end if;
+                if tg_op in ('UPDATE', 'DELETE') then
+                    insert into %1$s (%2$s) values (%3$s);
+                end if;
+                if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%5$s)) then
+                    insert into %1$s (%2$s) values (%4$s);
+                end if;
                 return null;
-            end if;
-            if tg_op in ('UPDATE', 'DELETE') then
-                insert into %2$s (%3$s) values (%4$s);
-            end if;
-            if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%6$s)) then
-                insert into %2$s (%3$s) values (%5$s);
-            end if;
-            return null;
-        end;
-        $body$
-        $sql$,
-        copy.id, parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'old', 'new'));
+            end;
+            $body$,
+            parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'old', 'new')));
     execute format('revoke all on function rpc_migrations.capture_%s() from public, anon, authenticated, service_role', copy.id);
 end;
 $function$;
@@ -275,29 +300,71 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    parts record := rpc_migrations.copy_parts(copy);
-    found_definition jsonb;
+    source text := copy.source::regclass;
 begin
-    execute format('lock table only %s in share row exclusive mode', parts.source);
-    found_definition := rpc_migrations.table_definition(copy.source);
-    if found_definition <> copy.definition then
-        raise exception '% was altered while the copy began: %', parts.source,
-            rpc_migrations.definition_changes(copy.definition, found_definition)
-        using errcode = 'RM003', hint = 'Nothing was changed. Run the same command again.';
-    end if;
+    execute format('lock table only %s in share row exclusive mode', source);
     execute format(
         'create trigger rpc_migrations_capture after insert or update or delete on %s for each row execute function rpc_migrations.capture_%s()',
-        parts.source, copy.id);
+        source, copy.id);
     execute format(
         'create trigger rpc_migrations_capture_truncate after truncate on %s for each statement execute function rpc_migrations.capture_%s()',
-        parts.source, copy.id);
+        source, copy.id);
     execute format(
-        'alter table %s enable always trigger rpc_migrations_capture, enable always trigger rpc_migrations_capture_truncate', parts.source);
-    update rpc_migrations.copies as c
-    set
-        filenode = pg_relation_filenode(copy.source), next_block = 0,
-        end_block = pg_relation_size(copy.source) / current_setting('block_size')::bigint
-    where c.id = copy.id;
+        'alter table %s enable always trigger rpc_migrations_capture, enable always trigger rpc_migrations_capture_truncate', source);
+    perform rpc_migrations.check_source(copy);
+end;
+$function$;
+
+
+-- Checks, under a lock, that the source is still what it was when the copy began and that nothing came to depend on it that
+-- cannot be carried over. In a rollback the source is the new table, which only steps aside: there it may have changed.
+-- Raises RM003 with what has changed.
+create or replace function rpc_migrations.check_source(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    changes text;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- A snapshot taken before the lock would hide what was written until then.
+        raise exception 'the transaction is "%"', current_setting('transaction_isolation')
+        using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
+    end if;
+    select string_agg(o, '; ') into changes from rpc_migrations.obstacles(copy.source) as o;
+    if copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
+        changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
+    end if;
+    if to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null and (
+        select count(*) <> 2
+        from pg_catalog.pg_trigger as t
+        where t.tgrelid = copy.source and t.tgname ~ '^rpc_migrations_capture' and t.tgenabled = 'A'
+    ) then
+        changes := concat_ws('; ', 'its triggers were switched off, so that changes may have been missed', changes);
+    end if;
+    if changes is not null then
+        raise exception '% was altered since the copy began: %', copy.source::regclass, changes
+        using errcode = 'RM003',
+            hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or, before '
+                'the swap, roll the migration back (which takes away the copy only) and begin anew.';
+    end if;
+end;
+$function$;
+
+
+-- Keeps the source from being truncated, rewritten or altered until the end of this transaction: a lock that no read or
+-- write conflicts with. Once it is held, a truncation is either in the log or will not happen before we are done.
+create or replace function rpc_migrations.hold_source(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
+        raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
+        using errcode = 'RM003', hint = 'Roll the migration back, which takes away the copy.';
+    end if;
+    execute format('lock table only %s in access share mode', copy.source::regclass);
+    perform rpc_migrations.check_source(copy);
 end;
 $function$;
 
@@ -326,7 +393,6 @@ begin
     copy.new_table := to_regclass(format('rpc_migrations.%I', copy.table_name));
     perform rpc_migrations.check_begin(copy, old_name, backup_name);
     execute format('revoke all on table %s from public, anon, authenticated, service_role', copy.new_table::regclass);
-    execute format('alter table %s enable row level security', copy.new_table::regclass);
     -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
 
@@ -349,22 +415,48 @@ begin
     loop
         execute further.statement;
     end loop;
+    perform rpc_migrations.share_sequences(copy);
 
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, old_definition
+        keys, columns, definition
     )
     values (
         copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, copy.new_table,
         rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_columns(copy.old_table, copy.new_table),
-        rpc_migrations.table_definition(copy.old_table), rpc_migrations.table_definition(copy.old_table)
+        rpc_migrations.table_definition(copy.old_table)
     )
     returning * into copy;
     perform rpc_migrations.create_log(copy);
     perform rpc_migrations.begin_capture(copy);
     rows := 0;
     message := format('changes of %s are being captured', copy.old_table::regclass);
+end;
+$function$;
+
+
+-- Where a column is serial in both tables, the new one draws from the old one's sequence: with its position and rights.
+create or replace function rpc_migrations.share_sequences(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+begin
+    for col in
+        select
+            a.attname as name,
+            pg_get_serial_sequence(copy.old_table::regclass::text, a.attname) as old_sequence,
+            pg_get_serial_sequence(copy.new_table::regclass::text, a.attname) as new_sequence
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as a on a.attrelid = copy.new_table and a.attname = o.attname and a.attidentity = ''
+        where o.attrelid = copy.old_table and o.attnum > 0 and o.attidentity = '' and not a.attisdropped
+    loop
+        continue when col.old_sequence is null or col.new_sequence is null;
+        execute format('alter table %s alter column %I set default nextval(%L::regclass)', copy.new_table::regclass, col.name, col.old_sequence);
+        execute format('drop sequence %s', col.new_sequence);
+    end loop;
 end;
 $function$;
 
@@ -382,14 +474,15 @@ begin
         raise exception 'begin_copy takes a table''s name with its schema, and is called in a step of a step file'
         using errcode = 'RM005', hint = 'Write for example rpc_migrations.begin_copy(''public.orders'', ''public.orders_backup'').';
     end if;
-    if array_length(backup_name, 1) is distinct from 2 or backup_name[1] <> old_name[1] or backup_name[2] = old_name[2] then
-        raise exception 'the backup must be in the schema of the old table, under another name'
-        using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], old_name[2] || '_backup');
+    if array_length(backup_name, 1) is distinct from 2 or backup_name[1] <> old_name[1]
+        or backup_name[2] = old_name[2] or octet_length(backup_name[2]) > 63 then
+        raise exception 'the backup must be in the schema of the old table, under another name of at most 63 bytes'
+        using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], left(old_name[2], 40) || '_backup');
     end if;
     select c.migration into other
     from rpc_migrations.copies as c
     where c.migration = copy.migration and c.ended_at is null
-        or c.old_table = copy.old_table and c.state in ('copying', 'copied', 'rolling back')
+        or copy.old_table in (c.source, c.target) and c.state in ('copying', 'copied', 'rolling back')
     limit 1;
     if found then
         raise exception 'migration % already rebuilds a table, or this one', other
@@ -439,25 +532,23 @@ end;
 $function$;
 
 
--- Whether the source has another file than when the copy began (TRUNCATE, VACUUM FULL, CLUSTER): the places where rows
--- stood mean nothing then, and the copy starts over. The lock, which only such commands conflict with, keeps the answer
--- true until the end of the transaction.
-create or replace function rpc_migrations.restart_if_rewritten(copy rpc_migrations.copies) returns rpc_migrations.copies
+-- Begins the scan of a table at its first block, the first time and whenever the table has another file than before
+-- (TRUNCATE, VACUUM FULL, CLUSTER): the places where rows stood mean nothing then. The lock, which only such commands
+-- conflict with, keeps the answer true until the end of the transaction.
+create or replace function rpc_migrations.rewind_if_rewritten(copy rpc_migrations.copies, scanned oid) returns rpc_migrations.copies
 language plpgsql
 set search_path = ''
 as $function$
 begin
-    execute format('lock table only %s in access share mode', copy.source::regclass);
-    if copy.filenode is not distinct from pg_relation_filenode(copy.source) then
-        return copy;
+    execute format('lock table only %s in access share mode', scanned::regclass);
+    if copy.filenode is distinct from pg_relation_filenode(scanned) then
+        update rpc_migrations.copies as c
+        set
+            filenode = pg_relation_filenode(scanned), next_block = 0,
+            end_block = pg_relation_size(scanned) / current_setting('block_size')::bigint
+        where c.id = copy.id
+        returning c.* into copy;
     end if;
-    execute format('truncate table only %s', copy.target::regclass);
-    update rpc_migrations.copies as c
-    set
-        filenode = pg_relation_filenode(copy.source), next_block = 0,
-        end_block = pg_relation_size(copy.source) / current_setting('block_size')::bigint
-    where c.id = copy.id
-    returning c.* into copy;
     return copy;
 end;
 $function$;
@@ -469,6 +560,7 @@ create or replace function rpc_migrations.copy_batch(out done boolean, out rows 
 language plpgsql
 set search_path = ''
 set row_security = off
+set jit = off
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
@@ -482,8 +574,16 @@ begin
     rows := 0;
     if copy.state = 'copying' then
         perform rpc_migrations.quiet_triggers(copy);
-        copy := rpc_migrations.restart_if_rewritten(copy);
+        perform rpc_migrations.hold_source(copy);
+        copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
         parts := rpc_migrations.copy_parts(copy);
+        if copy.next_block = 0 then
+            execute format('truncate table only %s', parts.target);
+        end if;
+        if pg_relation_size(parts.log) > 16000000 then
+            -- Each chunk would read all of a long log; looking up each row's key costs a little more and stays the same.
+            perform set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
+        end if;
         for chunk_rows in
             select c.rows from rpc_migrations.each_chunk(copy, format(
                 'insert into %1$s (%2$s) overriding system value select %3$s from only %4$s as s '
@@ -557,14 +657,19 @@ begin
     end if;
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
-    order by m.kind = 'foreign key', m.kind <> 'primary key', m.name
+    order by m.kind = 'foreign key', m.kind <> 'primary key', m.place
     limit 1;
     if not found then
-        select 'foreign key' as kind, c.conname as name,
+        select 'foreign key' as kind, c.conname::text as name,
             format('alter table %s validate constraint %I', copy.target::regclass, c.conname) as statement
         into next_one
         from pg_catalog.pg_constraint as c
-        where c.conrelid = copy.target and c.contype = 'f' and not c.convalidated
+        where
+            c.conrelid = copy.target and c.contype = 'f' and not c.convalidated
+            and not exists (
+                select from pg_catalog.pg_constraint as o
+                where o.conrelid = copy.source and o.conname = c.conname and not o.convalidated
+            )
         limit 1;
     end if;
     if found then
@@ -581,12 +686,14 @@ $function$;
 -- One statement, hence one snapshot: what is read of the log and of the source belongs together. Entries are deleted by
 -- the ids that were read, never by "up to the highest", because a transaction with a lower id may commit later. Rows
 -- are deleted first and inserted then, so that values may change places between rows under a unique index.
--- Answers how many entries were taken; -1 where the source was truncated, which empties the target.
+-- Answers how many entries were taken. Always by index: a plan that reads a whole table for each batch would be chosen
+-- for lack of statistics, and take the longer the larger the table is.
 create or replace function rpc_migrations.replay_entries(copy rpc_migrations.copies, entries bigint) returns bigint
 language plpgsql
 set search_path = ''
 set row_security = off
--- Few keys are looked up in large tables.
+set jit = off
+set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $function$
@@ -594,19 +701,12 @@ declare
     parts record := rpc_migrations.copy_parts(copy);
     taken_entries bigint;
 begin
-    execute format('select count(*) from (select from %s where rpc_migrations_truncated limit 1) as t', parts.log) into taken_entries;
-    if taken_entries > 0 then
-        -- Every row that the source has now was written after the truncation, and so is in the log.
-        execute format('delete from %s where rpc_migrations_truncated', parts.log);
-        execute format('truncate table only %s', parts.target);
-        return -1;
-    end if;
+    -- Those that can wait for the commit would raise their errors where nobody catches them.
+    set constraints all immediate;
     execute format(
         $sql$
         with taken as materialized (
-            select l.* from %1$s as l
-            where not exists (select from %1$s as m where m.rpc_migrations_truncated)
-            order by l.rpc_migrations_id limit $1
+            select l.* from %1$s as l order by l.rpc_migrations_id limit $1
         ),
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
@@ -631,6 +731,25 @@ end;
 $function$;
 
 
+-- Empties the target where the source was truncated. Every row that the source has now was written after that, and its
+-- entry is in the log still: it became visible together with the truncation or later. Call hold_source before.
+create or replace function rpc_migrations.replay_truncation(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    log text := format('rpc_migrations.log_%s', copy.id);
+    was_truncated boolean;
+begin
+    execute format('select exists (select from %s where rpc_migrations_truncated)', log) into was_truncated;
+    if was_truncated then
+        execute format('delete from %s where rpc_migrations_truncated', log);
+        execute format('truncate table only %s', copy.target::regclass);
+    end if;
+end;
+$function$;
+
+
 -- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may
 -- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
 -- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit.
@@ -650,20 +769,20 @@ begin
         return;
     end if;
     perform rpc_migrations.quiet_triggers(copy);
+    perform rpc_migrations.hold_source(copy);
+    perform rpc_migrations.replay_truncation(copy);
     while not done and clock_timestamp() < began + interval '1 second' loop
         begin
             taken := rpc_migrations.replay_entries(copy, entries);
+            rows := rows + taken;
+            done := taken < least(entries, 500);
+            message := null;
         exception when unique_violation or foreign_key_violation then
             message := sqlerrm;
-            exit when entries >= 80000;
+            done := entries >= 80000;
             entries := entries * 4;
-            continue;
         end;
-        rows := rows + abs(taken);
-        done := taken between 0 and 500;
     end loop;
-    -- One more conflict than there is room to retry: the swap, which stops all writers, will tell.
-    done := done or message is not null;
 end;
 $function$;
 
@@ -687,7 +806,8 @@ begin
     if copy.source is null or copy.state = 'copying' then
         return;
     end if;
-    while rpc_migrations.replay_entries(copy, 5000) < 0 loop end loop;
+    perform rpc_migrations.hold_source(copy);
+    perform rpc_migrations.replay_truncation(copy);
     parts := rpc_migrations.copy_parts(copy);
     execute format(
         $sql$
@@ -735,7 +855,7 @@ begin
         $sql$
         with differing as (
             select %1$s from only %2$s as s
-            where not exists (select from only %3$s as t where %4$s and row(%5$s) is not distinct from row(%6$s))
+            where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.*=) row(%6$s)::record)
             union
             select %1$s from only %3$s as t
             where not exists (select from only %2$s as s where %4$s)

@@ -23,7 +23,7 @@ end;
 $function$;
 
 
--- Renames a table with its indexes and the sequences of its identity columns, so that their names are free for the table
+-- Renames a table with its indexes and the sequences that belong to its columns, so that their names are free for the table
 -- that takes its place. Answers what was renamed, the table first: [{kind, old_name, new_name}].
 create or replace function rpc_migrations.move_aside(relation oid, new_name text) returns jsonb
 language plpgsql
@@ -33,33 +33,36 @@ declare
     schema_name text;
     table_name text;
     item record;
+    item_name text;
     renamed jsonb;
 begin
     select n.nspname, c.relname into schema_name, table_name
     from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     where c.oid = relation;
+    execute format('alter table %s rename to %I', relation::regclass, new_name);
     renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'old_name', table_name, 'new_name', new_name));
     for item in
-        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, c.relname as name,
-            rpc_migrations.derived_name(schema_name, c.relname, table_name, new_name) as new_name
+        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, c.oid, c.relname as name
         from pg_catalog.pg_class as c
         where
             c.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = relation)
             or c.relkind = 'S' and c.oid in (
                 select d.objid from pg_catalog.pg_depend as d
-                where d.refobjid = relation and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'i')
+                where d.refobjid = relation and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype in ('a', 'i'))
         order by c.relname
     loop
-        renamed := renamed || jsonb_build_object('kind', item.kind, 'old_name', item.name, 'new_name', item.new_name);
+        -- One after the other, so that two of them do not get the same name.
+        item_name := rpc_migrations.derived_name(schema_name, item.name, table_name, new_name);
+        execute format('alter %s %s rename to %I', item.kind, item.oid::regclass, item_name);
+        renamed := renamed || jsonb_build_object('kind', item.kind, 'old_name', item.name, 'new_name', item_name);
     end loop;
-    perform rpc_migrations.rename_all(schema_name, renamed, 'old_name', 'new_name');
     return renamed;
 end;
 $function$;
 
 
--- Renames relations from one of the two names in a list to the other.
-create or replace function rpc_migrations.rename_all(schema_name text, renamed jsonb, from_name text, to_name text) returns void
+-- Gives what move_aside has renamed its old name again, in so far as it is still there.
+create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
 language plpgsql
 set search_path = ''
 as $function$
@@ -67,7 +70,7 @@ declare
     item jsonb;
 begin
     for item in select e.value from jsonb_array_elements(renamed) as e loop
-        execute format('alter %s %I.%I rename to %I', item ->> 'kind', schema_name, item ->> from_name, item ->> to_name);
+        execute format('alter %s if exists %I.%I rename to %I', item ->> 'kind', schema_name, item ->> 'new_name', item ->> 'old_name');
     end loop;
 end;
 $function$;
@@ -93,32 +96,61 @@ begin
         cross join lateral aclexplode(source.acl) as acl
         where acl.grantee <> source.relowner
     loop
-        execute format('revoke all on table %s from %s', relation::regclass, grantee);
+        execute format('revoke all on table %s from %s cascade', relation::regclass, grantee);
     end loop;
     execute format('alter table %s enable row level security', relation::regclass);
 end;
 $function$;
 
 
--- Gives identity columns of one table the positions that the same columns of another have reached.
+-- Gives the sequences of one table's columns the positions that those of the same columns of another have reached.
 create or replace function rpc_migrations.carry_positions(from_table oid, to_table oid) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    col name;
     from_sequence text;
     to_sequence text;
 begin
-    for col in
-        select o.attname
+    for from_sequence, to_sequence in
+        select
+            pg_get_serial_sequence(from_table::regclass::text, o.attname),
+            pg_get_serial_sequence(to_table::regclass::text, o.attname)
         from pg_catalog.pg_attribute as o
-        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname and n.attidentity <> ''
-        where o.attrelid = from_table and o.attidentity <> ''
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
+        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped
     loop
-        from_sequence := pg_get_serial_sequence(from_table::regclass::text, col);
-        to_sequence := pg_get_serial_sequence(to_table::regclass::text, col);
-        execute format('select setval(%L, s.last_value, s.is_called) from %s as s', to_sequence, from_sequence);
+        if from_sequence is not null and to_sequence is not null then
+            execute format('select setval(%L, s.last_value, s.is_called) from %s as s', to_sequence, from_sequence);
+        end if;
+    end loop;
+end;
+$function$;
+
+
+-- Grants on the sequences of one table's columns what is granted on those of the same columns of another.
+create or replace function rpc_migrations.carry_sequence_rights(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in
+        select format('grant %s on sequence %s to %s%s', acl.privilege_type,
+            pg_get_serial_sequence(to_table::regclass::text, o.attname),
+            case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end,
+            case when acl.is_grantable then ' with grant option' end)
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
+        inner join pg_catalog.pg_class as s on s.oid = pg_get_serial_sequence(from_table::regclass::text, o.attname)::regclass
+        cross join lateral aclexplode(s.relacl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
+        where
+            o.attrelid = from_table and o.attnum > 0 and not o.attisdropped and acl.grantee <> s.relowner
+            and pg_get_serial_sequence(to_table::regclass::text, o.attname) is not null
+        order by o.attnum, acl.place
+    loop
+        execute statement;
     end loop;
 end;
 $function$;
@@ -133,7 +165,11 @@ declare
     trigger_name text;
     state text;
 begin
-    for trigger_name, state in select q.key, q.value from jsonb_each_text(copy.quieted) as q loop
+    for trigger_name, state in
+        select q.key, q.value
+        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
+        where c.id = copy.id
+    loop
         execute format(
             'alter table %s enable %s trigger %I', copy.target::regclass,
             case state when 'R' then 'replica' when 'A' then 'always' end, trigger_name);
@@ -148,7 +184,7 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    if to_regclass(copy.source::regclass::text) is not null then
+    if exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
         execute format('drop trigger if exists rpc_migrations_capture on %s', copy.source::regclass);
         execute format('drop trigger if exists rpc_migrations_capture_truncate on %s', copy.source::regclass);
     end if;
@@ -170,7 +206,8 @@ begin
         return;
     end if;
     perform rpc_migrations.quiet_triggers(copy);
-    while rpc_migrations.replay_entries(copy, 1000000000) <> 0 loop end loop;
+    perform rpc_migrations.replay_truncation(copy);
+    perform rpc_migrations.replay_entries(copy, 1000000000);
     execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;
     if left_over > 0 then
         raise exception '% entries of the log could not be replayed', left_over using errcode = 'RM005';
@@ -179,32 +216,31 @@ end;
 $function$;
 
 
--- Locks the source and all that the swap alters with it, in the order of their names, and checks under the lock that the
--- source is what it was when the copy began. Raises RM003 with what has changed.
+-- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. The source
+-- comes last: it is what the application uses most, and while we wait for another one it is free. A view is locked by
+-- giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
 create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    other text;
-    found_definition jsonb;
+    other record;
 begin
-    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
+    execute format('lock table only %s in access exclusive mode', copy.target::regclass);
     for other in
-        select distinct c.conrelid::regclass::text as name
-        from pg_catalog.pg_constraint as c
-        where c.confrelid = copy.source and c.contype = 'f' and c.conrelid <> copy.source
-        order by name
+        select d.dependent, d.is_view, c.relowner::regrole as owner
+        from rpc_migrations.dependents(copy.source) as d
+        inner join pg_catalog.pg_class as c on c.oid = d.dependent
+        order by d.is_view desc, d.dependent::text
     loop
-        execute format('lock table only %s in access exclusive mode', other);
+        if other.is_view then
+            execute format('alter view %s owner to %s', other.dependent, other.owner);
+        else
+            execute format('lock table only %s in access exclusive mode', other.dependent);
+        end if;
     end loop;
-    found_definition := rpc_migrations.table_definition(copy.source);
-    if found_definition <> copy.definition then
-        raise exception '% was altered since the copy began: %', copy.source::regclass,
-            rpc_migrations.definition_changes(copy.definition, found_definition)
-        using errcode = 'RM003',
-            hint = 'Nothing was changed. Roll the migration back (which takes away the copy only) and run it again.';
-    end if;
+    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
+    perform rpc_migrations.check_source(copy);
 end;
 $function$;
 
@@ -219,6 +255,7 @@ set row_security = off
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
+    caught_up boolean := true;
 begin
     rows := 0;
     done := false;
@@ -227,7 +264,10 @@ begin
             hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
     end if;
     if copy.source is not null then
-        select r.rows into rows from rpc_migrations.replay() as r;
+        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
+    end if;
+    if not caught_up then
+        return;
     end if;
     begin
         if copy.source is not null then
@@ -267,6 +307,7 @@ begin
     execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
+        perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
         perform rpc_migrations.run_each(carried, 'statement');
         perform rpc_migrations.wake_triggers(copy);
         perform rpc_migrations.close_table(copy.old_table);
@@ -288,7 +329,10 @@ language sql stable
 set search_path = ''
 as $function$
     select coalesce(
-        jsonb_agg(jsonb_build_object('kind', m.kind, 'name', m.name, 'detach', m.detach, 'statement', m.statement)), '[]'
+        jsonb_agg(
+            jsonb_build_object('kind', m.kind, 'name', m.name, 'definition', m.definition, 'detach', m.detach, 'statement', m.statement)
+            order by m.place
+        ), '[]'
     )
     from rpc_migrations.missing_in_target(source, target, as_name, 'swap') as m
     where kinds is null or m.kind = any (kinds);
@@ -310,15 +354,17 @@ end;
 $function$;
 
 
--- The foreign keys of other tables in a list of carried statements: to be validated, now that they are made anew.
+-- The foreign keys in a list of carried statements that have to be validated, now that they are made anew.
 create or replace function rpc_migrations.unvalidated_keys(carried jsonb) returns jsonb
 language sql stable
 set search_path = ''
 as $function$
     select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
-    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text)
+    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text, definition text)
     inner join pg_catalog.pg_constraint as c on format('%s %I', c.conrelid::regclass, c.conname) = e.name
-    where e.kind = 'foreign key of another table' and not c.convalidated;
+    where
+        e.kind = 'foreign key to the table' and c.contype = 'f' and not c.convalidated
+        and e.definition !~ ' NOT (VALID|ENFORCED)$';
 $function$;
 
 

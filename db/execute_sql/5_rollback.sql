@@ -25,7 +25,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.end_capture(copy);
     end if;
-    execute format('drop table rpc_migrations.%I', copy.table_name);
+    execute format('drop table if exists rpc_migrations.%I', copy.table_name);
     update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
     perform rpc_migrations.mark_undone(copy.migration);
 end;
@@ -60,7 +60,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
-        keys = rpc_migrations.primary_key(copy.old_table), definition = rpc_migrations.table_definition(copy.new_table)
+        keys = rpc_migrations.primary_key(copy.old_table), filenode = null
     where c.id = copy.id
     returning c.* into copy;
     if discard_changes then
@@ -91,6 +91,13 @@ begin
             c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
             and c.relname not in ('runs', 'journal', 'copies') and c.relname !~ '^log_[0-9]+$'
             and not exists (select from rpc_migrations.copies as o where o.new_table = c.oid)
+            -- Not while another migration stands at the same point: it may be its table.
+            and not exists (
+                select from rpc_migrations.journal as j
+                where
+                    j.migration <> current_setting('rpc_migrations.migration', true) and j.undone_at is null
+                    and not exists (select from rpc_migrations.copies as o where o.migration = j.migration)
+            )
     loop
         execute format('select exists (select from %s)', leftover) into has_rows;
         if not has_rows then
@@ -124,10 +131,7 @@ begin
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
     end if;
-    if not discard_changes and copy.old_table is not null then
-        select string_agg(o, '; ') into reasons
-        from rpc_migrations.obstacles(copy.new_table) as o;
-    end if;
+    select string_agg(o, '; ') into reasons from rpc_migrations.obstacles(copy.new_table) as o where copy.old_table is not null;
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
         using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
@@ -139,12 +143,15 @@ $function$;
 -- Finds the rows that were changed between the swap and the beginning of the rollback, chunk by chunk for about a second,
 -- and notes their keys in the log, so that the replay brings them into the original table. In a first pass rows of the
 -- table in use that the migration would not have made of the original ones; in a second one original rows that are gone.
+-- Rows are looked up one by one in the other table, by its primary key: a plan that reads that whole table for each chunk
+-- would take the longer the larger it is.
 create or replace function rpc_migrations.find_changes(out done boolean, out rows bigint, out progress double precision)
 language plpgsql
 set search_path = ''
 set row_security = off
--- A chunk's rows are looked up one by one in the other table, by its primary key: joined otherwise, each chunk would read
--- that whole table.
+set jit = off
+set max_parallel_workers_per_gather = 0
+set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $function$
@@ -160,13 +167,14 @@ begin
     if done then
         return;
     end if;
-    copy := rpc_migrations.restart_pass_if_rewritten(copy);
+    perform rpc_migrations.hold_source(copy);
+    copy := rpc_migrations.rewind_if_rewritten(copy, case copy.pass when 1 then copy.source else copy.target end);
     parts := rpc_migrations.copy_parts(copy);
     statement := format(
         case copy.pass
             when 1 then
                 'insert into %1$s (%2$s) select %3$s from only %5$s as s left join only %6$s as t on %7$s '
-                'where s.ctid >= $1 and s.ctid < $2 and (t.ctid is null or row(%8$s) is distinct from row(%9$s))'
+                'where s.ctid >= $1 and s.ctid < $2 and (t.ctid is null or row(%8$s)::record operator(pg_catalog.*<>) row(%9$s)::record)'
             else
                 'insert into %1$s (%2$s) select %4$s from only %6$s as t '
                 'where t.ctid >= $1 and t.ctid < $2 and not exists (select from only %5$s as s where %7$s)'
@@ -194,29 +202,6 @@ as $function$
 $function$;
 
 
--- Begins a pass of find_changes, and begins it again where the table that it scans has been rewritten since. The lock,
--- which only such commands conflict with, keeps that true until the end of the transaction.
-create or replace function rpc_migrations.restart_pass_if_rewritten(copy rpc_migrations.copies) returns rpc_migrations.copies
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    scanned oid := case copy.pass when 1 then copy.source else copy.target end;
-begin
-    execute format('lock table only %s in access share mode', scanned::regclass);
-    if copy.filenode is distinct from pg_relation_filenode(scanned) then
-        update rpc_migrations.copies as c
-        set
-            filenode = pg_relation_filenode(scanned), next_block = 0,
-            end_block = pg_relation_size(scanned) / current_setting('block_size')::bigint
-        where c.id = copy.id
-        returning c.* into copy;
-    end if;
-    return copy;
-end;
-$function$;
-
-
 -- Puts the original table back in its place, under its own name and with its own rights, as rpc_migrations.swap put the
 -- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
 -- further columns held is lost. From then on the migration counts as not run.
@@ -229,6 +214,7 @@ set row_security = off
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
+    caught_up boolean := true;
 begin
     rows := 0;
     done := copy.id is null;
@@ -239,7 +225,10 @@ begin
         raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
     end if;
     if copy.source is not null and not discard_changes then
-        select r.rows into rows from rpc_migrations.replay() as r;
+        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
+    end if;
+    if not caught_up then
+        return;
     end if;
     begin
         if copy.source is not null then
@@ -274,12 +263,12 @@ declare
 begin
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(
-            copy.source, copy.target, name_in_use, array['foreign key of another table', 'view', 'publication', 'sequence']);
+            copy.source, copy.target, name_in_use, array['foreign key to the table', 'view', 'publication', 'sequence']);
         perform rpc_migrations.run_each(carried, 'detach');
     end if;
     perform rpc_migrations.move_aside(copy.new_table, kept);
     if copy.source is not null then
-        perform rpc_migrations.rename_all(copy.schema_name, copy.renamed, 'new_name', 'old_name');
+        perform rpc_migrations.move_back(copy.schema_name, copy.renamed);
         perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
         perform rpc_migrations.run_each(carried, 'statement');
         perform rpc_migrations.reopen_table(copy);
@@ -307,10 +296,10 @@ as $function$
 begin
     perform rpc_migrations.run_each((
         select jsonb_agg(e.value order by e.place)
-        from jsonb_array_elements(copy.old_definition) with ordinality as e (value, place)
+        from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
         where e.value ->> 'kind' = 'grant'
     ), 'statement');
-    if not copy.old_definition @> '[{"kind": "row security", "name": "enabled"}]' then
+    if not copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then
         execute format('alter table %s disable row level security', copy.old_table::regclass);
     end if;
 end;
