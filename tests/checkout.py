@@ -32,11 +32,10 @@ class Checkout:
         self, script: str, *arguments: str, env: Environment | None = None, timeout: float = 60, **options: Any
     ) -> Completed:
         """Run a script as a user would, in the copy."""
-        options = {"capture_output": True, "text": True} | options
+        options = {"cwd": self.root, "capture_output": True, "text": True} | options
         return subprocess.run(
             [sys.executable, str(self.root / "scripts" / script), *arguments],
             env=script_environment(dict(env or {})),
-            cwd=self.root,
             timeout=timeout,
             check=False,
             **options,

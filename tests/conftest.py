@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -20,6 +20,9 @@ sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
 from local_supabase import Cluster, Database, LocalSupabase
 from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
+
+if TYPE_CHECKING:
+    from checkout import Checkout
 
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,6 +64,14 @@ def admin(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A copy of the project, for tests that write files or change some."""
+    from checkout import Checkout
+
+    return Checkout(tmp_path / "project")
+
+
+@pytest.fixture
 def scripts() -> Scripts:
     """`scripts("migrate_clusters.py", "--dry-run", env={…})` runs a script as a user would; returns what came
     of it.
@@ -98,9 +109,7 @@ def script_environment(changes: dict[str, str | None] | None = None) -> dict[str
     changes. Empty, not absent: so nothing is ever taken from a .env with somebody's real project in it.
     """
     kept: dict[str, str | None] = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
+        name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
     }
     hidden = dict.fromkeys(SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN"), "")
     kept |= {"PYTHONUNBUFFERED": "1", **hidden, **(changes or {})}

@@ -1,4 +1,4 @@
-"""The full set of fault tests runs only when it is asked for: `pytest tests/faults -m faults_full -n 2`."""
+"""The full set of fault tests runs only when it is asked for: `make test-faults`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-MARK = "faults_full"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known."""
-    config.addinivalue_line("markers", f"{MARK}: every fault at every request; minutes, so only with -m {MARK}")
+MARK = "every_fault"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

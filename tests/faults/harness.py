@@ -18,20 +18,20 @@ from typing import Any
 
 import psycopg
 from conftest import ROOT, script_environment
+from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from psycopg import sql
 
 from faults.proxy import FaultProxy, Request
-from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from rpc_migrations import commands  # noqa: E402
-from rpc_migrations.cli import CLUSTERS  # noqa: E402
-from rpc_migrations.console import Console  # noqa: E402
-from rpc_migrations.deployment import deployment_sql  # noqa: E402
-from rpc_migrations.errors import MigrationError  # noqa: E402
-from rpc_migrations.keys import read_key  # noqa: E402
-from rpc_migrations.settings import Settings  # noqa: E402
+from rpc_migrations import commands
+from rpc_migrations.cli import CLUSTERS
+from rpc_migrations.console import Console
+from rpc_migrations.deployment import deployment_sql
+from rpc_migrations.errors import MigrationError
+from rpc_migrations.keys import read_key
+from rpc_migrations.settings import Settings
 
 ROWS = 600
 HOLD = 4711  # the advisory lock that a commit waits for while a fault holds it
@@ -112,22 +112,40 @@ def label(request: Request, seen: list[str]) -> str:
     if request.step:
         kind = request.step
     else:
-        words = {"start_run": "start the run", "end_run": "end the run", "rpc_migrations.status": "status", "obj_description": "version"}
+        words = {
+            "start_run": "start the run",
+            "end_run": "end the run",
+            "rpc_migrations.status": "status",
+            "obj_description": "version",
+        }
         kind = next(name for word, name in words.items() if word in request.query)
     times = sum(1 for name in seen if name.partition(" #")[0] == kind) + 1
     return kind if times == 1 else f"{kind} #{times}"
 
 
-def run_here(case: CommandCase, supabase_url: str, key: str, *, request_timeout: float = 30.0, retry_pause: float = 0.01, patience: float = 30.0) -> Outcome:
-    """Run a command in this process: the same code, without the start of an interpreter, and with short pauses."""
-    settings = Settings(
-        url=supabase_url, key=read_key(key, "SUPABASE_SERVICE_KEY"), project=None, access_token=None, management_url="", patience=patience,
-        request_timeout=request_timeout, retry_pause=retry_pause,
+def settings_for(
+    url: str, key: str, *, request_timeout: float = 30.0, retry_pause: float = 0.01, patience: float = 30.0
+) -> Settings:
+    """Settings with short pauses, for runs in this process."""
+    service_key = read_key(key, "SUPABASE_SERVICE_KEY")
+    return Settings(
+        url=url, key=service_key, project=None, access_token=None, management_url="",
+        patience=patience, request_timeout=request_timeout, retry_pause=retry_pause,
     )  # fmt: skip
+
+
+def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = False, dry_run: bool = False) -> Outcome:
+    """Run a command in this process: the same code, without the start of an interpreter, and with short pauses."""
     options = argparse.Namespace(
-        file=CLUSTERS, rollback=case.rollback, discard_changes=False, dry_run=False, status=False, write_sql=False, online=False, json=True
+        file=file,
+        rollback=rollback,
+        discard_changes=False,
+        dry_run=dry_run,
+        status=False,
+        write_sql=False,
+        online=False,
     )
-    console = Console(case.script, as_json=True, quiet=True)
+    console = Console("test", as_json=True, quiet=True)
     outcome = Outcome(0, report=console.report)
     try:
         outcome.exit_code = commands.migrate(options, settings, console)
@@ -137,11 +155,19 @@ def run_here(case: CommandCase, supabase_url: str, key: str, *, request_timeout:
     return outcome
 
 
-def start_script(name: str, *arguments: str | Path, env: dict[str, str | None], **options: Any) -> subprocess.Popen[str]:
+def start_script(
+    name: str, *arguments: str | Path, env: dict[str, str | None], **options: Any
+) -> subprocess.Popen[str]:
     """Start a script as a user would, and do not wait for it."""
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
     return subprocess.Popen(
-        command, env=script_environment(env), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        command,
+        env=script_environment(env),
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
     )
 
 
@@ -207,8 +233,12 @@ def _make_batches_small(connection: psycopg.Connection[Any]) -> None:
     """
     row = connection.execute("select pg_get_functiondef('rpc_migrations.each_chunk'::regproc)").fetchone()
     assert row
-    loop = re.compile(r"while copy\.next_block < copy\.end_block and clock_timestamp\(\) < began \+ interval '1 second' loop")
-    definition, found = loop.subn("for once in 1..1 loop\n        continue when copy.next_block >= copy.end_block;", row[0])
+    loop = re.compile(
+        r"while copy\.next_block < copy\.end_block and clock_timestamp\(\) < began \+ interval '1 second' loop"
+    )
+    definition, found = loop.subn(
+        "for once in 1..1 loop\n        continue when copy.next_block >= copy.end_block;", row[0]
+    )
     assert found == 1
     connection.execute(definition)
     connection.execute("alter table rpc_migrations.copies alter column chunk_blocks set default 2")
@@ -253,9 +283,10 @@ class Disturbed:
             return lambda exchange: fault(exchange, self)
         return None
 
-    def here(self, **settings: float) -> Outcome:
+    def here(self, request_timeout: float = 30.0) -> Outcome:
         """Run the command in this process."""
-        return run_here(self.case, self.proxy.url, self.supabase.service_key, **settings)
+        settings = settings_for(self.proxy.url, self.supabase.service_key, request_timeout=request_timeout)
+        return run_here(settings, rollback=self.case.rollback)
 
     def as_process(self) -> int:
         """Run the command in a process of its own; return its exit code."""
@@ -270,7 +301,10 @@ class Disturbed:
 
         Yields a function that waits until it has stopped, and returns the pids of the backends that stand still.
         """
-        with self.database.connect("supabase_admin", autocommit=False) as holder, self.database.connect("supabase_admin") as watcher:
+        with (
+            self.database.connect("supabase_admin", autocommit=False) as holder,
+            self.database.connect("supabase_admin") as watcher,
+        ):
             if at_commit:
                 holder.execute(f"select pg_advisory_xact_lock({HOLD})")
             else:
@@ -292,7 +326,8 @@ def _wait_for_blocked(watcher: psycopg.Connection[Any], pid: int) -> list[int]:
     while time.monotonic() < deadline:
         rows = watcher.execute(
             "select a.pid from pg_stat_activity as a where a.usename = 'authenticator' and %s = any (pg_blocking_pids(a.pid)) "
-            "and a.application_name is distinct from 'listener' and a.query !~* '^listen'", [pid]
+            "and a.application_name is distinct from 'listener' and a.query !~* '^listen'",
+            [pid],
         ).fetchall()
         if rows:
             return [row[0] for row in rows]
@@ -311,7 +346,10 @@ _JOURNAL = """
 select step, checksum, calls, rows, finished_at is not null, undone_at is not null, result
 from rpc_migrations.journal order by started_at, id
 """
-_COPIES = "select to_jsonb(c) - '{started_at,swapped_at,ended_at,compared_at,filenode}'::text[] from rpc_migrations.copies as c order by c.id"
+_COPIES = """
+select to_jsonb(c) - '{id,started_at,swapped_at,ended_at,compared_at,filenode,old_table,new_table,source,target}'::text[]
+from rpc_migrations.copies as c order by c.id
+"""
 _PRIVATE = """
 select c.relkind::text || ' ' || c.relname from pg_class as c where c.relnamespace = 'rpc_migrations'::regnamespace
 union all
@@ -331,7 +369,9 @@ def read_state(database: Database) -> dict[str, Any]:
             rows = connection.execute(query).fetchall()
             return [row[0] if len(row) == 1 else list(row) for row in rows]
 
-        tables = column("select c.relname from pg_class as c where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' order by 1")
+        tables = column(
+            "select c.relname from pg_class as c where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' order by 1"
+        )
         state = {
             "rows": {name: column(sql.SQL(_ROWS_OF).format(sql.Identifier("public", name))) for name in tables},
             "journal": column(_JOURNAL),

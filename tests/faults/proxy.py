@@ -17,7 +17,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 _HANG_SECONDS = 60.0  # longer than any client here waits
-_REASONS = {408: "Request Timeout", 429: "Too Many Requests", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
+_REASONS = {
+    408: "Request Timeout",
+    429: "Too Many Requests",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,20 @@ class Exchange:
         assert parts.hostname
         upstream = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_HANG_SECONDS)
         try:
-            headers = {name: value for name, value in self.request.headers.items() if name.lower() not in ("connection", "accept-encoding")}
+            headers = {
+                name: value
+                for name, value in self.request.headers.items()
+                if name.lower() not in ("connection", "accept-encoding")
+            }
             upstream.request(self.request.method, self.request.path, self.request.body, headers)
             answer = upstream.getresponse()
             body = answer.read()
             skipped = ("transfer-encoding", "content-length", "connection", "content-encoding")
             kept = "".join(f"{name}: {value}\r\n" for name, value in answer.getheaders() if name.lower() not in skipped)
             self.forwarded.append(body)
-            return f"HTTP/1.1 {answer.status} {answer.reason}\r\n{kept}Content-Length: {len(body)}\r\n\r\n".encode() + body
+            return (
+                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{kept}Content-Length: {len(body)}\r\n\r\n".encode() + body
+            )
         finally:
             upstream.close()
 
@@ -146,7 +158,9 @@ class FaultProxy:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> Self:
@@ -185,7 +199,7 @@ class FaultProxy:
     def _guarded(self, work: Callable[[], Any]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 - told by the test
+        except BaseException as error:
             self.errors.append(error)
 
     def _accept(self, listener: socket.socket) -> None:

@@ -1,0 +1,46 @@
+"""The benchmark runs, and what it measures is there; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks import report
+from benchmarks.measure import Measurement
+from benchmarks.traffic import Seen
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.timeout(240)
+def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--rows", "1000", "--repetitions", "1", "--no-start"]
+    command += ["--only", "ours", "psql-1", "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.svg")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(TESTS)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert tuple(table[0]) == report.COLUMNS[1:]
+    ours, guide = json.loads((tmp_path / "b.json").read_text())["measurements"]
+    assert (ours["contender"], guide["contender"]) == ("ours", "psql-1")
+    assert ours["seen"]["lost"] == 0
+    assert ours["seen"]["missing_seconds"] == 0
+    assert ours["seen"]["failed"] == 0
+    assert ours["requests"] >= len(ours["steps"]) > 10
+    assert 0 < ours["longest_request"] <= ours["seconds"]
+    assert ours["seen"]["statements"] > 0
+    assert (tmp_path / "b.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_table_tells_what_was_lost() -> None:
+    seen = Seen(statements=9, longest_read=2.0, longest_write=0.5, missing_seconds=1.5, lost=3)
+    base = Measurement("psql-1", "the guide", 1000, 2.0, [2.0], 3.0, seen)
+    ours = Measurement("ours", "ours", 1000, 0.5, [0.5], 60.0, Seen(statements=9), 23, 0.1)
+    lines = report.markdown([ours, base]).splitlines()
+    assert lines[-2] == "| ours | 500 ms | 0.25 | 0 ms | 0 ms | never | 0 | 60 MB | 23 | 100 ms |"
+    assert lines[-1] == "| the guide | 2.00 s | 1.00 | 2.00 s | 500 ms | 1.50 s | 3 | 3 MB |  |  |"

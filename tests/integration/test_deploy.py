@@ -1,0 +1,254 @@
+"""deploy_sql_function.py: each way in, their order, versions, the REST layer that learns late, and other open doors."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from checkout import FUNCTION_FILE, Checkout, said
+from local_supabase import Cluster, Database, LocalSupabase
+from projects import deploy, one, project
+from rpc_migrations import deployment
+from rpc_migrations.client import RpcClient
+from rpc_migrations.console import Console
+from rpc_migrations.deployment import current_version
+from rpc_migrations.errors import NotDeployed
+from rpc_migrations.keys import read_key
+from rpc_migrations.settings import Settings
+
+DEPLOY = "deploy_sql_function.py"
+RPC, META, MANAGEMENT = "execute_sql itself", "postgres-meta (/pg/query)", "the Management API"
+EVERY_ARGUMENT = {
+    "query": "select 1 as one", "migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0,
+}  # fmt: skip
+
+
+def call(running: LocalSupabase, key: str, function: str = "execute_sql", **arguments: Any) -> httpx.Response:
+    """Call a function through the API."""
+    return httpx.post(f"{running.url}/rest/v1/rpc/{function}", headers={"apikey": key}, json=arguments, timeout=30)
+
+
+def management(running: LocalSupabase, **changes: str) -> dict[str, str]:
+    """The environment of somebody who has a personal access token; its address is the local one."""
+    token = {"SUPABASE_ACCESS_TOKEN": running.access_token, "MIGRATION_MANAGEMENT_URL": running.url}
+    return running.environment() | token | changes
+
+
+def version(running: LocalSupabase) -> str | None:
+    """The comment of execute_sql."""
+    with running.database.connect() as connection:
+        value = one(connection, "select obj_description(oid, 'pg_proc') from pg_proc where proname = 'execute_sql'")
+        return None if value is None else str(value)
+
+
+def make_older(connection: psycopg.Connection[Any], *, other_arguments: bool) -> None:
+    """Put an older version of this project there, with a journal that has an entry."""
+    deploy(connection)
+    if other_arguments:
+        connection.execute("drop function public.execute_sql")
+        connection.execute(
+            "create function public.execute_sql(query text, step text default null) returns jsonb language plpgsql security definer "
+            "as 'begin return rpc_migrations.run_sql(query); end'"
+        )
+        connection.execute("revoke all on function public.execute_sql from public, anon, authenticated")
+        connection.execute("grant execute on function public.execute_sql to service_role")
+    connection.execute("comment on function public.execute_sql is 'rpc_migrations 0000000000000000'")
+    connection.execute(
+        "insert into rpc_migrations.runs (id, migration, action, client) values (gen_random_uuid(), 'old', 'migrate', 'me@here')"
+    )
+
+
+# --- the ways in
+
+
+def test_it_is_deployed_through_postgres_meta_and_then_there_is_nothing_to_do(
+    checkout: Checkout, cluster: Cluster
+) -> None:
+    with project(cluster, rows=None, deployed=False) as running:
+        done = checkout.run(DEPLOY, env=management(running))
+        said(done, f"{RPC}: not open", f"Deployed through {META}", "The REST layer knows the function")
+        assert MANAGEMENT not in done.stdout, "the safest way comes first"
+        assert version(running) == current_version()
+        assert call(running, running.service_key, query="select 1 as one").json() == [{"one": 1}]
+        assert call(running, running.anon_key, query="select 1").json()["code"] == "42501"
+        assert call(running, running.authenticated_key("u"), query="select 1").json()["code"] == "42501"
+
+        with running.database.connect() as connection:
+            before = one(connection, "select xmin from pg_proc where proname = 'execute_sql'")
+            done = checkout.run(DEPLOY, env=management(running))
+            said(done, "Nothing to do. execute_sql is deployed and up to date.")
+            assert done.stderr == ""
+            assert one(connection, "select xmin from pg_proc where proname = 'execute_sql'") == before
+        assert checkout.written() == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meta"), [([], False), (["--via", "management"], True)], ids=["the only one open", "asked for"]
+)
+def test_it_is_deployed_through_the_management_api(
+    checkout: Checkout, cluster: Cluster, arguments: list[str], meta: bool
+) -> None:
+    with project(cluster, rows=None, deployed=False, meta=meta) as running:
+        done = checkout.run(DEPLOY, *arguments, env=management(running))
+        said(done, f"Deployed through {MANAGEMENT}")
+        assert (f"{META}: not open here (HTTP 404" in done.stdout) == (not meta)
+        assert version(running) == current_version()
+        assert running.access_token not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "reason"),
+    [
+        ({"SUPABASE_ACCESS_TOKEN": ""}, {}, "it needs SUPABASE_ACCESS_TOKEN"),
+        ({"SUPABASE_ACCESS_TOKEN": "sbp_wrong"}, {}, "refused (HTTP 401, Unauthorized)"),
+        ({}, {"management_limit": 0}, "not open here (HTTP 429, ThrottlerException: Too Many Requests)"),
+        ({"SUPABASE_SERVICE_KEY": "{secret_key}"}, {}, "a project's name in SUPABASE_URL or in the key"),
+        ({"MIGRATION_MANAGEMENT_URL": "http://127.0.0.1:9"}, {}, "not reachable"),
+    ],
+    ids=["no token", "wrong token", "too many requests", "no project", "nobody there"],
+)
+def test_a_closed_way_says_why(
+    checkout: Checkout, cluster: Cluster, changes: dict[str, str], options: dict[str, Any], reason: str
+) -> None:
+    with project(cluster, rows=None, deployed=False, **options) as running:
+        changes = {name: value.format(secret_key=running.secret_key) for name, value in changes.items()}
+        done = checkout.run(DEPLOY, "--via", "management", env=management(running, **changes))
+        said(
+            done,
+            MANAGEMENT,
+            reason,
+            "no way in over HTTPS is open",
+            "What to do: ",
+            f"Written: {FUNCTION_FILE}",
+            code=1,
+        )
+        assert META not in done.stdout, "--via names the only way"
+        assert version(running) is None
+
+
+def test_via_rpc_needs_an_older_version(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster, rows=None, deployed=False) as running:
+        done = checkout.run(DEPLOY, "--via", "rpc", env=running.environment())
+        said(done, f"{RPC}: not open (it is not there yet)", "could not be deployed", code=1)
+        assert version(running) is None
+
+
+def test_the_anon_key_opens_no_way(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster, rows=None, deployed=False) as running:
+        done = checkout.run(DEPLOY, env={"SUPABASE_URL": running.url, "SUPABASE_ANON_KEY": running.anon_key})
+        said(done, "with the anon key", f"{META}: refused (HTTP 403", "no way in", f"Written: {FUNCTION_FILE}", code=1)
+        assert version(running) is None
+
+
+def test_an_sql_error_is_told_as_it_is(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster, rows=None, deployed=False) as running:
+        with running.database.connect("supabase_admin") as connection:
+            connection.execute("create schema rpc_migrations")  # not ours to write into
+        for via, message in (("meta", "[42501]"), ("management", "Failed to run sql query: ERROR:  42501")):
+            done = checkout.run(DEPLOY, "--via", via, env=management(running))
+            said(done, "must be owner of schema rpc_migrations", message, "What to do: Nothing was changed", code=1)
+        assert version(running) is None
+
+
+# --- older versions
+
+
+@pytest.mark.parametrize("other_arguments", [False, True], ids=["same arguments", "other arguments"])
+def test_an_older_version_is_brought_up_to_date_through_itself(
+    checkout: Checkout, cluster: Cluster, other_arguments: bool
+) -> None:
+    # A hosted project, without a token; and a REST layer that learns of the new arguments late.
+    with project(cluster, deployed=False, meta=False) as running:
+        with running.database.connect() as connection:
+            make_older(connection, other_arguments=other_arguments)
+        done = checkout.run("migrate_clusters.py", env=running.environment())
+        said(done, "Another version of execute_sql is deployed", "python scripts/deploy_sql_function.py", code=1)
+
+        running._options.rest.reload_delay = 0.7
+        done = checkout.run(DEPLOY, env=running.environment())
+        said(done, f"Brought up to date through {RPC}", "The REST layer knows the function")
+        assert call(running, running.service_key, **EVERY_ARGUMENT).json() == [{"one": 1}]
+        assert version(running) == current_version()
+        with running.database.connect() as connection:
+            assert one(connection, "select migration from rpc_migrations.runs") == "old", "the journal is kept"
+            assert one(connection, "select count(*) from pg_proc where proname = 'execute_sql'") == 1
+
+
+def test_an_older_version_can_be_updated_by_another_way(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster, rows=None, deployed=False) as running:
+        with running.database.connect() as connection:
+            make_older(connection, other_arguments=False)
+        done = checkout.run(DEPLOY, "--via", "meta", env=running.environment())
+        said(done, f"Brought up to date through {META}")
+        assert version(running) == current_version()
+
+
+# --- the REST layer learns of it late
+
+
+def test_it_waits_until_the_rest_layer_knows(checkout: Checkout, cluster: Cluster) -> None:
+    delay = 1.0
+    with project(cluster, rows=None, deployed=False, reload_delay=delay) as running:
+        began = time.monotonic()
+        done = checkout.run(DEPLOY, "--verbose", env=running.environment())
+        assert time.monotonic() - began > delay
+        said(done, "Deployed through", "The function execute_sql is not deployed", "The REST layer knows the function")
+        assert call(running, running.service_key, **EVERY_ARGUMENT).status_code == 200
+
+
+def settings_for(running: LocalSupabase) -> Settings:
+    """Settings for calls from within the test."""
+    key = read_key(running.service_key, "SUPABASE_SERVICE_KEY")
+    return Settings(running.url, key, running.ref, None, running.url, patience=5, request_timeout=10)
+
+
+def test_a_rest_layer_that_does_not_learn_of_it_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployment, "RELOAD_PATIENCE", 0.5)
+    with project(cluster, rows=None, deployed=False, reload_delay=60) as running:
+        settings, console = settings_for(running), Console("test")
+        client = RpcClient(settings, console.retrying)
+        with pytest.raises(NotDeployed, match="the REST layer does not know it yet") as error:
+            deployment.deploy(client, settings, console, None)
+        client.close()
+        assert "notify pgrst, 'reload schema'" in (error.value.hint or "")
+        assert version(running) == current_version()
+
+
+# --- other doors
+
+Warned = Callable[[str], list[str]]
+DOOR = "returns jsonb language plpgsql security definer as $$ begin execute {0}; return '[]'; end $$"
+REVOKE = re.compile(r"revoke execute on function .*?;")
+
+
+@pytest.mark.parametrize("default_grants", ["all", "none"])
+def test_other_open_doors_are_named_with_what_closes_them(
+    checkout: Checkout, supabase: LocalSupabase, database: Database, admin: psycopg.Connection[Any]
+) -> None:
+    deploy(admin)
+    doors = {"exec_sql": "(sql text)", '"Run_SQL"': '("text" text, n integer)', "query": "(q text, more jsonb)"}
+    for name, arguments in doors.items():
+        body = DOOR.format({"exec_sql": "sql", "query": "q"}.get(name, '"text"'))
+        admin.execute(f"create function public.{name}{arguments} {body}".encode())
+    # None of these opens anything.
+    admin.execute("create function public.execute_query(sql text) returns int language sql as 'select 1'")
+    admin.execute("revoke all on function public.execute_query from public, anon, authenticated")
+    admin.execute("create function public.run_query(n integer) returns int language sql as 'select 1'")
+    admin.execute("create procedure public.exec_ddl(sql text) language plpgsql as 'begin execute sql; end'")
+    assert call(supabase, supabase.anon_key, "exec_sql", sql="select 1").status_code == 200
+
+    done = checkout.run(DEPLOY, "--quiet", env=supabase.environment())
+    said(done, "public.exec_sql(text)", 'public."Run_SQL"(text, integer)', "public.query(text, jsonb)")
+    statements = REVOKE.findall(done.stderr)
+    assert (done.stderr.count("Warning: "), len(statements)) == (3, 3), done.stderr
+    for statement in statements:
+        admin.execute(statement.encode())
+
+    assert call(supabase, supabase.anon_key, "exec_sql", sql="select 1").json()["code"] == "42501"
+    done = checkout.run(DEPLOY, "--quiet", env=supabase.environment())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

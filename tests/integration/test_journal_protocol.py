@@ -1,0 +1,256 @@
+"""A model of the journal's protocol, checked against the database's own functions: two runners and their orphans in any
+order, answers that get lost, sessions that end before they commit. Each step takes effect exactly once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from local_supabase import Cluster, Database
+from rpc_migrations.deployment import deployment_sql
+
+STEPS = ("one", "many", "last")
+BATCH, BATCH_CALLS, BATCH_ROWS = "many", 3, 10
+PATIENCE = 1e6  # nobody is taken for dead in a test's time, unless he is named as dead
+
+_EFFECTS = """
+create table public.effects (step text, at timestamptz default clock_timestamp());
+create table public.queue as select generate_series(1, 30) as id;
+"""
+_PLAIN = "insert into public.effects (step) values ('{step}')"
+_BATCH = f"""
+with gone as (delete from public.queue where id in (select id from public.queue order by id limit {BATCH_ROWS}) returning id),
+noted as (insert into public.effects (step) select '{BATCH}' where exists (select from gone) returning step)
+select (select count(*) from gone) as rows, (select count(*) from public.queue) <= {BATCH_ROWS} as done
+"""
+
+
+class Runner:
+    """A client: the run that it has registered, and the step that it is at. It may have requests of its own that go on."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.run = uuid.uuid4()
+        self.is_registered = False
+        self.at = 0
+        self.is_stopped = False
+
+
+class Journal(RuleBasedStateMachine):
+    """What may happen. `database` is set by the test."""
+
+    database: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admin = self.database.connect()
+        self.runners = [Runner("ann"), Runner("bob")]
+        # Requests that are under way: done, and not committed.
+        self.pending: list[tuple[psycopg.Connection[Any], Runner, str, dict[str, Any]]] = []
+
+    @initialize()
+    def begin(self) -> None:
+        """An empty journal, and nothing done."""
+        self.admin.execute("truncate rpc_migrations.runs, rpc_migrations.journal, public.effects, public.queue")
+        self.admin.execute("insert into public.queue select generate_series(1, 30)")
+
+    def teardown(self) -> None:
+        """Everybody goes home."""
+        for connection, *_ in self.pending:
+            connection.close()
+        self.admin.close()
+
+    # --- what runners do ---------------------------------------------------------------------------------------------
+
+    @rule(who=st.integers(0, 1), is_lost=st.booleans(), knows_dead=st.booleans())
+    def register(self, who: int, is_lost: bool, knows_dead: bool) -> None:
+        """Begin a run, or ask again after a lost answer; or take the place of one whose process is known to be gone."""
+        runner = self.runners[who]
+        if runner.is_registered:
+            return
+        dead = self._open_run() if knows_dead else None
+        open_before = self._open_run()
+        answer = self._call("start_run(%s, 'm', 'migrate', %s, 1, %s, %s)", runner.run, runner.name, PATIENCE, dead)
+        if self.pending or (open_before not in (None, dead, runner.run)):
+            assert answer["state"] == "busy"
+        else:
+            assert answer["state"] == "done"
+            assert self._open_run() == runner.run
+            runner.is_registered = not is_lost
+
+    @rule(who=st.integers(0, 1), fate=st.sampled_from(["answered", "lost", "crashed", "terminated"]))
+    def send_step(self, who: int, fate: str) -> None:
+        """Send the step that the runner is at; its answer arrives, or is lost, or the session ends before it commits."""
+        runner = self.runners[who]
+        if not runner.is_registered or runner.is_stopped:
+            return
+        connection = self._session()
+        answer = self._run_step(connection, runner)
+        if fate in ("answered", "lost"):
+            connection.commit()
+            if fate == "answered":
+                self._take(runner, answer)
+        elif fate == "crashed":
+            connection.rollback()
+        else:
+            self.admin.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+        connection.close()
+
+    @precondition(lambda self: len(self.pending) < 2)
+    @rule(who=st.integers(0, 1))
+    def leave_an_orphan(self, who: int) -> None:
+        """Send the step and stop listening: the gateway has given up, and the database goes on."""
+        runner = self.runners[who]
+        if not runner.is_registered or runner.is_stopped:
+            return
+        connection = self._session()
+        answer = self._run_step(connection, runner)
+        if answer["state"] == "busy":
+            connection.close()
+        else:
+            self.pending.append((connection, runner, STEPS[min(runner.at, len(STEPS) - 1)], answer))
+
+    @precondition(lambda self: self.pending)
+    @rule(commits=st.booleans(), is_heard=st.booleans())
+    def orphan_ends(self, commits: bool, is_heard: bool) -> None:
+        """An orphan comes to its end, one way or the other."""
+        connection, runner, _, answer = self.pending.pop(0)
+        if commits:
+            connection.commit()
+            if is_heard:
+                self._take(runner, answer)
+        else:
+            connection.rollback()
+        connection.close()
+
+    @rule(who=st.integers(0, 1))
+    def end(self, who: int) -> None:
+        """Say that the run is over, and come back as a new one later."""
+        runner = self.runners[who]
+        if not runner.is_registered or self.pending:
+            return
+        self.admin.execute("select rpc_migrations.end_run(%s, 'failed')", [runner.run])
+        self.runners[who] = Runner(runner.name)
+
+    @rule(who=st.integers(0, 1))
+    def killed(self, who: int) -> None:
+        """kill -9: it knows nothing any more, and its orphans go on."""
+        self.runners[who] = Runner(self.runners[who].name)
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def effects_and_journal_agree(self) -> None:
+        """At every moment: what was done is what the journal says, and never more than once."""
+        effects = dict(self.admin.execute("select step, count(*) from public.effects group by step").fetchall())
+        journal = self.admin.execute(
+            "select step, calls, rows, finished_at is not null from rpc_migrations.journal"
+        ).fetchall()
+        assert len({row[0] for row in journal}) == len(journal)
+        assert effects == {step: calls for step, calls, _, _ in journal if calls}
+        for step, calls, rows, is_finished in journal:
+            allowed = BATCH_CALLS if step == BATCH else 1
+            assert calls <= allowed
+            assert is_finished == (calls == allowed)
+            assert rows == calls * (BATCH_ROWS if step == BATCH else 1)
+
+    @invariant()
+    def one_run_is_open(self) -> None:
+        """Nobody shares a migration."""
+        row = self.admin.execute("select count(*) from rpc_migrations.runs where ended_at is null").fetchone()
+        assert row
+        assert row[0] <= 1
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _session(self) -> psycopg.Connection[Any]:
+        connection = self.database.connect(autocommit=False)
+        # An answer comes at once, whatever others do: a request that waits for another one's end would hang here.
+        connection.execute("set statement_timeout = '5s'")
+        return connection
+
+    def _run_step(self, connection: psycopg.Connection[Any], runner: Runner) -> dict[str, Any]:
+        step = STEPS[min(runner.at, len(STEPS) - 1)]
+        sql = _BATCH if step == BATCH else _PLAIN.format(step=step)
+        held = bool(self.pending)
+        row = connection.execute(
+            "select rpc_migrations.run_step(%s, 'm', %s, 'c', %s, %s)", [sql, step, step == BATCH, runner.run]
+        ).fetchone()
+        assert row
+        answer: dict[str, Any] = row[0]
+        assert (answer["state"] == "busy") == held, "one session at a time is inside a migration"
+        if not held:
+            assert (answer["state"] == "taken_over") == (self._open_run() != runner.run)
+        return answer
+
+    def _take(self, runner: Runner, answer: dict[str, Any]) -> None:
+        """The runner goes on by what it was told."""
+        if answer["state"] == "done":
+            runner.at += 1
+        elif answer["state"] == "taken_over":
+            runner.is_stopped = True
+
+    def _call(self, call: str, *values: Any) -> dict[str, Any]:
+        row = self.admin.execute(f"select rpc_migrations.{call}", values).fetchone()
+        assert row
+        answer: dict[str, Any] = row[0]
+        return answer
+
+    def _open_run(self) -> uuid.UUID | None:
+        row = self.admin.execute("select id from rpc_migrations.runs where ended_at is null").fetchone()
+        return row[0] if row else None
+
+
+@pytest.fixture
+def prepared(cluster: Cluster) -> Iterator[Database]:
+    database = cluster.create_database()
+    with database.connect() as connection:
+        connection.execute(deployment_sql())
+        connection.execute(_EFFECTS)
+    yield database
+    database.drop()
+
+
+def test_each_step_takes_effect_once(prepared: Database) -> None:
+    """In every order that hypothesis thinks of."""
+    machine = type("BoundJournal", (Journal,), {"database": prepared})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+def test_the_model_reaches_the_end(prepared: Database) -> None:
+    """Without faults the same calls do every step: the model above is about something."""
+    machine = type("BoundJournal", (Journal,), {"database": prepared})()
+    machine.begin()
+    machine.register(0, is_lost=True, knows_dead=False)
+    machine.register(0, is_lost=False, knows_dead=False)
+    for _ in itertools.repeat(None, 2 + BATCH_CALLS):
+        machine.send_step(0, "answered")
+        machine.effects_and_journal_agree()
+    assert machine.admin.execute("select step, calls, finished_at is not null from rpc_migrations.journal order by id").fetchall() == [
+        ("one", 1, True), (BATCH, BATCH_CALLS, True), ("last", 1, True)
+    ]  # fmt: skip
+    machine.teardown()

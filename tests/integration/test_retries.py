@@ -1,0 +1,441 @@
+"""What is tried again and what is not: real errors of the database and of the HTTP layers, through the real client."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import Scripts
+from faults.harness import Outcome, run_here, settings_for
+from faults.proxy import Exchange, Fault, FaultProxy, Request
+from local_supabase import Database, LocalSupabase
+from rpc_migrations import client as client_module
+from rpc_migrations import output_files
+from rpc_migrations.client import MAX_ATTEMPTS, MAX_ATTEMPTS_BEFORE_FIRST_ANSWER, MAX_PAUSE, RpcClient
+from rpc_migrations.deployment import SIGNATURE, deployment_sql
+from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
+from rpc_migrations.settings import PROJECT_ROOT
+
+STEP = "count one"
+COUNT_ONE = f"-- A migration with one step, which must not be done twice.\n\n-- step: {STEP}\nupdate public.counter set n = n + 1 where true;\n"
+
+
+class Bench:
+    """A step file, a Supabase with a counter, and a proxy whose faults strike the requests that send the step."""
+
+    def __init__(self, database: Database, supabase: LocalSupabase, folder: Path) -> None:
+        self.database, self.supabase = database, supabase
+        self.file = folder / "counting.sql"
+        self.file.write_text(COUNT_ONE)
+        self.proxy = FaultProxy(supabase.url, self._choose)
+        self.faults: list[Fault] = []  # for the next requests that send the step, in order
+        self.forever: Fault | None = None
+        self.attempts: list[float] = []  # when the step was sent
+
+    def _choose(self, request: Request) -> Fault | None:
+        if request.step is None:
+            return None
+        self.attempts.append(time.monotonic())
+        return self.faults.pop(0) if self.faults else self.forever
+
+    def write(self, sql: str) -> None:
+        """Another text for the step."""
+        self.file.write_text(COUNT_ONE.partition("update")[0] + sql)
+
+    def run(self, **settings: float) -> Outcome:
+        """Run the step file."""
+        return run_here(settings_for(self.proxy.url, self.supabase.service_key, **settings), self.file)
+
+    @property
+    def count(self) -> int:
+        """How often the step took effect."""
+        with self.database.connect() as connection:
+            row = connection.execute("select n from public.counter").fetchone()
+        assert row
+        return int(row[0])
+
+
+@pytest.fixture
+def bench(
+    database: Database, supabase: LocalSupabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    with database.connect() as connection:
+        connection.execute(deployment_sql())
+        connection.execute("create table public.counter as select 0 as n; create sequence public.attempts")
+    # The way out when nobody answers; the tests of the commands look at it.
+    monkeypatch.setattr(output_files, "write_migration", lambda *_, **__: PROJECT_ROOT / "db" / "not_written.sql")
+    made = Bench(database, supabase, tmp_path)
+    with made.proxy:
+        yield made
+
+
+def page(status: int) -> Fault:
+    """A gateway's page of HTML."""
+    return lambda exchange: exchange.page(status)
+
+
+def gateway_json(status: int) -> Fault:
+    """A gateway's JSON: a message, and no code."""
+    return lambda exchange: exchange.json(
+        status, {"message": "An invalid response was received from the upstream server"}
+    )
+
+
+def postgrest(status: int, code: str) -> Fault:
+    """PostgREST's own JSON."""
+    return lambda exchange: exchange.json(status, {"code": code, "message": "not now", "details": None, "hint": None})
+
+
+def closed(exchange: Exchange) -> None:
+    exchange.close()
+
+
+def reset(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+def forwarded_and_closed(exchange: Exchange) -> None:
+    exchange.forward()
+    exchange.close()
+
+
+def cut(exchange: Exchange) -> None:
+    exchange.answer(exchange.forward()[:-5])
+    exchange.close()
+
+
+def foreign_page(exchange: Exchange) -> None:
+    """A hotel's page, with all signs of success."""
+    exchange.page(200)
+
+
+PASSING: dict[str, Fault] = {
+    "closed without an answer": closed,
+    "reset": reset,
+    "closed after the commit": forwarded_and_closed,
+    "cut in the middle": cut,
+    "a hotel's page": foreign_page,
+    **{f"HTTP {status}": page(status) for status in (408, 429, 502, 503, 504, 520, 521, 522, 523, 524)},
+    **{f"HTTP {status} in JSON without a code": gateway_json(status) for status in (429, 502, 503, 504)},
+    "PGRST000": postgrest(503, "PGRST000"),
+    "PGRST001": postgrest(503, "PGRST001"),
+    "PGRST002": postgrest(503, "PGRST002"),
+    "PGRST003": postgrest(504, "PGRST003"),
+}
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_what_passes_is_tried_again(bench: Bench, name: str) -> None:
+    """Twice in a row; the person is told each time, and the step takes effect once."""
+    bench.faults = [PASSING[name]] * 2
+    outcome = bench.run()
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 1
+    assert len(bench.attempts) == 3
+    told = [note for note in outcome.notes if "trying again in" in note]
+    assert [note[:16] for note in told] == ["attempt 1 failed", "attempt 2 failed"]
+    if name.startswith("HTTP"):
+        assert name[:8] in told[0]
+
+
+def test_connection_refused(bench: Bench) -> None:
+    """Nobody listens for a while."""
+
+    def go_away(exchange: Exchange) -> None:
+        exchange.reset()
+        bench.proxy.stop()
+        threading.Timer(0.3, bench.proxy.start).start()
+
+    bench.faults = [go_away]
+    outcome = bench.run(retry_pause=0.1)
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 1
+    assert any("refused" in note for note in outcome.notes)
+
+
+def test_read_timeout(bench: Bench) -> None:
+    """No answer within the time that we wait, though the database has done it."""
+
+    def hang(exchange: Exchange) -> None:
+        exchange.forward()
+        exchange.hang()
+
+    bench.faults = [hang]
+    outcome = bench.run(request_timeout=0.4)
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 1
+    assert any("no answer within 0.4 s" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize(
+    "code", ["40001", "40P01", "57P01", "57P02", "57P03", "53000", "53100", "53200", "53300", "53400", "08006"]
+)
+def test_errors_of_the_database_that_pass(bench: Bench, code: str) -> None:
+    """Raised by real SQL; a sequence, which no rollback takes back, counts the attempts."""
+    bench.write(
+        "do $$ begin if nextval('public.attempts') < 3 then "
+        f"raise exception 'not now' using errcode = '{code}'; end if; "
+        "update public.counter set n = n + 1 where true; end $$;"
+    )
+    outcome = bench.run()
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 1
+    assert [note[:16] for note in outcome.notes] == ["attempt 1 failed", "attempt 2 failed"]
+    assert f"{code}, not now" in outcome.notes[0]
+
+
+def test_a_lock_that_is_not_to_be_had(bench: Bench) -> None:
+    """55P03: the database answers "waiting", with who is in the way, and the step is sent again."""
+    with bench.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.counter in access exclusive mode")
+        pid = holder.info.backend_pid
+        threading.Timer(0.6, holder.rollback).start()
+        outcome = bench.run()
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 1
+    assert len(bench.attempts) >= 2
+    assert f"waiting for a lock: pid {pid} (idle in transaction, role postgres" in outcome.notes[0]
+
+
+def test_waiting_for_a_lock_has_an_end(bench: Bench) -> None:
+    """It says who is in the way, that nothing is half done, and how to wait longer."""
+    with bench.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.counter in access exclusive mode")
+        pid = holder.info.backend_pid
+        outcome = bench.run(patience=0.7)
+    assert isinstance(outcome.error, Blocked)
+    assert f"pid {pid}" in outcome.error.message
+    assert "nothing is half done" in str(outcome.error.hint)
+    assert "--patience" in str(outcome.error.hint)
+    assert bench.count == 0
+    assert bench.run().exit_code == 0
+    assert bench.count == 1
+
+
+def test_attempts_are_capped_in_number(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that never gets better; the same command goes on when it does."""
+    monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
+    bench.forever = page(503)
+    outcome = bench.run()
+    assert isinstance(outcome.error, Unreachable)
+    assert f"No answer after {MAX_ATTEMPTS} attempts" in outcome.error.message
+    assert "run the same command again" in str(outcome.error.hint)
+    assert len(bench.attempts) == MAX_ATTEMPTS
+    bench.forever = None
+    assert bench.run().exit_code == 0
+    assert bench.count == 1
+
+
+def test_attempts_are_capped_in_time(bench: Bench) -> None:
+    """However many attempts there could be."""
+    bench.forever = closed
+    began = time.monotonic()
+    outcome = bench.run(retry_pause=0.3, patience=1.0)
+    assert isinstance(outcome.error, Unreachable)
+    assert time.monotonic() - began < 3
+    assert 2 <= len(bench.attempts) <= 5
+
+
+def test_a_database_that_goes_on_refusing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not told as "nobody answers": the step is named, and what the database says."""
+    monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
+    bench.write("do $$ begin raise exception 'no space left' using errcode = '53100', detail = 'disk 1'; end $$;")
+    outcome = bench.run()
+    assert isinstance(outcome.error, SqlError)
+    assert (outcome.error.code, outcome.error.details) == ("53100", "disk 1")
+    assert STEP in outcome.error.message
+    assert f"Refused {MAX_ATTEMPTS} times" in outcome.error.message
+    assert len(bench.attempts) == MAX_ATTEMPTS
+
+
+def test_an_address_where_nobody_ever_answered(bench: Bench) -> None:
+    """Is given up sooner: nobody should wait minutes to hear of a mistyped address."""
+    bench.proxy.stop()
+    outcome = bench.run(retry_pause=0.001)
+    assert isinstance(outcome.error, Unreachable)
+    assert len(outcome.notes) == MAX_ATTEMPTS_BEFORE_FIRST_ANSWER - 1
+
+
+@pytest.mark.parametrize("fault", ["DNS", "TLS"])
+def test_names_and_certificates(bench: Bench, fault: str) -> None:
+    """Faults of DNS and TLS are tried again too; the latter here from a server that speaks no TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_answer_without_tls, args=(listener,), daemon=True).start()
+        url = "https://no-such-project.invalid" if fault == "DNS" else f"https://127.0.0.1:{listener.getsockname()[1]}"
+        outcome = run_here(settings_for(url, bench.supabase.service_key, retry_pause=0.001), bench.file)
+    assert isinstance(outcome.error, Unreachable)
+    assert "the connection failed: " + ("[SSL" if fault == "TLS" else "") in outcome.notes[0]
+    assert len(outcome.notes) == MAX_ATTEMPTS_BEFORE_FIRST_ANSWER - 1
+
+
+def _answer_without_tls(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def _seconds(seconds: int) -> str:
+    return str(seconds)
+
+
+def _date(seconds: int) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds + 1), usegmt=True)
+
+
+@pytest.mark.parametrize("form", [_seconds, _date])
+def test_retry_after_is_kept(bench: Bench, form: Callable[[int], str]) -> None:
+    """Both of its forms: a number of seconds, and a date."""
+    bench.faults = [lambda exchange: exchange.page(429, {"Retry-After": form(1)})]
+    outcome = bench.run(retry_pause=0.001)
+    assert outcome.exit_code == 0, outcome.error
+    first, second = bench.attempts
+    assert 0.95 <= second - first <= 3
+    assert "HTTP 429" in outcome.notes[0]
+
+
+def test_retry_after_beyond_our_patience(bench: Bench) -> None:
+    """Nothing is gained by asking earlier."""
+    bench.faults = [lambda exchange: exchange.page(429, {"Retry-After": "3600"})]
+    outcome = bench.run()
+    assert isinstance(outcome.error, Unreachable)
+    assert len(bench.attempts) == 1
+
+
+def test_pauses_grow_and_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exponential backoff with jitter and a cap, as it is set outside tests."""
+    bench.proxy.choose = lambda request: page(503) if len(bench.proxy.requests) > 1 else None
+    told: list[tuple[TransientError, float, int]] = []
+    client = RpcClient(
+        settings_for(bench.proxy.url, bench.supabase.service_key, retry_pause=0.5, patience=300),
+        lambda *fault: told.append(fault),
+    )
+    monkeypatch.setattr(client_module.time, "sleep", lambda _: None)
+    assert client.query("select 1 as one") == [{"one": 1}]
+    with pytest.raises(Unreachable):
+        client.query("select 1 as one")
+    client.close()
+    pauses = [pause for _, pause, _ in told]
+    longest = [min(MAX_PAUSE, 0.5 * 2**n) for n in range(MAX_ATTEMPTS - 1)]
+    assert all(0.5 * most <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+    assert len({round(pause / most, 4) for pause, most in zip(pauses, longest, strict=True)}) > 5
+
+
+HOPELESS = {
+    "42P01": "select * from public.nowhere;",
+    "42601": "selec 1;",
+    "42703": "update public.counter set m = 1 where true;",
+    "42501": "alter table auth.users add column mine integer;",
+    "23505": "create unique index on public.counter (n); insert into public.counter values (0);",
+    "23502": "alter table public.counter alter n set not null; insert into public.counter values (null);",
+    "23514": "alter table public.counter add check (n > 0);",
+    "22012": "select 1 / n from public.counter;",
+    "0A000": "commit;",
+    "P0001": "do $$ begin raise exception 'no' using detail = 'the detail', hint = 'the hint'; end $$;",
+}
+
+
+@pytest.mark.parametrize("code", HOPELESS)
+def test_what_cannot_get_better_stops_at_once(bench: Bench, code: str) -> None:
+    """With the step's name, file and line, SQLSTATE, message, detail and hint, and nothing changed."""
+    bench.write(HOPELESS[code])
+    outcome = bench.run()
+    assert isinstance(outcome.error, SqlError)
+    assert (outcome.exit_code, outcome.error.code) == (1, code)
+    assert outcome.error.message.startswith(f'Step "{STEP}" (counting.sql, line 3): ')
+    assert (len(bench.attempts), bench.count, outcome.notes) == (1, 0, [])
+    if code == "P0001":
+        assert (outcome.error.details, outcome.error.hint) == ("the detail", "the hint")
+    with bench.database.connect() as connection:
+        runs = connection.execute("select outcome, message from rpc_migrations.runs").fetchall()
+    assert runs == [("failed", outcome.error.message)]
+
+
+@pytest.mark.parametrize(
+    "fault", [page(401), page(403), gateway_json(401), gateway_json(403), page(404), gateway_json(404)]
+)
+def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> None:
+    """A key that was refused is not sent again."""
+    bench.faults = [fault]
+    outcome = bench.run()
+    assert outcome.exit_code == 1
+    assert (len(bench.attempts), bench.count, outcome.notes) == (1, 0, [])
+    assert outcome.error
+    assert outcome.error.hint
+
+
+def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
+    """The same, by the script itself: retries as they happen, and the error with all that is known of it."""
+    bench.write(
+        "do $$ begin if nextval('public.attempts') < 2 then raise exception 'busy' using errcode = '40001'; end if; "
+        "raise exception 'three of them' using errcode = '23514', detail = 'Numbers 1, 2, 3.', hint = 'Mend them.'; end $$;"
+    )
+    env: dict[str, str | None] = {"SUPABASE_URL": bench.proxy.url, "SUPABASE_SERVICE_KEY": bench.supabase.service_key}
+    done = scripts("run_migration.py", str(bench.file), env=env)
+    assert done.returncode == 1
+    said = [line.strip() for line in done.stderr.splitlines()]
+    assert said[0].startswith("attempt 1 failed (40001, busy); trying again in 0.")
+    assert said[1:] == [
+        f'Error: Step "{STEP}" (counting.sql, line 3): three of them [23514]',
+        "Detail: Numbers 1, 2, 3.",
+        "What to do: Mend them.",
+    ]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert bench.supabase.service_key not in done.stdout + done.stderr
+
+
+# --- timeouts of statements ------------------------------------------------------------------------------------------
+
+
+def _limit(connection: psycopg.Connection[Any], milliseconds: int) -> None:
+    """A shorter limit than the 50 s of execute_sql, which the REST layer applies in the same way."""
+    connection.execute(
+        f"alter function {SIGNATURE} set statement_timeout = '{milliseconds}ms'; notify pgrst, 'reload schema'"
+    )
+    time.sleep(0.3)
+
+
+def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection[Any]) -> None:
+    """Until it fits, as the step asks for its size; every row is done once."""
+    admin.execute("create table public.work as select generate_series(1, 200) as id")
+    bench.file.write_text(
+        "-- step: work it off (batch)\n"
+        "with gone as (\n"
+        "    delete from public.work where id in (select id from public.work order by id limit rpc_migrations.batch_size(200))\n"
+        "    returning pg_sleep(0.005)\n"
+        "),\n"
+        "counted as (update public.counter set n = n + (select count(*) from gone) where true returning 1)\n"
+        "select (select count(*) from gone) as rows, (select count(*) from public.work) = (select count(*) from gone) as done\n"
+        "from counted\n"
+    )
+    _limit(admin, 400)
+    outcome = bench.run()
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.count == 200
+    assert outcome.notes
+    assert all("going on with smaller ones" in note for note in outcome.notes)
+    assert admin.execute("select rows from rpc_migrations.journal").fetchall() == [(200,)]
+
+
+def test_a_timeout_elsewhere_says_which_and_what_to_do(bench: Bench, admin: psycopg.Connection[Any]) -> None:
+    """It would be cut again the next time, so it is sent once."""
+    bench.write("update public.counter set n = n + 1 where pg_sleep(20) is not null;")
+    _limit(admin, 400)
+    outcome = bench.run()
+    assert isinstance(outcome.error, StatementTimedOut)
+    assert outcome.error.code == "57014"
+    assert "canceling statement due to statement timeout after 0." in outcome.error.message
+    assert f'"{STEP}" (counting.sql, line 3)' in outcome.error.message
+    assert "50 s" in str(outcome.error.hint)
+    assert "batch step" in str(outcome.error.hint)
+    assert (len(bench.attempts), bench.count) == (1, 0)

@@ -1,0 +1,52 @@
+"""Makes .github/migration.svg, the picture in README: `PYTHONPATH=tests:scripts python -m local_supabase.picture`."""
+
+from __future__ import annotations
+
+import io
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.panel import Panel
+from rich.text import Text
+from rpc_migrations import commands
+from rpc_migrations.console import Console
+from rpc_migrations.settings import load_settings
+
+from local_supabase import Cluster, LocalSupabase, create_old_table
+
+ROOT = Path(__file__).resolve().parents[2]
+MIGRATE = Namespace(
+    file=ROOT / "db" / "migrate_user_clusters.sql",
+    rollback=False,
+    discard_changes=False,
+    dry_run=False,
+    status=False,
+    write_sql=False,
+    online=False,
+)
+
+
+def main() -> None:
+    """Migrate 1,000,000 rows and keep what a terminal shows at the end."""
+    console = Console("migrate_clusters.py", quiet=True)
+    with Cluster() as cluster:
+        database = cluster.create_database("picture")
+        with database.connect() as connection:
+            create_old_table(connection, 1_000_000)
+        with LocalSupabase(database, subprocess=True) as supabase:
+            os.environ.update(supabase.environment())
+            commands.deploy(Namespace(via=None), load_settings(), console)
+            commands.migrate(MIGRATE, load_settings(), console)
+    picture = RichConsole(record=True, width=122, file=io.StringIO())
+    picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
+    picture.print(console.step_list())
+    picture.print(
+        Panel(Text("\n".join(console.report["lines"][-5:])), title="Done", border_style="green", expand=False)
+    )
+    picture.save_svg(str(ROOT / ".github" / "migration.svg"), title="migrate_clusters.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Databases in the states that the tests of the scripts begin with, and what they look like."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from local_supabase import Cluster, Database, LocalSupabase, create_old_table
+from rpc_migrations.deployment import deployment_sql
+
+FACTORS = ("learning_style_factor", "technical_depth_factor", "quiz_performance_factor", "feedback_pattern_factor")
+
+
+def deploy(connection: psycopg.Connection[Any]) -> None:
+    """Make execute_sql as deploy_sql_function.py makes it."""
+    connection.execute(deployment_sql().encode())
+
+
+@contextmanager
+def project(
+    cluster: Cluster, *, rows: int | None = 20, deployed: bool = True, **options: Any
+) -> Iterator[LocalSupabase]:
+    """A Supabase with `rows` rows in an old user_clusters (None: without the table); `options` are LocalSupabase's."""
+    database = cluster.create_database()
+    with database.connect() as connection:
+        if rows is not None:
+            create_old_table(connection, rows=rows)
+        if deployed:
+            deploy(connection)
+    with LocalSupabase(database, **options) as running:
+        yield running
+    database.drop()
+
+
+def table_as_it_is(database: Database, table: str = "public.user_clusters") -> tuple[str, list[Any]]:
+    """A table's definition, with all that belongs to it, and its rows."""
+    dump = subprocess.run(
+        [database.cluster.programs / "pg_dump", "--schema-only", f"--table={table}", database.dsn("supabase_admin")],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    # Newer versions put a random word into the first and the last line of a dump.
+    definition = "\n".join(line for line in dump.stdout.splitlines() if "restrict " not in line)
+    with database.connect("supabase_admin") as connection:
+        rows = connection.execute(f"select to_jsonb(t) from {table} as t order by t::text".encode()).fetchall()
+    return definition, rows
+
+
+def one(connection: psycopg.Connection[Any], sql: str) -> Any:
+    """The one value that a query answers."""
+    row = connection.execute(sql.encode()).fetchone()
+    return None if row is None else row[0]
+
+
+def columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    """Names of a table's columns in order; none where there is no table."""
+    rows = connection.execute(
+        "select attname from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum",
+        [table],
+    )
+    return [name for (name,) in rows]
+
+
+def is_migrated(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the new tables are there."""
+    has_factors = set(FACTORS) <= set(columns(connection, "public.user_clusters"))
+    return has_factors and columns(connection, "public.prompt_refinements") != []

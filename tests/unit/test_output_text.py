@@ -1,0 +1,125 @@
+"""The SQL files that are written: what is in them, and that they are never half written."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pglast
+import pytest
+from conftest import ROOT
+from rpc_migrations import output_files
+from rpc_migrations.deployment import current_version
+from rpc_migrations.errors import MigrationError
+from rpc_migrations.step_file import Migration, read_migration
+
+HOSTILE = """-- step: it's a "name"; commit; -- $step$
+select '$step$', $step1$ text $step1$, 'it''s', E'\\\\';
+
+-- step: second (batch)
+select true as done -- $step
+"""
+
+
+@pytest.fixture
+def db(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that files are written to."""
+    monkeypatch.setattr(output_files, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(output_files, "DEPLOY_FILE", tmp_path / "db" / "create_execute_sql_function_output.sql")
+    (tmp_path / "db").mkdir()
+    return tmp_path / "db"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Migration:
+    """A step file that wants to break out of its quotes."""
+    path = tmp_path / "hostile.sql"
+    path.write_text(HOSTILE)
+    return read_migration(path)
+
+
+@pytest.fixture
+def clusters() -> Migration:
+    """The migration of the project."""
+    return read_migration(ROOT / "db" / "migrate_user_clusters.sql")
+
+
+def statements(text: str) -> list[str]:
+    """What kind of statement follows what, as PostgreSQL's own parser sees it."""
+    kinds = []
+    for raw in pglast.parse_sql("\n".join(line for line in text.splitlines() if not line.startswith("\\set"))):
+        statement = raw.stmt
+        kind = type(statement).__name__.removesuffix("Stmt")
+        kinds.append(statement.kind.name if kind == "Transaction" else kind)
+    return kinds
+
+
+def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Migration, hostile: Migration) -> None:
+    for migration in (clusters, hostile):
+        text = output_files.migration_sql(migration)
+        do = ["Do"] * (1 + len(migration.steps))  # the first one asks whether execute_sql is there
+        assert statements(text) == ["TRANS_STMT_BEGIN", *do, "TRANS_STMT_COMMIT"]
+        assert all(step.sql in text and step.checksum in text for step in migration.steps)
+
+
+def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
+    for migration in (clusters, hostile):
+        text = output_files.migration_sql(migration, online=True)
+        assert statements(text) == ["VariableSet", *["Do"] * (1 + len(migration.steps))]
+        assert text.count("        commit;\n") == len(migration.steps)
+        assert "\\set ON_ERROR_STOP on" in text
+
+
+def test_the_function_is_made_in_one_transaction(db: Path) -> None:
+    text = output_files.write_deployment().read_text()
+    kinds = statements(text)
+    assert (kinds[0], kinds[-1]) == ("TRANS_STMT_BEGIN", "TRANS_STMT_COMMIT")
+    assert current_version() in text
+
+
+def test_the_files_fit_into_the_sql_editor(clusters: Migration, db: Path) -> None:
+    for path in (output_files.write_deployment(), output_files.write_migration(clusters)):
+        assert path.stat().st_size < 1_000_000, "about 1 MB a paste"
+        assert path.read_text().startswith("-- "), "a person reads what it is"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "online", "name"),
+    [
+        ("", False, "migrate_user_clusters_output.sql"),
+        ("", True, "migrate_user_clusters_online_output.sql"),
+        ("rollback_", False, "rollback_migrate_user_clusters_output.sql"),
+    ],
+)
+def test_files_are_named_after_what_they_do(
+    clusters: Migration, db: Path, prefix: str, online: bool, name: str
+) -> None:
+    assert output_files.write_migration(clusters, prefix=prefix, online=online) == db / name
+
+
+def test_a_file_is_replaced_whole_and_everybody_may_read_it(clusters: Migration, db: Path) -> None:
+    path = output_files.write_migration(clusters)
+    whole = path.read_text()
+    path.write_text(whole + "x" * 100_000)
+    assert output_files.write_migration(clusters) == path
+    assert path.read_text() == whole
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [file.name for file in db.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("stage", ["write", "replace"])
+def test_a_failure_leaves_the_old_text_and_nothing_else(
+    clusters: Migration, db: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    path = output_files.write_migration(clusters)
+    path.write_text("old")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((Path, "replace") if stage == "replace" else (output_files.os, "fdopen")), full)  # type: ignore[attr-defined]
+    with pytest.raises(MigrationError, match="No space left on device") as error:
+        output_files.write_migration(clusters)
+    assert error.value.hint
+    assert path.read_text() == "old"
+    assert [file.name for file in db.iterdir()] == [path.name]
