@@ -7,8 +7,11 @@ recognised in the database (see db/execute_sql/1_journal.sql), and everything el
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -16,7 +19,7 @@ from postgrest.exceptions import APIError
 from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from .errors import MigrationError, NotDeployed, TransientError, Unreachable
+from .errors import MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
 from .rest_errors import explain
 from .settings import Settings
 
@@ -34,9 +37,12 @@ class RpcClient:
         assert settings.url is not None and settings.key is not None
         self._settings = settings
         self._on_retry = on_retry
+        self._status: int | None = None
+        self._is_json = False
         self._retry_after: float | None = None
         self._has_answered = False
         self.requests = 0
+        self.last_request = self.longest_request = 0.0  # seconds that an attempt took
         # No redirects: they could carry the key to another host.
         self.http = httpx.Client(
             timeout=httpx.Timeout(settings.request_timeout, connect=min(10.0, settings.request_timeout)),
@@ -62,20 +68,21 @@ class RpcClient:
         return answer
 
     def run_step(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Send one step (see rpc_migrations.run_step); return its answer, which has a "state". Raises as `call` does."""
+        """Send one step (see rpc_migrations.run_step); return its answer, which has a "state", and the seconds that it took. Raises as `call` does."""
         answer = self.call(arguments)
         if not isinstance(answer, dict) or "state" not in answer:
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
                 hint="Run: python scripts/deploy_sql_function.py",
             )
+        answer["request_seconds"] = self.last_request
         return answer
 
     def call(self, arguments: dict[str, Any], *, patience: float | None = None) -> Any:
         """Call execute_sql until it answers, for `patience` seconds (default: the setting); return what it answered.
 
-        Raises Unreachable when the attempts or the time are used up; AccessRefused, NotDeployed, SqlError or another
-        MigrationError at once for what cannot get better by waiting.
+        Raises Unreachable when the attempts or the time are used up (SqlError, where it is the database that refuses);
+        AccessRefused, NotDeployed, SqlError or another MigrationError at once for what cannot get better by waiting.
         """
         deadline = time.monotonic() + (self._settings.patience if patience is None else patience)
         attempt = 0
@@ -87,19 +94,15 @@ class RpcClient:
                 pause = self._pause(attempt, fault)
                 limit = MAX_ATTEMPTS if self._has_answered else MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
                 if attempt >= limit or time.monotonic() + pause > deadline:
-                    raise Unreachable(
-                        f"No answer after {attempt} attempts. The last one: {fault.message}",
-                        code=fault.code,
-                        hint="Check SUPABASE_URL, the network and the project's status, then run the same command again: it goes on "
-                        "where this one stopped.",
-                    ) from fault
+                    raise _give_up(fault, attempt) from fault
                 self._on_retry(fault, pause, attempt)
                 time.sleep(pause)
 
     def _send(self, arguments: dict[str, Any]) -> Any:
         """One attempt. Raises TransientError or what the answer means."""
         self.requests += 1
-        self._retry_after = None
+        self._status = self._retry_after = None
+        began = time.monotonic()
         try:
             answer = self._supabase.rpc("execute_sql", arguments).execute().data
         except httpx.TimeoutException as error:
@@ -109,12 +112,12 @@ class RpcClient:
         except httpx.HTTPError as error:
             raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
         except APIError as error:
-            raise explain(error, self._retry_after) from error
-        if isinstance(answer, str):
-            raise MigrationError(
-                "The address in SUPABASE_URL answers, but not as Supabase does.",
-                hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
-            )
+            raise self._explain(error) from error
+        finally:
+            self.last_request = time.monotonic() - began
+            self.longest_request = max(self.longest_request, self.last_request)
+        if isinstance(answer, str) and not self._is_json:  # a JSON string is somebody else's execute_sql
+            raise self._not_ours()
         self._has_answered = True
         return answer
 
@@ -125,9 +128,55 @@ class RpcClient:
         longest = min(MAX_PAUSE, self._settings.retry_pause * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1.0)
 
+    def _explain(self, error: APIError) -> MigrationError:
+        """What an error answer means. A success that is not JSON comes as one as well, with the status as its code."""
+        if self._status is not None and 200 <= self._status < 300:
+            return self._not_ours()
+        return explain(error, self._status, self._retry_after)
+
+    def _not_ours(self) -> MigrationError:
+        """Something that is not Supabase answers: a wrong address, or a hotel's page between us and a right one."""
+        if self._has_answered:
+            return TransientError("an answer that is not Supabase's")
+        return NotSupabase(
+            "The address in SUPABASE_URL answers, but not as Supabase does.",
+            hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
+        )
+
     def _note_response(self, response: httpx.Response) -> None:
-        """Keep what APIError does not: the Retry-After header, in seconds."""
-        try:
-            self._retry_after = float(response.headers["Retry-After"])
-        except (KeyError, ValueError):
-            self._retry_after = None
+        """Keep what APIError does not: the status, and the Retry-After header, in seconds."""
+        self._status = response.status_code
+        self._is_json = "json" in response.headers.get("Content-Type", "")
+        self._retry_after = _seconds_to_wait(response.headers.get("Retry-After"))
+
+
+def _give_up(fault: TransientError, attempts: int) -> MigrationError:
+    """What to say when trying again has not helped: nobody answers, or the database does and goes on refusing."""
+    if fault.code and re.fullmatch(r"\d[0-9A-Z]{4}", fault.code):
+        return SqlError(
+            f"Refused {attempts} times. The last time: {fault.message}",
+            code=fault.code,
+            details=fault.details,
+            hint="The database was too busy, restarting or short of something (connections, memory, disk). See the project's status, "
+            "then run the same command again: it goes on where this one stopped.",
+        )
+    return Unreachable(
+        f"No answer after {attempts} attempts. The last one: {fault.message}",
+        code=fault.code,
+        hint="Check SUPABASE_URL, the network and the project's status, then run the same command again: it goes on where this one "
+        "stopped.",
+    )
+
+
+def _seconds_to_wait(retry_after: str | None) -> float | None:
+    """What a Retry-After header asks for: a number of seconds, or a date (RFC 9110, section 10.2.3)."""
+    if not retry_after:
+        return None
+    try:
+        return float(retry_after)
+    except ValueError:
+        pass
+    try:
+        return (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import output_files
 from .console import Console, moment
-from .errors import AccessRefused, MigrationError, NotDeployed, SettingsError, Unreachable
+from .errors import AccessRefused, MigrationError, NotDeployed, NotSupabase, SettingsError, Unreachable
 from .settings import PROJECT_ROOT, Settings
 from .step_file import Migration, read_migration
 
@@ -47,7 +47,7 @@ def migrate(options: argparse.Namespace, settings: Settings, console: Console) -
         return output_files.write_migration(plan, prefix="rollback_" if options.rollback else "", online=options.online)
 
     if options.dry_run:
-        return _dry_run(plan, settings, console)
+        return _dry_run(plan, "roll back" if options.rollback else "migrate", settings, console)
     if options.write_sql or not (settings.has_credentials or options.status):
         _say_written(console, settings, write(), is_wanted=options.write_sql)
         return 0
@@ -97,7 +97,17 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         _say_written(console, settings, write())
         return 0
     with _file_as_way_out(console, settings, write), _connected(settings, console) as client:
-        client.query(output_files.removal_sql(keep_journal=options.keep_journal))
+        from .deployment import deployed_version
+
+        try:
+            deployed_version(client)
+            client.query(output_files.removal_sql(keep_journal=options.keep_journal))
+        except NotDeployed as reason:
+            if reason.code != "PGRST202":  # it is there, and somebody else's
+                raise
+            console.nothing_to_do("execute_sql is not there. Should the schema rpc_migrations be, this removes it:")
+            _say_written(console, settings, write(), is_wanted=True)
+            return 0
     console.say(
         "execute_sql was taken away."
         + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
@@ -117,6 +127,7 @@ def _connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
         yield client
     finally:
         console.report["requests"] = client.requests
+        console.report["longest_request"] = round(client.longest_request, 3)
         client.close()
 
 
@@ -125,7 +136,7 @@ def _file_as_way_out(console: Console, settings: Settings, write: Callable[[], P
     """Where execute_sql cannot be reached, write the SQL file before giving up."""
     try:
         yield
-    except (AccessRefused, NotDeployed, Unreachable):
+    except (AccessRefused, NotDeployed, NotSupabase, Unreachable):
         try:
             _say_written(console, settings, write())
         except MigrationError as error:  # must not hide why the file was wanted
@@ -154,7 +165,7 @@ def _require_credentials(settings: Settings) -> None:
         raise SettingsError(f"{settings.missing()}.", hint="Set it in the environment or in .env (see .env.example).")
 
 
-def _dry_run(plan: Migration, settings: Settings, console: Console) -> int:
+def _dry_run(plan: Migration, action: str, settings: Settings, console: Console) -> int:
     """Print the plan; ask the database where it stands if we can."""
     done: set[str] | None = None
     if settings.has_credentials:
@@ -168,7 +179,7 @@ def _dry_run(plan: Migration, settings: Settings, console: Console) -> int:
                 console.warn(f"{reason.message} {reason.hint or ''}".strip())
     else:
         console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
-    console.plan(plan, done)
+    console.plan(plan, action, done)
     return 0
 
 

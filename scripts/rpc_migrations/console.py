@@ -20,6 +20,7 @@ from rich.text import Text
 from .errors import MigrationError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from .runner import Status
@@ -39,6 +40,7 @@ class StepView:
     rows: int = 0
     calls: int = 0
     seconds: float = 0.0
+    longest_request: float = 0.0
     already: bool = False
     progress: float | None = None
     message: str | None = None
@@ -48,7 +50,7 @@ class StepView:
         """The step as it stands in the report of --json; seconds as the client saw them."""
         return {
             "name": self.name, "state": self.state, "rows": self.rows, "calls": self.calls, "seconds": round(self.seconds, 3),
-            "already": self.already, "message": self.message,
+            "longest_request": round(self.longest_request, 3), "already": self.already, "message": self.message,
         }  # fmt: skip
 
 
@@ -137,7 +139,7 @@ class Console:
             if self.out.is_terminal and not self.out.quiet:
                 from rich.live import Live
 
-                with Live(get_renderable=self._render, console=self.out, refresh_per_second=8) as self._live:
+                with Live(get_renderable=self.step_list, console=self.out, refresh_per_second=8) as self._live:
                     yield
             else:
                 yield
@@ -153,6 +155,7 @@ class Console:
         """A step is being sent for the first time in this run."""
         view = self._views[step.name]
         view.state, view.began, self._waiting, self._last_line = "running", time.monotonic(), None, time.monotonic()
+        self.detail(f'"{view.name}" begins ({step.path.name}, line {step.line})')
 
     def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
         """A batch step has done another batch."""
@@ -167,7 +170,9 @@ class Console:
         view.state, view.already, self._waiting = "done", bool(answer.get("already")), None
         if self._live is None:
             place = list(self._views).index(step.name) + 1
-            self.out.print(Text(f"  {place:2d}/{len(self._views)}  {view.name:<46} {self._info(view)}"))
+            width = max(len(name) for name in self._views)
+            self.out.print(Text(f"  {place:2d}/{len(self._views)}  {view.name:<{width}}  {self._info(view)}"))
+        self.detail(f'"{view.name}": {view.calls} request(s), the longest {view.longest_request:.2f} s')
 
     def steps_done(self) -> list[str]:
         """Names of the steps that are done."""
@@ -178,6 +183,7 @@ class Console:
         view = self._views[step.name]
         result = answer.get("result") or {}
         view.calls += 1
+        view.longest_request = max(view.longest_request, answer.get("request_seconds", 0.0))
         view.rows = answer["rows"] if answer.get("already") else view.rows + (answer.get("rows") or 0)
         view.progress = result.get("progress")
         view.message = result.get("message") or view.message
@@ -205,42 +211,38 @@ class Console:
             return True
         return False
 
-    def _render(self) -> Table:
+    def step_list(self) -> Table:
         """The live list: every step, with a bar for a batch step that runs."""
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         table = Table.grid(padding=(0, 1))
+        table.add_column()
+        table.add_column(no_wrap=True)
+        table.add_column()
+        table.add_column(no_wrap=True, overflow="ellipsis")
         for view in self._views.values():
             mark, style = MARKS[view.state]
-            if view.state == "running" and view.began:
-                view.seconds = time.monotonic() - view.began
-            bar = (
-                ProgressBar(total=1.0, completed=view.progress, width=20)
-                if view.state == "running" and view.progress is not None
-                else ""
-            )
-            info = (
-                ""
-                if view.state == "to do"
-                else self._waiting
-                if view.state == "running" and self._waiting
-                else self._info(view)
-            )
-            table.add_row(
-                Text(mark, style),
-                Text(view.name, "dim" if view.state == "to do" else ""),
-                bar,
-                Text(info or "", "yellow" if self._waiting else "dim"),
-            )
+            name = Text(view.name, "dim" if view.state == "to do" else "")
+            table.add_row(Text(mark, style), name, _bar(view), self._step_info(view))
         return table
+
+    def _step_info(self, view: StepView) -> Text:
+        """What the live list says beside a step."""
+        if view.state == "to do":
+            return Text("")
+        if view.state == "running" and self._waiting:
+            return Text(self._waiting, "yellow")
+        if view.state == "running" and view.began:
+            view.seconds = time.monotonic() - view.began
+        return Text(self._info(view), "dim")
 
     # --- tables and plans ----------------------------------------------------------------------------------------
 
-    def plan(self, migration: Migration, done: set[str] | None) -> None:
-        """Print each step, done or to do (unknown where `done` is None), and its SQL."""
-        self.report.update(migration=migration.name, outcome="dry run", steps=[])
-        self.say(f"Plan of {migration.name}, {len(migration.steps)} steps. Nothing is run.")
+    def plan(self, migration: Migration, action: str, done: set[str] | None) -> None:
+        """Print each step, done or to do (as far as is known; nothing is where `done` is None), and its SQL."""
+        self.report.update(migration=migration.name, action=action, outcome="dry run", steps=[])
+        what = migration.name if action == "migrate" else f"the rollback of {migration.name}"
+        self.say(f"Plan of {what}, {len(migration.steps)} steps. Nothing is run.")
         for place, step in enumerate(migration.steps, start=1):
             state = "to do" if done is None or step.name not in done else "done"
             self.report["steps"].append({"name": step.name, "state": state, "batch": step.batch, "sql": step.sql})
@@ -327,3 +329,12 @@ class Console:
 def moment(timestamp: str | None) -> str:
     """A timestamp of the database as a person reads it; empty where there is none."""
     return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""
+
+
+def _bar(view: StepView) -> RenderableType:
+    """A progress bar for a batch step that runs."""
+    if view.state != "running" or view.progress is None:
+        return ""
+    from rich.progress_bar import ProgressBar
+
+    return ProgressBar(total=1.0, completed=view.progress, width=20)

@@ -171,7 +171,12 @@ def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> 
         return
     body = _json(answer)
     if answer.status_code == 400 and body.get("message"):
-        raise SqlError(str(body["message"]), code=body.get("code"), details=body.get("detail"), hint=body.get("hint"))
+        raise SqlError(
+            str(body["message"]).strip(),
+            code=body.get("code"),
+            details=body.get("detail"),
+            hint=body.get("hint") or "Nothing was changed. Mend what it names, then run the same command again.",
+        )
     reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
     raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")
 

@@ -54,6 +54,10 @@ class NotDeployed(MigrationError):
     """The REST layer knows no execute_sql that takes our arguments (PGRST202), or several (PGRST203)."""
 
 
+class NotSupabase(MigrationError):
+    """Something else answers at the address in SUPABASE_URL."""
+
+
 class TransientError(MigrationError):
     """An attempt failed in a way that the next one may not. `retry_after`: seconds that the server asked us to wait."""
 

@@ -91,11 +91,10 @@ def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
         kind = {"anon": "an anon (publishable) key", "service_role": "a service (secret) key"}.get(
             key.role, f"a key for role {key.role}"
         )
-        warning = " Never give it to a browser; if that has happened, replace it." if key.role == "service_role" else ""
-        raise SettingsError(
-            f"{key.variable} holds {kind}.",
-            hint=f"Put the right key there: Project Settings, API Keys, in the Supabase dashboard.{warning}",
-        )
+        hint = "Copy the right one there: Project Settings, API Keys, in the Supabase dashboard."
+        if key.role == "service_role":
+            hint = "Put it into SUPABASE_SERVICE_KEY instead. If it was ever given to a browser, replace it."
+        raise SettingsError(f"{key.variable} holds {kind}.", hint=hint)
     if key.expires_at is not None and key.expires_at < time.time():
         day = time.strftime("%Y-%m-%d", time.gmtime(key.expires_at))
         raise SettingsError(

@@ -10,7 +10,16 @@ import re
 
 from postgrest.exceptions import APIError
 
-from .errors import AccessRefused, MigrationError, NotDeployed, NothingToDo, SqlError, StatementTimedOut, TransientError
+from .errors import (
+    AccessRefused,
+    MigrationError,
+    NotDeployed,
+    NothingToDo,
+    NotSupabase,
+    SqlError,
+    StatementTimedOut,
+    TransientError,
+)
 
 # What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
 _TRANSIENT = re.compile(r"408|429|502|503|504|52[0-4]|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
@@ -32,16 +41,22 @@ _HINTS = {
     "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
     "0A000": "Take begin, commit and rollback out of the step: each step is a transaction of its own.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
-    "57014": "A timeout cut it; nothing of it remains. Make the step smaller, or a batch step; what takes longer than 50 s needs a direct "
-    'connection (README, "Very large tables").',
+    "57014": "A timeout cut it; nothing of it remains. That of execute_sql is 50 s; what is cut earlier is so by a setting of the role, or by "
+    "a REST layer older than PostgREST 12.2. Make the step smaller, or a batch step; what takes longer needs a direct connection "
+    '(README, "Very large tables").',
 }
 
 
-def explain(error: APIError, retry_after: float | None) -> MigrationError:
-    """Return the error that an APIError stands for. `retry_after`: seconds from the answer's header, if any."""
-    code, message = str(error.code or ""), (error.message or "").strip()
+def explain(error: APIError, status: int | None, retry_after: float | None) -> MigrationError:
+    """Return the error that an APIError stands for. `status`: the answer's; `retry_after`: seconds from its header, if any.
+
+    A gateway's JSON has a message and no code: the status tells its 503 from its refusal of a key.
+    """
+    code, message = str(error.code or status or ""), (error.message or "").strip()
     if _TRANSIENT.fullmatch(code):
-        return TransientError(f"{_describe(code)}{message}", retry_after=retry_after, code=code)
+        fault = TransientError(f"{_describe(code)}{message}", retry_after=retry_after, code=code)
+        fault.details = error.details if isinstance(error.details, str) else None
+        return fault
     if code in ("", "401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
         return _refused(code, message, error)
     if code in ("PGRST202", "PGRST203"):
@@ -92,8 +107,9 @@ def _not_deployed(code: str, error: APIError) -> NotDeployed:
 
 def _not_supabase(code: str, message: str) -> MigrationError:
     """An HTTP status without PostgREST's JSON: something else answers at this address."""
-    return MigrationError(
-        f"The address in SUPABASE_URL answers HTTP {code} ({message}), not as Supabase does.",
+    reason = f" ({message})" if message else ""
+    return NotSupabase(
+        f"The address in SUPABASE_URL answers HTTP {code}{reason}, not as Supabase does.",
         code=code,
         hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co; if it is right, see whether the project is paused.",
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,13 +17,22 @@ from typing import Any
 from .client import RpcClient
 from .console import Console
 from .deployment import check_deployed
-from .errors import Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut, StoppedByUser
+from .errors import (
+    Blocked,
+    MigrationError,
+    NothingToDo,
+    SqlError,
+    StatementTimedOut,
+    StoppedByUser,
+    Unreachable,
+)
 from .settings import Settings
 from .sql import quote_literal
 from .step_file import Migration, Step
 
 ROLLBACK_PREFIX = "roll back: "
 RUN_PATIENCE = 20.0  # seconds without a sign of life after which another run may be taken for dead
+END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 
 
@@ -84,9 +95,8 @@ def roll_back(
         )
     status = read_status(client, migration)
     forward_steps = [name for name in status.steps if not name.startswith(ROLLBACK_PREFIX)]
-    unfinished = [
-        row for name, row in status.steps.items() if name.startswith(ROLLBACK_PREFIX) and row["finished_at"] is None
-    ]
+    # Its last step comes after the swap back, which makes the forward steps count as not run.
+    unfinished = len(status.steps) > len(forward_steps) and not status.is_done(rollback.steps[-1])
     if not forward_steps and not unfinished:
         kept = (
             f" The migrated table of the last rollback is kept as {status.copy['kept_as']}."
@@ -147,25 +157,29 @@ def _claim(
 @contextmanager
 def _closing_run(client: RpcClient, run: uuid.UUID, migration: Migration, console: Console) -> Iterator[None]:
     """Note in the journal how the run ended. Where even that fails, the run counts as ended after RUN_PATIENCE."""
-    outcome, message = "done", None
+    outcome, message, patience = "failed", None, END_PATIENCE
     try:
         yield
+        outcome = "done"
     except KeyboardInterrupt:
-        outcome, message = "interrupted", "stopped by the user"
+        outcome, message, patience = "interrupted", "stopped by the user", 0.0
         done = console.steps_done()
         raise StoppedByUser(
             f"Stopped. {len(done)} of {len(migration.steps)} steps of {migration.name} are done; no step is half done.",
-            hint="Run the same command again: it goes on where this run stopped.",
+            details=f"Done: {', '.join(done) or 'none'}.",
+            hint=f"The same command goes on where this run stopped: {shlex.join(['python', *sys.argv])}",
         ) from None
     except NothingToDo:
+        outcome = "done"
         raise
     except MigrationError as error:
         outcome, message = "failed", error.message
+        patience = 0.0 if isinstance(error, Unreachable) else END_PATIENCE
         raise
     finally:
         values = ", ".join(quote_literal(value) for value in (run, outcome, message))
         with suppress(MigrationError, KeyboardInterrupt):
-            client.query(f"select rpc_migrations.end_run({values})", patience=0)
+            client.query(f"select rpc_migrations.end_run({values})", patience=patience)
 
 
 @dataclass
@@ -215,10 +229,12 @@ class _StepSender:
     def send_until_done(self) -> dict[str, Any]:
         """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
         while True:
+            began = time.monotonic()
             try:
                 answer = self._client.run_step(self._arguments)
             except StatementTimedOut as error:
                 if not self._step.batch or self._arguments["shrink"] >= MAX_SHRINK:
+                    error.message += f" after {time.monotonic() - began:.1f} s"
                     raise self._in_context(error) from error
                 self._arguments["shrink"] += SHRINK_STEP
                 self._console.note(f'a timeout cut a batch of "{self._step.name}"; going on with smaller ones')
@@ -263,7 +279,7 @@ class _StepSender:
         place = f"{self._step.path.name}, line {self._step.line}"
         return type(error)(
             f'Step "{self._step.name}" ({place}): {error.message}',
-            hint=error.hint,
+            hint=error.hint or "Nothing of this step remains. Mend what it names, then run the same command again.",
             details=error.details,
             code=error.code,
         )
