@@ -23,12 +23,19 @@ begin
         raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
         using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed. Nothing to do.';
     end if;
-    -- Where user_id is no uuid, the beginning of the copy says so.
+    -- Where user_id is no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
     if exists (
         select from pg_catalog.pg_attribute as a
         where
             a.attrelid = to_regclass('public.user_clusters') and not a.attisdropped
             and a.attname = 'user_id' and a.atttypid = 'uuid'::regtype
+    ) and not exists (
+        select from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_attribute as a on a.attrelid = c.conrelid and c.conkey = array[a.attnum]
+        inner join pg_catalog.pg_attribute as u on u.attrelid = c.confrelid and c.confkey = array[u.attnum]
+        where
+            c.conrelid = to_regclass('public.user_clusters') and c.confrelid = to_regclass('auth.users')
+            and c.contype = 'f' and c.convalidated and a.attname = 'user_id' and u.attname = 'id'
     ) then
         select count(*) into orphans
         from public.user_clusters as c

@@ -24,7 +24,11 @@ def dump_schema(database: Database) -> list[str]:
         connection.execute("set search_path = ''")
         journal = connection.execute("select to_regclass('rpc_migrations.copies')").fetchone() != (None,)
         kept_tables = [row[0] for row in connection.execute(KEPT_TABLES).fetchall() if row[0]] if journal else []
-    command = [database.cluster.programs / "pg_dump", "--schema-only", f"--dbname={database.dsn('supabase_admin')}"]
+    command = [
+        str(database.cluster.programs / "pg_dump"),
+        "--schema-only",
+        f"--dbname={database.dsn('supabase_admin')}",
+    ]
     command += [*LEFTOVERS, *(f"--exclude-table={name}" for name in kept_tables)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     blocks = text.split("\n--\n-- ")  # each statement, or each few that belong together, has a heading

@@ -311,6 +311,7 @@ begin
         finished_at = case when is_done then clock_timestamp() end
     where j.id = entry.id
     returning j.* into entry;
+    perform rpc_migrations.touch_run(run_step.run);     -- the step may have taken long
 
     return jsonb_build_object(
         'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,

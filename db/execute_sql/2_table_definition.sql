@@ -191,6 +191,10 @@ as $function$
     from pg_catalog.pg_class as c
     where c.oid = relation and c.relreplident <> 'd'
     union all
+    select 'swap', 'clustering', '', null, format('alter table %s cluster on %I', as_name, x.relname), null
+    from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+    where i.indrelid = relation and i.indisclustered
+    union all
     select
         'swap', 'owner', c.relowner::regrole::text, null, format('alter table %s owner to %s', as_name, c.relowner::regrole), null
     from pg_catalog.pg_class as c
@@ -246,7 +250,8 @@ as $function$
 $function$;
 
 
--- The same as one JSON value, to be remembered and compared. Rights stay in the order in which they were given.
+-- The same as one JSON value, to be remembered and compared. Rights stay in the order in which they were given. Clustering
+-- is left out: whoever runs CLUSTER in the meantime changes it, and no harm is done.
 create or replace function rpc_migrations.table_definition(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -256,7 +261,8 @@ as $function$
         order by d.kind, case when d.kind <> 'grant' then d.name end, d.place
     ), '[]')
     from rpc_migrations.describe_table(relation, relation::regclass::text)
-        with ordinality as d (phase, kind, name, definition, statement, detach, place);
+        with ordinality as d (phase, kind, name, definition, statement, detach, place)
+    where d.kind <> 'clustering';
 $function$;
 
 
@@ -338,10 +344,10 @@ as $function$
     where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
         and (a.attstorage <> t.typstorage or a.attcompression <> '' or a.attstattarget >= 0 or a.attoptions is not null)
     union all
-    select format('index %s is what the table is clustered on, or is in a tablespace of its own', x.oid::regclass)
+    select format('index %s is in a tablespace of its own', x.oid::regclass)
     from pg_catalog.pg_index as i
     inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-    where i.indrelid = relation and (i.indisclustered or x.reltablespace <> 0)
+    where i.indrelid = relation and x.reltablespace <> 0
     union all
     select 'a subscription feeds it'
     from pg_catalog.pg_subscription_rel as s where s.srrelid = relation

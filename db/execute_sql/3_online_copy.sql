@@ -115,7 +115,7 @@ begin
     if exists (select from pg_catalog.pg_type as t where t.oid = compares_as_text.type and t.typcategory = 'S') then
         return true;
     end if;
-    execute format('select hash_record_extended(row(null::%s), 0)', format_type(compares_as_text.type, null)) into hash;
+    execute format('select hash_record_extended(row(null::%s), 0)', format_type(compares_as_text.type, -1)) into hash;
     return false;
 exception when undefined_function then
     return true;
@@ -145,7 +145,13 @@ begin
             o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
             o.attcollation <> n.attcollation and o.attnum = any (
                 select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
-            ) as other_order
+            ) as other_order,
+            (
+                select string_agg(distinct w.ev_class::regclass::text, ', ')
+                from pg_catalog.pg_depend as p
+                inner join pg_catalog.pg_rewrite as w on w.oid = p.objid and p.classid = 'pg_catalog.pg_rewrite'::regclass
+                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = old_table and p.refobjsubid = o.attnum
+            ) as views
         from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
         full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
             on n.attname = o.attname
@@ -167,6 +173,10 @@ begin
         if col.old_generated <> '' then
             problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
         end if;
+        if col.views is not null and col.old_type_name <> col.new_type_name then
+            problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
+                col.name, col.new_type_name, col.views));
+        end if;
         if col.other_order then
             problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
         end if;
@@ -181,7 +191,7 @@ begin
             problems := problems || rpc_migrations.misfits(old_table, col.name, col.old_type_name, col.new_type_name);
         end if;
         plan := plan || jsonb_build_object(
-            'name', col.name, 'type', format_type(col.new_type, null), 'old_type', format_type(col.old_type, null),
+            'name', col.name, 'type', format_type(col.new_type, -1), 'old_type', format_type(col.old_type, -1),
             'fallback', fallback, 'as_text', rpc_migrations.compares_as_text(col.new_type)
         );
     end loop;
@@ -390,7 +400,7 @@ begin
     copy.table_name := old_name[2];
     copy.backup_name := backup_name[array_upper(backup_name, 1)];
     copy.old_table := to_regclass(old_table);
-    copy.new_table := to_regclass(format('rpc_migrations.%I', copy.table_name));
+    copy.new_table := to_regclass('rpc_migrations.' || quote_ident(copy.table_name));
     perform rpc_migrations.check_begin(copy, old_name, backup_name);
     execute format('revoke all on table %s from public, anon, authenticated, service_role', copy.new_table::regclass);
     -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.

@@ -316,7 +316,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, quieted = '{}',
-        unvalidated = rpc_migrations.unvalidated_keys(carried)
+        unvalidated = rpc_migrations.unvalidated_keys(carried, '[]')
     where c.id = copy.id;
     notify pgrst, 'reload schema';
 end;
@@ -354,8 +354,9 @@ end;
 $function$;
 
 
--- The foreign keys in a list of carried statements that have to be validated, now that they are made anew.
-create or replace function rpc_migrations.unvalidated_keys(carried jsonb) returns jsonb
+-- The foreign keys in a list of carried statements that have to be validated, now that they are made anew: those that were
+-- valid, or would be if an earlier swap's had been validated by now ("pending").
+create or replace function rpc_migrations.unvalidated_keys(carried jsonb, pending jsonb) returns jsonb
 language sql stable
 set search_path = ''
 as $function$
@@ -364,7 +365,10 @@ as $function$
     inner join pg_catalog.pg_constraint as c on format('%s %I', c.conrelid::regclass, c.conname) = e.name
     where
         e.kind = 'foreign key to the table' and c.contype = 'f' and not c.convalidated
-        and e.definition !~ ' NOT (VALID|ENFORCED)$';
+        and (
+            e.definition !~ ' NOT (VALID|ENFORCED)$'
+            or pending @> jsonb_build_array(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname))
+        );
 $function$;
 
 

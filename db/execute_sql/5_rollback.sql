@@ -279,7 +279,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept), quieted = '{}',
-        unvalidated = rpc_migrations.unvalidated_keys(carried)
+        unvalidated = rpc_migrations.unvalidated_keys(carried, copy.unvalidated)
     where c.id = copy.id;
     perform rpc_migrations.mark_undone(copy.migration);
     notify pgrst, 'reload schema';

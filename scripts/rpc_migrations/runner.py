@@ -28,10 +28,9 @@ from .errors import (
 )
 from .settings import Settings
 from .sql import quote_literal
-from .step_file import Migration, Step
+from .step_file import ROLLBACK_PREFIX, Migration, Step
 
-ROLLBACK_PREFIX = "roll back: "
-RUN_PATIENCE = 20.0  # seconds without a sign of life after which another run may be taken for dead
+RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .errors import StepFileError
 
+ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
+
 _STEP_LINE = re.compile(r"^--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*$", re.IGNORECASE)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
@@ -45,7 +47,8 @@ class Migration:
 def read_migration(path: Path, *, name: str | None = None) -> Migration:
     """Read a step file; the migration's name is the file's, without its ending, unless another one is given.
 
-    Raises StepFileError: no such file, not UTF-8, no steps, SQL above the first step, an empty step, a name used twice.
+    Raises StepFileError: no such file, not UTF-8, no steps, SQL above the first step, an empty step, a name used twice or
+    kept for the steps of a rollback.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -65,6 +68,11 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
             raise StepFileError(
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
                 hint="Give each step a name of its own.",
+            )
+        if step.name.startswith(ROLLBACK_PREFIX) and name is None:
+            raise StepFileError(
+                f'{path}, line {step.line}: names that begin with "{ROLLBACK_PREFIX}" belong to rollbacks.',
+                hint="Give the step another name.",
             )
         if not _has_sql(step.sql):
             raise StepFileError(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from conftest import ROOT
 from local_supabase import Cluster, Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, step_names
-
-assert ROOT
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
 
 # Each is made on public.things (id bigint primary key, name text, amount integer), which has three rows. The rebuilt table
 # is defined by the step file as (id, name, amount) and nothing else.
@@ -97,6 +94,7 @@ CARRIED = {
         "revoke all on public.big from anon; comment on view public.big is 'a view'"
     ),
     "storage options": "alter table public.things set (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false)",
+    "clustering": "cluster public.things using things_pkey",
     "its owner": "create role keeper; grant keeper to postgres; grant create on schema public to keeper; "
     "alter table public.things owner to keeper",
 }  # fmt: skip
@@ -168,7 +166,9 @@ def test_numbered_key_of_both_tables(admin: Connection, old: str, new: str) -> N
     """The usual numbered key, defined in the step file as well: no two sequences get in each other's way."""
     deploy(admin)
     admin.execute(f"create table public.things (id {old} primary key, name text)")
-    admin.execute("grant usage on all sequences in schema public to authenticated; grant insert, select on public.things to authenticated")
+    admin.execute(
+        "grant usage on all sequences in schema public to authenticated; grant insert, select on public.things to authenticated"
+    )
     admin.execute("insert into public.things (name) values ('a'), ('b')")
     insert = "set role authenticated; insert into public.things (name) values ('new'); reset role"
     run(admin, rebuild_file("things", f"id {new}, name text"))
@@ -237,7 +237,6 @@ OBSTACLES = {
     ),
     "a column of its row type": ("create table public.other (thing public.things)", "thing of table"),
     "extended statistics": ("create statistics public.stats on name, amount from public.things", "stats"),
-    "a clustered index": ("cluster public.things using things_pkey", "clustered"),
     "column settings": ("alter table public.things alter name set storage external", "column name"),
     "statistics target": ("alter table public.things alter name set statistics 500", "column name"),
     "a partitioned table that points at it": (
@@ -248,7 +247,9 @@ FREE = {"a view on a materialized view"}  # a materialized view keeps its own da
 
 
 @pytest.mark.parametrize(("definition", "named"), OBSTACLES.values(), ids=OBSTACLES)
-def test_obstacle_is_refused(things: Connection, database: Database, definition: str, named: str, request: pytest.FixtureRequest) -> None:
+def test_obstacle_is_refused(
+    things: Connection, database: Database, definition: str, named: str, request: pytest.FixtureRequest
+) -> None:
     """By name, with nothing changed, before any row is copied."""
     things.execute(definition)
     before = dump_schema(database)
@@ -263,7 +264,12 @@ def test_obstacle_is_refused(things: Connection, database: Database, definition:
     assert "Nothing was changed" in (caught.value.diag.message_hint or "")
     assert dump_schema(database) == before
     run(things, read(ROLLBACK))
-    assert things.execute("select from pg_class where relnamespace = 'rpc_migrations'::regnamespace and relname = 'things'").fetchone() is None
+    assert (
+        things.execute(
+            "select from pg_class where relnamespace = 'rpc_migrations'::regnamespace and relname = 'things'"
+        ).fetchone()
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -299,7 +305,7 @@ def test_obstacle_that_comes_later(things: Connection, database: Database) -> No
 
 
 HOSTILE = {
-    "quotes": 'a "b" \'c\'',
+    "quotes": "a \"b\" 'c'",
     "blanks and upper case": "My Table",
     "unicode": "Tabelle_äöü_表",
     "percent": "100% %s %I %1$s",
@@ -354,8 +360,3 @@ def test_names_that_would_meet(things: Connection, database: Database) -> None:
     assert dump_schema(database) == before
     run(things, read(ROLLBACK))
     assert dump_schema(database) == before
-
-
-def test_steps_of_the_file() -> None:
-    """The step file of these tests uses all there is to use."""
-    assert len(step_names(STEP_FILE)) == 8

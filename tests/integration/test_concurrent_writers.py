@@ -10,7 +10,7 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from local_supabase import Database
-from step_runner import ONE_AT_A_TIME, ROLLBACK, Changes, Connection, calls, deploy, read, rebuild_file
+from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file
 
 WRITERS = 2
 KEYS = 14
@@ -38,6 +38,7 @@ class Kind:
     key: str
 
     def match(self, number: str) -> str:
+        """The condition that finds the row whose key has this number, an expression."""
         return f"({self.key_columns}) = ({self.key.format(n=number)})"
 
 
@@ -94,7 +95,9 @@ class Writer:
 
     def _take_slot(self, key: int, slot: int) -> None:
         # Another row may have it: then it gets none.
-        self._write(f"update {{table}} set slot = null where slot = %(slot)s and not {self._at('key')}", key=key, slot=slot)
+        self._write(
+            f"update {{table}} set slot = null where slot = %(slot)s and not {self._at('key')}", key=key, slot=slot
+        )
         self._write(f"update {{table}} set slot = %(slot)s where {self._at('key')}", key=key, slot=slot)
 
     def _delete(self, key: int) -> None:
@@ -191,6 +194,7 @@ class World:
         except psycopg.errors.LockNotAvailable:
             assert not patient
             return
+        assert found is not None
         assert found == (0, 0), f"{found[0]} row(s) too many or wrong, {found[1]} missing or wrong"
 
     def new_columns(self) -> str:
@@ -274,7 +278,10 @@ BETWEEN: list[Operation] = [(0, "update", 31, 77), (0, "delete", 32), (0, "inser
 
 
 @pytest.mark.parametrize(
-    ("world", "truncating"), [(("plain",), False), (("plain",), True), (("composite",), True)], indirect=["world"], ids=str
+    ("world", "truncating"),
+    [(("plain",), False), (("plain",), True), (("composite",), True)],
+    indirect=["world"],
+    ids=str,
 )
 def test_busy(world: World, truncating: bool) -> None:
     play(world, busy_turns(truncating), BETWEEN)
@@ -366,6 +373,54 @@ def test_broken_comparison(world: World, statement: str) -> None:
         spoil(world, statement)
 
 
+class Crowd:
+    """Writers and a reader, each in a thread of its own, until `stop`; `problems` is what went wrong for any of them."""
+
+    CHOICES = (
+        ("insert", 2), ("update", 2), ("update", 2), ("take_slot", 2), ("delete", 1), ("rekey", 2), ("undone", 2),
+        ("begin", 0), ("commit", 0), ("roll_back", 0),
+    )  # fmt: skip
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stopped = threading.Event()
+        self.problems: list[BaseException] = []
+        self.writes = [0] * WRITERS
+        works = [lambda number=number: self._write(number) for number in range(WRITERS)]
+        self._threads = [threading.Thread(target=self._guard, args=(work,)) for work in (*works, self._watch)]
+
+    def __enter__(self) -> Crowd:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as problem:  # reported by the test, in the main thread
+            self.problems.append(problem)
+            self.stopped.set()
+
+    def _write(self, number: int) -> None:
+        writer, dice = Writer(self.world.database, self.world.kind, "5s"), random.Random(number)
+        while not self.stopped.is_set():
+            name, arguments = dice.choice(self.CHOICES) if dice.random() > 0.002 else ("truncate", 0)
+            # Keys and slots of its own: table and model are written by two statements, that is in two snapshots.
+            writer.do(name, *(WRITERS * dice.randint(1, KEYS) + number for _ in range(arguments)))
+            self.writes[number] += 1
+        writer.close()
+
+    def _watch(self) -> None:
+        with self.world.database.connect() as reader:
+            while not self.stopped.is_set():
+                self.world.check(reader, patient=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads(database: Database, admin: Connection, kind: str) -> None:
     """Writers and a reader that truly run at the same time, while tables are swapped back and forth."""
@@ -373,50 +428,13 @@ def test_threads(database: Database, admin: Connection, kind: str) -> None:
     world = World(database, admin, KINDS[kind])
     world.begin()
     world.end()
-    stop = threading.Event()
-    problems: list[BaseException] = []
-    acknowledged = [0] * WRITERS
-
-    def guard(work: Any, *arguments: Any) -> None:
-        try:
-            work(*arguments)
-        except BaseException as problem:
-            problems.append(problem)
-            stop.set()
-
-    def write(number: int) -> None:
-        writer, dice = Writer(database, KINDS[kind], "5s"), random.Random(number)
-        while not stop.is_set():
-            name = dice.choice(["insert", "update", "update", "take_slot", "delete", "rekey", "undone", "begin", "commit", "roll_back"])
-            if dice.random() < 0.002:
-                name = "truncate"
-            arguments = {"truncate": 0, "begin": 0, "commit": 0, "roll_back": 0, "delete": 1}.get(name, 2)
-            # Keys and slots of its own: table and model are written by two statements, that is in two snapshots.
-            writer.do(name, *(WRITERS * dice.randint(1, KEYS) + number for _ in range(arguments)))
-            acknowledged[number] += 1
-        writer.close()
-
-    def watch() -> None:
-        with database.connect() as reader:
-            while not stop.is_set():
-                world.check(reader, patient=True)
-
-    threads = [threading.Thread(target=guard, args=(write, n)) for n in range(WRITERS)]
-    threads.append(threading.Thread(target=guard, args=(watch,)))
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(3):
-            for text in (rebuild_file("things", world.new_columns()), read(ROLLBACK)):
-                for call in calls(admin, text):
-                    if stop.is_set():
-                        break
-                    if call.answer["state"] == "waiting":
-                        time.sleep(0.02)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not problems, problems
-    assert min(acknowledged) > 20
+    with Crowd(world) as crowd:
+        for text in (rebuild_file("things", world.new_columns()), read(ROLLBACK)) * 3:
+            for call in calls(admin, text):
+                if crowd.stopped.is_set():
+                    break
+                if call.answer["state"] == "waiting":
+                    time.sleep(0.02)
+    assert not crowd.problems, crowd.problems
+    assert min(crowd.writes) > 20
     world.check(admin, patient=True)

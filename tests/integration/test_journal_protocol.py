@@ -25,6 +25,7 @@ from local_supabase import Cluster, Database
 from rpc_migrations.deployment import deployment_sql
 
 STEPS = ("one", "many", "last")
+FATES = ("answered", "lost", "crashed", "terminated")
 BATCH, BATCH_CALLS, BATCH_ROWS = "many", 3, 10
 PATIENCE = 1e6  # nobody is taken for dead in a test's time, unless he is named as dead
 
@@ -46,7 +47,8 @@ class Runner:
     def __init__(self, name: str) -> None:
         self.name = name
         self.run = uuid.uuid4()
-        self.is_registered = False
+        self.is_known = False  # to the database
+        self.is_registered = False  # as far as it knows itself
         self.at = 0
         self.is_stopped = False
 
@@ -61,13 +63,14 @@ class Journal(RuleBasedStateMachine):
         self.admin = self.database.connect()
         self.runners = [Runner("ann"), Runner("bob")]
         # Requests that are under way: done, and not committed.
-        self.pending: list[tuple[psycopg.Connection[Any], Runner, str, dict[str, Any]]] = []
+        self.pending: list[tuple[psycopg.Connection[Any], Runner, dict[str, Any]]] = []
 
     @initialize()
     def begin(self) -> None:
-        """An empty journal, and nothing done."""
+        """An empty journal, nothing done, and one runner at work."""
         self.admin.execute("truncate rpc_migrations.runs, rpc_migrations.journal, public.effects, public.queue")
         self.admin.execute("insert into public.queue select generate_series(1, 30)")
+        self._register(self.runners[0], is_lost=False, dead=None)
 
     def teardown(self) -> None:
         """Everybody goes home."""
@@ -82,75 +85,59 @@ class Journal(RuleBasedStateMachine):
         """Begin a run, or ask again after a lost answer; or take the place of one whose process is known to be gone."""
         runner = self.runners[who]
         if runner.is_registered:
-            return
-        dead = self._open_run() if knows_dead else None
-        open_before = self._open_run()
-        answer = self._call("start_run(%s, 'm', 'migrate', %s, 1, %s, %s)", runner.run, runner.name, PATIENCE, dead)
-        if self.pending or (open_before not in (None, dead, runner.run)):
-            assert answer["state"] == "busy"
-        else:
-            assert answer["state"] == "done"
-            assert self._open_run() == runner.run
-            runner.is_registered = not is_lost
+            runner = self.runners[1 - who]
+        if not runner.is_registered:
+            self._register(runner, is_lost, self._open_run() if knows_dead else None)
 
-    @rule(who=st.integers(0, 1), fate=st.sampled_from(["answered", "lost", "crashed", "terminated"]))
-    def send_step(self, who: int, fate: str) -> None:
-        """Send the step that the runner is at; its answer arrives, or is lost, or the session ends before it commits."""
-        runner = self.runners[who]
-        if not runner.is_registered or runner.is_stopped:
-            return
-        connection = self._session()
-        answer = self._run_step(connection, runner)
-        if fate in ("answered", "lost"):
-            connection.commit()
-            if fate == "answered":
-                self._take(runner, answer)
-        elif fate == "crashed":
-            connection.rollback()
-        else:
-            self.admin.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
-        connection.close()
+    @precondition(lambda self: self._at_work())
+    @rule(who=st.integers(0, 1), fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4))
+    def send_steps(self, who: int, fates: list[str]) -> None:
+        """Send the step that the runner is at, some times: the answer arrives, or is lost, or the session ends before it commits."""
+        runner = self._choose(who)
+        for fate in fates:
+            if runner.is_stopped:
+                return
+            connection = self._session()
+            answer = self._run_step(connection, runner)
+            if fate in ("answered", "lost"):
+                connection.commit()
+                if fate == "answered":
+                    self._take(runner, answer)
+            elif fate == "crashed":
+                connection.rollback()
+            else:
+                self.admin.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+            connection.close()
 
-    @precondition(lambda self: len(self.pending) < 2)
+    @precondition(lambda self: self._at_work() and not self.pending)
     @rule(who=st.integers(0, 1))
     def leave_an_orphan(self, who: int) -> None:
         """Send the step and stop listening: the gateway has given up, and the database goes on."""
-        runner = self.runners[who]
-        if not runner.is_registered or runner.is_stopped:
-            return
+        runner = self._choose(who)
         connection = self._session()
-        answer = self._run_step(connection, runner)
-        if answer["state"] == "busy":
-            connection.close()
-        else:
-            self.pending.append((connection, runner, STEPS[min(runner.at, len(STEPS) - 1)], answer))
+        self.pending.append((connection, runner, self._run_step(connection, runner)))
 
     @precondition(lambda self: self.pending)
     @rule(commits=st.booleans(), is_heard=st.booleans())
     def orphan_ends(self, commits: bool, is_heard: bool) -> None:
         """An orphan comes to its end, one way or the other."""
-        connection, runner, _, answer = self.pending.pop(0)
+        connection, runner, answer = self.pending.pop()
         if commits:
             connection.commit()
-            if is_heard:
+            if is_heard and runner in self.runners:
                 self._take(runner, answer)
         else:
             connection.rollback()
         connection.close()
 
-    @rule(who=st.integers(0, 1))
-    def end(self, who: int) -> None:
-        """Say that the run is over, and come back as a new one later."""
-        runner = self.runners[who]
-        if not runner.is_registered or self.pending:
-            return
-        self.admin.execute("select rpc_migrations.end_run(%s, 'failed')", [runner.run])
-        self.runners[who] = Runner(runner.name)
-
-    @rule(who=st.integers(0, 1))
-    def killed(self, who: int) -> None:
-        """kill -9: it knows nothing any more, and its orphans go on."""
-        self.runners[who] = Runner(self.runners[who].name)
+    @precondition(lambda self: self._at_work())
+    @rule(who=st.integers(0, 1), says_so=st.booleans())
+    def leave(self, who: int, says_so: bool) -> None:
+        """Say that the run is over; or be killed, and know nothing any more, while orphans go on. Come back as a new run."""
+        runner = self._choose(who)
+        if says_so and not self.pending:
+            self.admin.execute("select rpc_migrations.end_run(%s, 'failed')", [runner.run])
+        self.runners[self.runners.index(runner)] = Runner(runner.name)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
@@ -177,6 +164,24 @@ class Journal(RuleBasedStateMachine):
         assert row[0] <= 1
 
     # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _at_work(self) -> list[Runner]:
+        return [runner for runner in self.runners if runner.is_registered and not runner.is_stopped]
+
+    def _choose(self, who: int) -> Runner:
+        return self._at_work()[who % len(self._at_work())]
+
+    def _register(self, runner: Runner, is_lost: bool, dead: uuid.UUID | None) -> None:
+        before = self._open_run()
+        answer = self._call("start_run(%s, 'm', 'migrate', %s, 1, %s, %s)", runner.run, runner.name, PATIENCE, dead)
+        if self.pending or (before not in (None, dead, runner.run) and not runner.is_known):
+            assert answer["state"] == "busy"
+            return
+        assert answer["state"] == "done"
+        # Where another run has taken its place in the meantime, the first step tells it so.
+        assert runner.is_known or self._open_run() == runner.run
+        runner.is_known = True
+        runner.is_registered = not is_lost
 
     def _session(self) -> psycopg.Connection[Any]:
         connection = self.database.connect(autocommit=False)
@@ -245,10 +250,8 @@ def test_the_model_reaches_the_end(prepared: Database) -> None:
     """Without faults the same calls do every step: the model above is about something."""
     machine = type("BoundJournal", (Journal,), {"database": prepared})()
     machine.begin()
-    machine.register(0, is_lost=True, knows_dead=False)
-    machine.register(0, is_lost=False, knows_dead=False)
     for _ in itertools.repeat(None, 2 + BATCH_CALLS):
-        machine.send_step(0, "answered")
+        machine.send_steps(0, ["answered"])
         machine.effects_and_journal_agree()
     assert machine.admin.execute("select step, calls, finished_at is not null from rpc_migrations.journal order by id").fetchall() == [
         ("one", 1, True), (BATCH, BATCH_CALLS, True), ("last", 1, True)

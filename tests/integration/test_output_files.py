@@ -257,6 +257,32 @@ def test_the_online_file_commits_between_its_steps_and_goes_on_where_it_stopped(
     said(checkout.run(MIGRATE, env=old.environment()), "is applied already")
 
 
+FAILS_IN_ITS_THIRD_CALL = """-- step: begin
+create table public.calls as select 0 as n;
+
+-- step: call (batch)
+with call as (update public.calls set n = n + 1 where n < 9 returning n)
+select false as done, 1 / (3 - n) as rows from call;
+"""
+
+
+@pytest.mark.parametrize(("online", "calls"), [(False, None), (True, 2)], ids=["in one transaction", "online"])
+def test_only_the_online_file_commits_each_call_of_a_batch_step(
+    written: Checkout,
+    checkout: Checkout,
+    old: LocalSupabase,
+    admin_of_old: psycopg.Connection[Any],
+    online: bool,
+    calls: int | None,
+) -> None:
+    by_psql(old, written.root / FUNCTION_FILE)
+    file = checkout.step_file("third.sql", FAILS_IN_ITS_THIRD_CALL)
+    said(checkout.run(RUN, file, "--write-sql", *(["--online"] if online else [])), "Written: ")
+    by_psql(old, checkout.root / f"db/third{'_online' if online else ''}_output.sql", code=3)
+    is_there = one(admin_of_old, "select to_regclass('public.calls')") is not None
+    assert (one(admin_of_old, "select n from public.calls") if is_there else None) == calls
+
+
 # --- and back
 
 

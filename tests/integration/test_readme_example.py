@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from conftest import ROOT, Scripts
 from local_supabase import LocalSupabase
 

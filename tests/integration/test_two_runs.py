@@ -117,6 +117,14 @@ def runs(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterato
 
 def test_two_runs_at_once(runs: Runs) -> None:
     """One works; the other says who is at it and since when, waits, and finds everything done."""
+
+    def until_the_other_has_asked(exchange: Exchange) -> None:
+        deadline = time.monotonic() + 30
+        while sum("start_run" in request.query for request in runs.proxy.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        exchange.pass_on()
+
+    runs.when("second", until_the_other_has_asked)
     one = runs.start()
     runs.wait_for("select from rpc_migrations.runs")
     other = runs.start()
@@ -170,7 +178,8 @@ def test_a_run_on_another_machine(runs: Runs) -> None:
     assert runs.counts == [0, 0, 0]
     with runs.database.connect() as connection:
         connection.execute(
-            "update rpc_migrations.runs set last_seen_at = now() - interval '21 seconds' where client = 'ann@elsewhere'"
+            "update rpc_migrations.runs set last_seen_at = now() - make_interval(secs => %s) where client = 'ann@elsewhere'",
+            [RUN_PATIENCE + 1],
         )
     assert runs.here(patience=0.5).exit_code == 0
     assert runs.counts == [1, 1, 1]
@@ -267,7 +276,7 @@ def test_a_suspended_run_that_was_taken_over_stops(runs: Runs, is_sent_on: bool)
     suspended = runs.start()
     assert came.wait(20)
     with runs.database.connect() as connection:
-        connection.execute("update rpc_migrations.runs set last_seen_at = last_seen_at - interval '1 minute'")
+        connection.execute("update rpc_migrations.runs set last_seen_at = last_seen_at - interval '1 hour'")
     colleague = runs.here()
     assert colleague.exit_code == 0, colleague.error
     os.kill(suspended.pid, signal.SIGCONT)

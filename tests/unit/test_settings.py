@@ -17,7 +17,9 @@ OTHER_REF = "zyxwvutsrqponmlkjihg"
 Load = Callable[..., Settings]
 
 URL = f"https://{REF}.supabase.co"
-KEYS, OTHER_KEYS = Keys(ref=REF), Keys(ref=REF)
+# The same in every process, because tests are named after them.
+KEYS = Keys(REF, "s" * 40, "sb_secret_one_one", "sb_publishable_one_one", "sbp_0123456789")
+OTHER_KEYS = Keys(REF, "t" * 40, "sb_secret_two_two", "sb_publishable_two_two", "sbp_9876543210")
 NAMES = (
     *SERVICE_KEY_VARIABLES, *ANON_KEY_VARIABLES, "SUPABASE_URL", "SUPABASE_ACCESS_TOKEN", "MIGRATION_ALLOW_HTTP",
     "MIGRATION_MANAGEMENT_URL", "MIGRATION_PATIENCE", "MIGRATION_REQUEST_TIMEOUT",

@@ -49,7 +49,7 @@ def test_steps_have_name_text_and_place(tmp_path: Path) -> None:
         ("-- step:   one   ", "one", False),
         ("-- Step: one (Batch)", "one", True),
         ("-- step: one (batch)\r", "one", True),
-        ("-- step: roll back: one", "roll back: one", False),
+        ("-- step: do not roll back: one", "do not roll back: one", False),
         ("-- step: one (batch) and more", "one (batch) and more", False),
         ('-- step: it\'s "$step$"; --', 'it\'s "$step$"; --', False),
     ],
@@ -95,6 +95,7 @@ def test_a_step_edited_has_another_checksum(tmp_path: Path) -> None:
             'line 3: step "two" is empty',
         ),
         ("-- step: one\nselect 1;\n-- step: one\nselect 2;", 'line 3: there are two steps called "one"'),
+        ("-- step: roll back: one\nselect 1;", "belong to rollbacks"),
         ("-- step: one\nselect 1;".encode("utf-16"), "cannot be read"),
         (b"-- step: caf\xe9\nselect 1;", "cannot be read"),
     ],
@@ -123,7 +124,7 @@ def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str, message: str)
 
 @pytest.mark.parametrize("name", ["migrate_user_clusters", "rollback", "rollback_discarding_changes"])
 def test_the_files_of_the_project_are_step_files(name: str) -> None:
-    migration = read_migration(ROOT / "db" / f"{name}.sql")
+    migration = read_migration(ROOT / "db" / f"{name}.sql", name=name)
     assert migration.name == name
     # A rollback's steps are told from the migration's own by this, in the same journal.
     assert all(step.name.startswith("roll back: ") == name.startswith("rollback") for step in migration.steps)

@@ -1,0 +1,139 @@
+"""--help, README, Makefile and .env.example tell of the same commands, options, variables and exit codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import pytest
+from conftest import ROOT, run_script
+
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+SOURCES = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "db").rglob("*.sql")]
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+VARIABLE = re.compile(r"\b(?:SUPABASE|MIGRATION)_[A-Z_]+[A-Z]\b")
+EXIT_CODE = re.compile(r"^  (\d+) ", re.MULTILINE)
+
+
+@pytest.fixture(scope="session")
+def help_of() -> dict[str, str]:
+    """What each script prints with --help."""
+    texts = {}
+    for script in SCRIPTS:
+        done = run_script(script, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        texts[script] = done.stdout
+    return texts
+
+
+@pytest.fixture(scope="session")
+def readme() -> str:
+    """README.md, without the parts that are other programs' options."""
+    path = ROOT / "README.md"
+    if not path.is_file():
+        pytest.skip("there is no README.md")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def makefile() -> str:
+    """The Makefile."""
+    path = ROOT / "Makefile"
+    if not path.is_file():
+        pytest.skip("there is no Makefile")
+    return path.read_text(encoding="utf-8")
+
+
+def options_in(texts: Iterable[str]) -> set[str]:
+    """All long options in some texts."""
+    return {option for text in texts for option in OPTION.findall(text)}
+
+
+def known_variables() -> set[str]:
+    """The variables that the settings read."""
+    return set(VARIABLE.findall((ROOT / "scripts/rpc_migrations/settings.py").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_has_a_paragraph_examples_and_exit_codes(help_of: dict[str, str], script: str) -> None:
+    text = help_of[script]
+    usage, description, _ = text.split("\n\n", 2)
+    assert usage.startswith(f"usage: {script} ")
+    assert len(description.split()) >= 6
+    assert description.endswith(".")
+    examples = re.findall(r"^  (python scripts/\S+.*)$", text.split("\nexamples:\n")[1], re.MULTILINE)
+    assert examples
+    for example in examples:
+        assert example.split()[1] == f"scripts/{script}"
+        assert options_in([example]) <= options_in([text]), example
+    assert EXIT_CODE.findall(text.split("\nexit codes:\n")[1]) == ["0", "1", "2", "130"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_option_has_a_line_of_help(help_of: dict[str, str], script: str) -> None:
+    listed = help_of[script].split("\noptions:\n")[1].split("\nexamples:")[0]
+    for entry in re.split(r"\n  (?=-)", "\n" + listed)[1:]:
+        words = re.sub(r"^(-h, )?--\S+( [A-Z{]\S*)?", "", entry).split()
+        assert len(words) >= 2, entry
+
+
+def test_every_command_and_option_is_in_readme(help_of: dict[str, str], readme: str) -> None:
+    assert [script for script in SCRIPTS if f"scripts/{script}" not in readme] == []
+    assert options_in(help_of.values()) - options_in([readme]) == set()
+
+
+def test_readme_names_no_option_or_script_that_there_is_not(help_of: dict[str, str], readme: str) -> None:
+    assert options_in([readme]) - options_in(help_of.values()) == set()
+    named = set(re.findall(r"\b(?:scripts/)?([a-z_]+\.py)\b", readme))
+    assert named - set(SCRIPTS) == set()
+    for line in re.findall(r"^python scripts/(.*)$", readme, re.MULTILINE):
+        script, *arguments = line.split("#")[0].split()
+        assert options_in(arguments) <= options_in([help_of[script]]), line
+
+
+def test_readme_and_makefile_have_the_same_targets(readme: str, makefile: str) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE)) - {"help"}
+    assert targets >= {"deploy-function", "migrate-clusters", "migration-all", "verify-clusters", "rollback-clusters"}
+    assert targets - set(re.findall(r"`make ([a-z-]+)`", readme)) == set()
+    for path in (ROOT / "README.md", ROOT / ".ci/run", *SOURCES):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert (
+                set(re.findall(r"(?:^|[`\"':] ?)make ([a-z]+-[a-z-]+|[a-z]+(?=[`\"]))", text, re.MULTILINE)) <= targets
+            ), path
+    described = set(re.findall(r"^([a-z][a-z-]*):.*## \w", makefile, re.MULTILINE))
+    assert targets - described == set(), "make alone lists each with a line"
+    assert set(re.findall(r"scripts/([a-z_]+\.py)", makefile)) <= set(SCRIPTS)
+
+
+def test_every_variable_is_in_readme_and_none_besides(readme: str) -> None:
+    assert known_variables() - set(VARIABLE.findall(readme)) == set()
+    assert set(VARIABLE.findall(readme)) - known_variables() == set()
+
+
+def test_the_example_of_env_has_known_variables() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+    assert {"SUPABASE_URL", "SUPABASE_SERVICE_KEY", "SUPABASE_ANON_KEY"} <= named <= known_variables()
+
+
+def test_exit_codes_are_in_readme(help_of: dict[str, str], readme: str) -> None:
+    codes = EXIT_CODE.findall(help_of["migrate_clusters.py"].split("\nexit codes:\n")[1])
+    table = readme.split("\n| exit code |")[1].split("\n\n", maxsplit=1)[0]
+    assert re.findall(r"^\| (\d+) \|", table, re.MULTILINE) == codes
+
+
+def test_the_symptoms_in_readme_are_what_is_printed(readme: str) -> None:
+    section = readme.split("## When something fails")[1].split("\n## ", maxsplit=1)[0]
+    symptoms = [
+        message
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for message in re.findall(r"^\| `(.*?)`", line)
+    ]
+    assert len(symptoms) > 10
+    source = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    # What a placeholder stands for, or what another literal begins with, is not in the source as it is printed.
+    gap = re.compile(r"\.\.\.|user_clusters_backup|SUPABASE_URL| for a|holds |(?= is under way)")
+    unknown = [symptom for symptom in symptoms if not all(part in source for part in gap.split(symptom))]
+    assert unknown == []

@@ -1,0 +1,357 @@
+"""Each part of the copy by itself: what is refused, what is waited for, any key, any column, a table that moves."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from local_supabase import Database
+from schema_dump import dump_schema
+from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
+
+COLUMNS = "id integer not null, name text, amount integer"
+STEP_FILE = rebuild_file("things", COLUMNS)
+
+
+@pytest.fixture
+def things(admin: Connection) -> Connection:
+    """A connection to a database with the functions and a table of forty rows, five to a block."""
+    deploy(admin, ONE_AT_A_TIME)
+    admin.execute(
+        "create table public.things (id integer primary key, name text, amount integer) with (autovacuum_enabled = false)"
+    )
+    admin.execute("insert into public.things select n, repeat('x', 1500), n from generate_series(1, 40) as n")
+    return admin
+
+
+def rows(connection: Connection) -> list[str]:
+    """All rows, in a comparable form."""
+    found = connection.execute("select to_jsonb(t)::text from public.things as t order by id")
+    return [row[0] for row in found.fetchall()]
+
+
+def refused(connection: Connection, text: str, sqlstate: str, until: str = "") -> str:
+    """The message, detail and hint with which a step file is refused."""
+    with pytest.raises(psycopg.Error) as caught:
+        run(connection, text, until=until)
+    assert caught.value.sqlstate == sqlstate, caught.value
+    diagnostics = caught.value.diag
+    assert diagnostics.message_hint
+    return f"{diagnostics.message_primary}\n{diagnostics.message_detail}\n{diagnostics.message_hint}"
+
+
+ALTERATIONS = {
+    "a column": ("alter table public.things add extra text", "column extra"),
+    "a default": ("alter table public.things alter name set default 'x'", "column name"),
+    "an index": ("create index later on public.things (amount)", "index later"),
+    "a policy": ("create policy later on public.things using (true)", "policy later"),
+    "a trigger": (
+        "create trigger later before update on public.things for each row execute function suppress_redundant_updates_trigger()",
+        "trigger later",
+    ),
+    "a right": ("grant insert on public.things to public", "grant INSERT public"),
+    "a view": ("create view public.later as select * from public.things", "view public.later"),
+    "its name": ("alter table public.things rename to others", "column id"),
+    "switched-off triggers": ("alter table public.things disable trigger user; alter table public.things enable trigger user", "changes may have been missed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("until", ["begin the copy", "copy the rows", "compare"])
+@pytest.mark.parametrize(("statement", "named"), ALTERATIONS.values(), ids=ALTERATIONS)
+def test_altered_table_is_not_swapped(
+    things: Connection, database: Database, statement: str, named: str, until: str
+) -> None:
+    """Whoever alters the old table in the meantime does not lose that; the message says what it was."""
+    run(things, STEP_FILE, until=until)
+    things.execute(statement)
+    before = dump_schema(database)
+    assert named in refused(things, STEP_FILE, "RM003")
+    assert dump_schema(database) == before
+    run(things, read(ROLLBACK))
+    if named != "column id":
+        run(things, STEP_FILE)
+
+
+def test_dropped_table(things: Connection) -> None:
+    run(things, STEP_FILE, until="begin the copy")
+    things.execute("drop table public.things")
+    assert "was dropped" in refused(things, STEP_FILE, "RM003")
+    run(things, read(ROLLBACK))
+    assert things.execute("select count(*) from rpc_migrations.copies where ended_at is null").fetchone() == (0,)
+
+
+MISFITS = {
+    "null": ("update public.things set name = null where id < 4", "id integer not null, name text not null, amount integer", "in 3 row"),
+    "too long": ("select", "id integer not null, name varchar(10), amount integer", "in 40 row"),
+    "rounded": (
+        "alter table public.things alter amount type numeric using amount + 0.123",
+        "id integer not null, name text, amount numeric(8, 2)", "in 40 row",
+    ),
+    "a fraction": ("alter table public.things alter amount type numeric using amount / 2.0", COLUMNS, "in 20 row"),
+    "out of range": ("alter table public.things alter amount type bigint using amount + 3000000000", COLUMNS, "integer out of range"),
+    "a date without its time": (
+        "alter table public.things alter amount type timestamp using timestamp '2026-01-01 12:00'",
+        "id integer not null, name text, amount date", "in 40 row",
+    ),
+    "no cast": ("select", "id integer not null, name uuid, amount integer", "column name is text and cannot become uuid"),
+    "no default": ("select", COLUMNS + ", more integer not null", "column more of the new table is not null"),
+    "no longer generated": (
+        "alter table public.things add more integer generated always as (amount + 1) stored", COLUMNS + ", more integer", "no way back"
+    ),
+    "a view's column": ("create view public.v as select amount from public.things", "id integer not null, name text, amount bigint", "public.v"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "columns", "named"), MISFITS.values(), ids=MISFITS)
+def test_rows_that_do_not_fit(things: Connection, database: Database, statement: str, columns: str, named: str) -> None:
+    """Counted and named before anything changes, with a query that finds them."""
+    things.execute(statement)
+    before = dump_schema(database)
+    message = refused(things, rebuild_file("things", columns), "RM001")
+    assert named in message
+    assert "Nothing was changed" in message
+    if "this query finds" in message:
+        query = message.split("finds: ")[1].split("\n")[0]
+        assert f"in {things.execute(query).rowcount} row" in message
+    assert dump_schema(database) == before
+
+
+def test_types_that_fit(things: Connection) -> None:
+    """Wider types, and json in other words."""
+    things.execute("alter table public.things add j json, add n numeric(6, 2), add v varchar(20)")
+    things.execute("""update public.things set j = '{"a":  1}', n = id, v = 'v'""")
+    columns = "id bigint not null, name text, amount numeric, j jsonb, n numeric(8, 2), v varchar(40)"
+    run(things, rebuild_file("things", columns))
+    assert things.execute("select id, amount, j, n, v from public.things where id = 7").fetchone() == (
+        7,
+        7,
+        {"a": 1},
+        7,
+        "v",
+    )
+
+
+def test_columns_of_all_kinds(things: Connection) -> None:
+    """Types without a hash or an equality of their own are copied and compared as well."""
+    things.execute(
+        "alter table public.things add a json default '[1]', add c point default '(1,2)', add d json[] default '{1}', "
+        "add e int4range default '[1,5)', add f bytea default '\\x00', add g interval default '1 month', add h char(5) default 'xyz', "
+        "add i \"char\" default 'x', add j name default 'x', add k bit(3) default '101', add l float8 default 'nan', add m inet default '::1', "
+        "add n tsvector default 'a b', add o money default 1, add p text[] default '{a}', add q jsonb default '{}'"
+    )
+    before = rows(things)
+    run(things, STEP_FILE)
+    assert rows(things) == before
+    things.execute("update public.things set a = '[2]', l = 1, p = '{b}' where id % 2 = 0")
+    before = rows(things)
+    run(things, read(ROLLBACK))
+    assert rows(things) == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "columns"),
+    [
+        ("a", "a uuid not null default gen_random_uuid()"),
+        ("a", "a bigint not null"),
+        ("a", "a text not null"),
+        ("a", 'a text collate "C" not null'),
+        ("a", "a text collate public.lax not null"),
+        ("a, b, c", "a integer not null, b timestamptz not null default '2026-01-01', c text not null default 'c'"),
+        ("b, a", "a smallint not null, b numeric not null default 1.50"),
+        ("a", "a date not null"),
+        ("a", "a int4range not null"),
+    ],
+)  # fmt: skip
+def test_any_key(admin: Connection, keys: str, columns: str) -> None:
+    """Rows are found again by the equality of their key's own index."""
+    deploy(admin, ONE_AT_A_TIME)
+    if "lax" in columns:
+        try:
+            admin.execute(
+                "create collation public.lax (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+            )
+        except psycopg.errors.FeatureNotSupported:
+            pytest.skip("this PostgreSQL has no ICU")
+    value = {
+        "uuid": "lpad({}::text, 32, '0')::uuid",
+        "date": "date '2026-01-01' + {}",
+        "int4": "int4range({0}, {0} + 3)",
+    }.get(columns.split()[1][:4].removesuffix("r"), "{}")
+    if columns.startswith("a text"):
+        value = "'Key' || {}"
+    admin.execute(f"create table public.things ({columns}, value integer, primary key ({keys}))")
+    admin.execute(
+        f"insert into public.things (a, value) select {value.format('n')}, n from generate_series(1, 50) as n"
+    )
+    text = rebuild_file("things", columns + ", value integer")
+    step = 0
+    for name in (text, read(ROLLBACK)):
+        for _ in calls(admin, name, shrink=9):
+            step += 1
+            admin.execute(f"update public.things set value = value + 1000 where a = {value.format(step)}")
+            admin.execute(f"delete from public.things where a = {value.format(step + 25)}")
+            if "lax" in columns:  # the same key in other letters
+                admin.execute("update public.things set a = lower(a) where a = 'KEY' || %s", [step + 1])
+    assert admin.execute("select count(*), count(*) filter (where value > 1000) from public.things").fetchone() == (
+        50 - min(step, 25), min(step, 25),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "statement", ["truncate public.things", "vacuum full public.things", "cluster public.things using things_pkey"]
+)
+def test_rewritten_table(things: Connection, statement: str) -> None:
+    """At any moment of the migration the table may get another file."""
+    for place in range(1, 20, 3):
+        before: list[str] = []
+        for number, _ in enumerate(calls(things, STEP_FILE, shrink=9)):
+            if number == place:
+                things.execute("delete from public.things where id % 9 = 0")
+                things.execute(statement)
+                things.execute("insert into public.things select n, 'new' from generate_series(1001, 1020) as n")
+                before = rows(things)
+        assert not before or rows(things) == before
+        run(things, read(ROLLBACK))
+        things.execute("truncate public.things")
+        things.execute("insert into public.things select n, repeat('x', 1500), n from generate_series(1, 40) as n")
+
+
+LOCKS = {
+    "a writer": ("insert into public.things values (99)", {"begin the copy", "swap"}),
+    "a reader": ("select count(*) from public.things", {"swap"}),
+    "a lock on it": ("lock table public.things in access exclusive mode", {"begin the copy", "copy the rows", "replay", "compare", "swap"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "waiting"), LOCKS.values(), ids=LOCKS)
+def test_waits_for_a_lock(things: Connection, database: Database, statement: str, waiting: set[str]) -> None:
+    """While another transaction is in the way, a step says whose it is and changes nothing; afterwards it goes on."""
+    seen = set()
+    with database.connect() as other:
+        pid = other.info.backend_pid
+        other.execute("begin")
+        other.execute(statement)
+        for call in calls(things, STEP_FILE):
+            if call.answer["state"] == "waiting":
+                seen.add(call.step)
+                assert pid in [holder["pid"] for holder in call.answer["holders"]]
+                assert all("query" not in holder for holder in call.answer["holders"])
+                other.execute("rollback")
+            elif call.answer["state"] == "done" and not other.info.transaction_status:
+                other.execute("begin")
+                if call.step != "swap":
+                    other.execute(statement)
+    assert seen == waiting
+
+
+def test_a_view_in_use_is_waited_for(things: Connection, database: Database) -> None:
+    """Readers of a view lock it before the table; the swap does so too, and so gives way instead of standing across."""
+    things.execute(
+        "create view public.v as select id from public.things; create table public.w (id integer references public.things)"
+    )
+    for statement in ("select * from public.v", "insert into public.w values (1)"):
+        with database.connect() as other:
+            other.execute("begin")
+            other.execute(statement)
+            states = []
+            for call in calls(things, STEP_FILE):
+                if call.answer["state"] == "waiting":
+                    states.append(call.step)
+                    other.execute("rollback")
+        assert states[-1] == "swap"
+        run(things, read(ROLLBACK))
+
+
+def test_backup_is_there(things: Connection, database: Database) -> None:
+    things.execute("create table public.things_backup (id integer)")
+    before = dump_schema(database)
+    message = refused(things, STEP_FILE, "RM001")
+    assert "public.things_backup is already there" in message
+    assert dump_schema(database) == before
+
+
+WRONG_FILES = {
+    "no schema": (STEP_FILE.replace("'public.things', 'public.things_backup'", "'things', 'things_backup'"), "name with its schema"),
+    "backup elsewhere": (STEP_FILE.replace("'public.things_backup'", "'auth.things_backup'"), "in the schema of the old table"),
+    "backup of the same name": (STEP_FILE.replace("'public.things_backup'", "'public.things'"), "under another name"),
+    "no new table": (STEP_FILE.replace("create table rpc_migrations.things", "create temporary table things"), "there is no table rpc_migrations.things"),
+    "swap too early": (STEP_FILE.replace("-- step: compare\nselect * from rpc_migrations.compare();", ""), "the swap comes after"),
+    "no begin": ("-- step: copy (batch)\nselect * from rpc_migrations.copy_batch();", "no table is being rebuilt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_wrong_step_file(things: Connection, text: str, message: str) -> None:
+    before = rows(things)
+    assert message in refused(things, text, "RM005")
+    assert rows(things) == before
+
+
+def test_two_migrations_of_one_table(things: Connection) -> None:
+    """The second is refused while the first is under way."""
+    run(things, STEP_FILE, until="begin the copy")
+    with pytest.raises(psycopg.Error, match="already rebuilds") as caught:
+        run(
+            things,
+            STEP_FILE.replace("create table rpc", "create table if not exists rpc").replace("_backup", "_b"),
+            "other",
+        )
+    assert caught.value.sqlstate == "RM005"
+    run(things, STEP_FILE)
+
+
+def test_snapshot_of_the_whole_transaction_is_refused(things: Connection) -> None:
+    """One that is older than the locks would hide what was written until they were had."""
+    run(things, STEP_FILE, until="create the new table")
+    things.execute("begin isolation level repeatable read")
+    with pytest.raises(psycopg.Error, match="repeatable read"):
+        run(things, STEP_FILE)
+    things.execute("rollback")
+    run(things, STEP_FILE)
+
+
+def test_deferred_constraints_do_not_wait_for_the_commit(things: Connection) -> None:
+    """What the replay writes is checked at once, so that the swap can alter the table in the same transaction."""
+    things.execute(
+        "create table public.names (name text primary key); insert into public.names values (repeat('x', 1500)), ('y'); "
+        "alter table public.things add foreign key (name) references public.names deferrable initially deferred"
+    )
+    for call in calls(things, STEP_FILE):
+        if call.step in ("carry over", "compare") and call.answer["state"] == "done":
+            things.execute("update public.things set name = 'y' where id < 10")
+    assert things.execute("select count(*) from public.things where name = 'y'").fetchone() == (9,)
+
+
+def test_a_replica_s_writes_are_captured(things: Connection, database: Database) -> None:
+    """Also those of a session in which ordinary triggers do not fire."""
+    with database.connect("supabase_admin") as other:
+        other.execute("set session_replication_role = replica")
+        for number, _ in enumerate(calls(things, STEP_FILE, shrink=9)):
+            other.execute("update public.things set amount = 1000 + %s where id = %s", (number, number + 1))
+            other.execute("delete from public.things where id = %s", [40 - number])
+        before = rows(things)
+    assert len(before) == 40 - number - 1
+    assert things.execute("select count(*) from public.things where amount >= 1000").fetchone() == (
+        min(number + 1, 40 - number - 1),
+    )
+
+
+def test_all_in_one_transaction(things: Connection) -> None:
+    """As a paste into the SQL Editor does it."""
+    before = rows(things)
+    with things.transaction():
+        run(things, STEP_FILE)
+    assert rows(things) == before
+    with things.transaction():
+        run(things, read(ROLLBACK))
+    assert rows(things) == before
+
+
+def test_nothing_is_left_in_the_schema(things: Connection) -> None:
+    """After a rollback, as after a swap, neither log nor trigger function nor table remains."""
+    left_over = (
+        "select (select count(*) from pg_class where relnamespace = 'rpc_migrations'::regnamespace and relname ~ '^(log_|things)'), "
+        "(select count(*) from pg_proc where proname ~ '^capture_[0-9]'), (select count(*) from pg_trigger where tgname ~ '^rpc_migrations')"
+    )
+    for text in (STEP_FILE, read(ROLLBACK)):
+        run(things, text)
+        assert things.execute(left_over).fetchone() == (0, 0, 0)
