@@ -21,6 +21,11 @@ exit codes:
 """
 
 CLUSTERS = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
+AFTER_CLUSTERS = [
+    "python scripts/verify_clusters.py checks what was made.",
+    "python scripts/remove_sql_function.py takes execute_sql away; with --keep-journal a rollback stays possible.",
+    "python scripts/rollback_clusters.py goes back, with what was written since.",
+]
 
 Command = Callable[[argparse.Namespace, Settings, Console], int]
 
@@ -56,11 +61,7 @@ def migrate_clusters() -> int:
         file=CLUSTERS,
         rollback=False,
         discard_changes=False,
-        next_steps=[
-            "python scripts/verify_clusters.py checks what was made.",
-            "python scripts/remove_sql_function.py takes execute_sql away; with --keep-journal a rollback stays possible.",
-            "python scripts/rollback_clusters.py goes back, with what was written since.",
-        ],
+        next_steps=AFTER_CLUSTERS,
     )
     return _run(parser, "migrate")
 

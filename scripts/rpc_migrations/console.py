@@ -215,11 +215,11 @@ class Console:
         """The live list: every step, with a bar for a batch step that runs."""
         from rich.table import Table
 
-        table = Table.grid(padding=(0, 1))
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=1, no_wrap=True)
+        table.add_column(no_wrap=True, min_width=max((len(name) for name in self._views), default=0))
         table.add_column()
-        table.add_column(no_wrap=True)
-        table.add_column()
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for view in self._views.values():
             mark, style = MARKS[view.state]
             name = Text(view.name, "dim" if view.state == "to do" else "")

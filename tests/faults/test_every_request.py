@@ -28,7 +28,8 @@ BATCHES = {
 
 def requests_of(case: CommandCase) -> list[str]:
     """The labels of all requests of a command, in order."""
-    steps = read_migration(ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql").steps
+    file = ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql"
+    steps = read_migration(file, name="migrate_user_clusters").steps
     calls = [
         f"{step.name} #{n}" if n > 1 else step.name for step in steps for n in range(1, BATCHES.get(step.name, 1) + 1)
     ]

@@ -189,9 +189,7 @@ def test_policies_of_the_old_table_are_kept_and_not_doubled(
     create_old_table(admin)
     adapt_old_table(admin, policies)
     run_file(admin, MIGRATION)
-    query = (
-        "select polname::text, polcmd::text from pg_policy where polrelid = 'public.user_clusters'::regclass"
-    )
+    query = "select polname::text, polcmd::text from pg_policy where polrelid = 'public.user_clusters'::regclass"
     assert dict(admin.execute(query.encode()).fetchall()) == expected
 
 

@@ -240,9 +240,7 @@ def test_a_backend_that_is_terminated(admin: psycopg.Connection[Any], supabase: 
     assert rpc(supabase, "quick").json() == 1
 
 
-def test_a_stopped_database(
-    cluster: Cluster, admin: psycopg.Connection[Any], supabase: LocalSupabase
-) -> None:
+def test_a_stopped_database(cluster: Cluster, admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
     slow_function(admin, supabase)
     cluster.stop("immediate")
     answers = [rpc(supabase, "quick") for _ in range(2)]
@@ -274,9 +272,7 @@ def test_it_starts_without_a_database(cluster: Cluster, database: Database) -> N
         assert wait_until(lambda: rpc(project, "quick").json()["code"] == "PGRST202", 3)
 
 
-def test_a_statement_ends_when_the_server_stops(
-    admin: psycopg.Connection[Any], supabase: LocalSupabase
-) -> None:
+def test_a_statement_ends_when_the_server_stops(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
     slow_function(admin, supabase)
 
     def call() -> httpx.Response:
@@ -338,27 +334,22 @@ def test_disabled_legacy_keys(database: Database) -> None:
 
 
 def meta(project: LocalSupabase, query: str, key: str | None = None) -> httpx.Response:
-    return httpx.post(
-        f"{project.url}/pg/query", headers={"apikey": key or project.service_key}, json={"query": query}
-    )
+    return httpx.post(f"{project.url}/pg/query", headers={"apikey": key or project.service_key}, json={"query": query})
 
 
 def test_postgres_meta(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
     answer = meta(
         supabase,
-        "create table public.t (a int); insert into public.t values (1);"
-        " select a, current_user as u from public.t",
+        "create table public.t (a int); insert into public.t values (1); select a, current_user as u from public.t",
     )
     assert (answer.status_code, answer.json()) == (200, [{"a": 1, "u": "postgres"}])
-    assert meta(
-        supabase, "select '{\"a\": 1}'::jsonb as j, array['x'] as r, 1.50 as n, null as z"
-    ).json() == [{"j": {"a": 1}, "r": ["x"], "n": "1.50", "z": None}]
+    assert meta(supabase, "select '{\"a\": 1}'::jsonb as j, array['x'] as r, 1.50 as n, null as z").json() == [
+        {"j": {"a": 1}, "r": ["x"], "n": "1.50", "z": None}
+    ]
     failed = meta(supabase, "insert into public.t values (2); select * from public.nope")
     assert failed.status_code == 400
     assert failed.json()["code"] == "42P01"
-    assert failed.json()["formattedError"].startswith(
-        'ERROR:  42P01: relation "public.nope" does not exist\nLINE 1: '
-    )
+    assert failed.json()["formattedError"].startswith('ERROR:  42P01: relation "public.nope" does not exist\nLINE 1: ')
     # Several statements are one transaction.
     assert admin.execute("select count(*) from public.t").fetchone() == (1,)
     assert meta(supabase, "begin; insert into public.t values (2); commit").json() == []
@@ -472,9 +463,7 @@ server.run()
 def start_command(*arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     command = [sys.executable, "-m", "local_supabase", *arguments]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def read_report(process: subprocess.Popen[str]) -> tuple[dict[str, str], str]:

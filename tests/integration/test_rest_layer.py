@@ -55,9 +55,7 @@ def replay(project: LocalSupabase, case: dict[str, Any]) -> httpx.Response:
         content = json.dumps(case["body"])
     if content is not None:
         headers.setdefault("Content-Type", "application/json")
-    return httpx.request(
-        case["method"], f"{project.url}/rest/v1{case['path']}", headers=headers, content=content
-    )
+    return httpx.request(case["method"], f"{project.url}/rest/v1{case['path']}", headers=headers, content=content)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -65,11 +63,7 @@ def test_answers_as_recorded(recorded_project: LocalSupabase, case: dict[str, An
     if REAL_ONE and "safeupdate" in case["name"]:
         pytest.skip("the server has no pg-safeupdate")
     answer = replay(recorded_project, case)
-    body = (
-        answer.json()
-        if answer.headers.get("content-type", "").startswith("application/json")
-        else answer.text
-    )
+    body = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
     expected = case["response"]
     if case["token"] == "none":
         body = json.loads(body)

@@ -50,13 +50,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m local_supabase", description="Run a local Supabase until Ctrl-C."
-    )
+    parser = argparse.ArgumentParser(prog="python -m local_supabase", description="Run a local Supabase until Ctrl-C.")
     parser.add_argument("--rows", type=int, metavar="N", help="make the old user_clusters with N sample rows")
-    parser.add_argument(
-        "--variant", choices=["full", "minimal", "extra"], default="full", help="of the old table"
-    )
+    parser.add_argument("--variant", choices=["full", "minimal", "extra"], default="full", help="of the old table")
     parser.add_argument(
         "--default-grants",
         choices=["all", "none"],

@@ -148,9 +148,7 @@ class Cluster:
             )
         return Database(self, name)
 
-    def connect(
-        self, role: str = SUPERUSER, database: str = "postgres", **options: Any
-    ) -> psycopg.Connection[Any]:
+    def connect(self, role: str = SUPERUSER, database: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """A connection in autocommit mode; without arguments the superuser's, to the maintenance database."""
         options.setdefault("autocommit", True)
         return psycopg.connect(self.dsn(role, database), **options)
@@ -261,9 +259,7 @@ class Database:
     def drop(self) -> None:
         """Drop the database, ending whatever is still connected to it."""
         with self.cluster.connect() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name))
-            )
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(self.name)))
 
 
 def _where_data_goes() -> str:

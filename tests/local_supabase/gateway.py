@@ -101,9 +101,7 @@ class Gateway:
     def _is_ours(self, key: str) -> bool:
         """Signed by us. Whether it has expired is for the service behind to say."""
         try:
-            jwt.decode(
-                key, self._options.keys.secret, ["HS256"], options={"verify_exp": False, "verify_aud": False}
-            )
+            jwt.decode(key, self._options.keys.secret, ["HS256"], options={"verify_exp": False, "verify_aud": False})
         except jwt.InvalidTokenError:
             return False
         return True
@@ -112,9 +110,7 @@ class Gateway:
 def gateway_app(options: GatewayOptions) -> Starlette:
     """The whole HTTP side of a project as one ASGI application."""
     gateway = Gateway(options)
-    rest: RestLayer | Proxy = (
-        Proxy(options.postgrest_url) if options.postgrest_url else RestLayer(options.rest)
-    )
+    rest: RestLayer | Proxy = Proxy(options.postgrest_url) if options.postgrest_url else RestLayer(options.rest)
     management = ManagementApi(
         options.management_dsn, options.keys.ref, options.keys.access_token, options.management_limit
     )
@@ -179,9 +175,7 @@ class Proxy:
         headers = [(key, value) for key, value in request.headers.items() if key not in _HOP_BY_HOP]
         url = httpx.URL(request.scope["rest_path"], query=request.url.query.encode())
         try:
-            answer = await self._client.request(
-                request.method, url, headers=headers, content=await request.body()
-            )
+            answer = await self._client.request(request.method, url, headers=headers, content=await request.body())
         except httpx.TransportError as error:
             return Response(f"upstream: {error}", 502, media_type="text/plain")
         kept = {key: value for key, value in answer.headers.items() if key not in _HOP_BY_HOP}

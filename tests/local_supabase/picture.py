@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.panel import Panel
 from rich.text import Text
 from rpc_migrations import commands
+from rpc_migrations.cli import AFTER_CLUSTERS
 from rpc_migrations.console import Console
 from rpc_migrations.settings import load_settings
 
@@ -30,21 +31,20 @@ MIGRATE = Namespace(
 
 def main() -> None:
     """Migrate 1,000,000 rows and keep what a terminal shows at the end."""
-    console = Console("migrate_clusters.py", quiet=True)
     with Cluster() as cluster:
         database = cluster.create_database("picture")
         with database.connect() as connection:
             create_old_table(connection, 1_000_000)
         with LocalSupabase(database, subprocess=True) as supabase:
             os.environ.update(supabase.environment())
-            commands.deploy(Namespace(via=None), load_settings(), console)
+            commands.deploy(Namespace(via=None), load_settings(), Console("deploy_sql_function.py", quiet=True))
+            console = Console("migrate_clusters.py", quiet=True)
+            console.next_steps = AFTER_CLUSTERS
             commands.migrate(MIGRATE, load_settings(), console)
     picture = RichConsole(record=True, width=122, file=io.StringIO())
     picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
     picture.print(console.step_list())
-    picture.print(
-        Panel(Text("\n".join(console.report["lines"][-5:])), title="Done", border_style="green", expand=False)
-    )
+    picture.print(Panel(Text("\n".join(console.report["lines"][2:])), title="Done", border_style="green", expand=False))
     picture.save_svg(str(ROOT / ".github" / "migration.svg"), title="migrate_clusters.py")
 
 

@@ -40,9 +40,7 @@ alter table public.user_clusters add constraint user_clusters_user_id_fkey
     foreign key (user_id) references auth.users (id) on delete cascade;
 create index user_clusters_user_id_idx on public.user_clusters (user_id);
 """
-_EXTRA_INDEX = (
-    "create index user_clusters_notes_idx on public.user_clusters (lower(notes)) where notes is not null"
-)
+_EXTRA_INDEX = "create index user_clusters_notes_idx on public.user_clusters (lower(notes)) where notes is not null"
 
 _POLICIES = """
 alter table public.user_clusters enable row level security;

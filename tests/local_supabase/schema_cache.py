@@ -106,11 +106,7 @@ class Function:
     @property
     def takes_json_body(self) -> bool:
         """Whether its only parameter is one json without a name: the body as it stands."""
-        return (
-            len(self.parameters) == 1
-            and self.parameters[0][0] == ""
-            and self.parameters[0][1] in ("json", "jsonb")
-        )
+        return len(self.parameters) == 1 and self.parameters[0][0] == "" and self.parameters[0][1] in ("json", "jsonb")
 
 
 @dataclass
@@ -178,9 +174,7 @@ class SchemaCache:
             message, searched = full_name, "with a single unnamed text parameter"
         else:
             message = f"{full_name}({names})" if keys else f"{full_name} without parameters"
-            searched = (
-                f"with parameter{'s' if len(keys) > 1 else ''} {names}" if keys else "without parameters"
-            )
+            searched = f"with parameter{'s' if len(keys) > 1 else ''} {names}" if keys else "without parameters"
             if content_type == "application/json":
                 searched += " or with a single unnamed json/jsonb parameter"
             hint = self._hint(name, names, overloads)
@@ -191,9 +185,7 @@ class SchemaCache:
 
     def _hint(self, name: str, names: str, overloads: list[Function]) -> str | None:
         if overloads:
-            signatures = [
-                f"({', '.join(sorted(p for p, _ in function.parameters))})" for function in overloads
-            ]
+            signatures = [f"({', '.join(sorted(p for p, _ in function.parameters))})" for function in overloads]
             similar = best_match(f"({names})", signatures, _PARAMETERS)
             similar = similar and f"{name}{similar}"
         else:

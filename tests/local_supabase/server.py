@@ -65,9 +65,7 @@ class LocalSupabase:
         self.port = port
         self._options = GatewayOptions(
             keys=self.keys,
-            rest=RestOptions(
-                database.dsn("authenticator"), self.keys.secret, reload_delay, pool_size, pool_wait
-            ),
+            rest=RestOptions(database.dsn("authenticator"), self.keys.secret, reload_delay, pool_size, pool_wait),
             meta_dsn=database.dsn("postgres") if meta else None,
             management_dsn=database.dsn("postgres"),
             check_keys=check_keys,
@@ -175,9 +173,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: Starlette) -> None:
-        super().__init__(
-            uvicorn.Config(app, log_level="critical", lifespan="on", server_header=False, ws="none")
-        )
+        super().__init__(uvicorn.Config(app, log_level="critical", lifespan="on", server_header=False, ws="none"))
         self.ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
@@ -239,9 +235,7 @@ class _ThreadServer:
 class _ProcessServer:
     def __init__(self, options: GatewayOptions, port: int) -> None:
         command = [sys.executable, "-m", "local_supabase.worker"]
-        path = os.pathsep.join(
-            filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")])
-        )
+        path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "PYTHONPATH": path},
@@ -284,9 +278,7 @@ class PostgRest:
         }
         self._guard = Guard(Path(tempfile.mkdtemp(prefix="postgrest-", dir="/tmp")))
         environment = {**os.environ, **settings}
-        self._process = subprocess.Popen(
-            [program], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        self._process = subprocess.Popen([program], env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
         self._guard.watch(self._process.pid)
         self._wait_until_ready(f"http://127.0.0.1:{admin_port}/ready")
 

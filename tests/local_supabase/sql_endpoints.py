@@ -141,9 +141,7 @@ def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[dict[str, Any]]:
     transformer = psycopg.adapt.Transformer(cursor)
     return [
         {
-            name: _value(
-                result.get_value(row, place), kind, transformer.get_loader(oid, psycopg.pq.Format.TEXT)
-            )
+            name: _value(result.get_value(row, place), kind, transformer.get_loader(oid, psycopg.pq.Format.TEXT))
             for place, (name, kind, oid) in enumerate(columns)
         }
         for row in range(result.ntuples)

@@ -50,8 +50,7 @@ def call(function: Function, arguments: Mapping[str, Any], body: str) -> Stateme
         source = f"(select * from json_to_record($1::json) as _ ({columns})) as arguments, "
         variadic = function.parameters[-1][0] if function.variadic else None
         passed = ", ".join(
-            f"{'variadic ' if name == variadic else ''}{quote(name)} := arguments.{quote(name)}"
-            for name, _ in given
+            f"{'variadic ' if name == variadic else ''}{quote(name)} := arguments.{quote(name)}" for name, _ in given
         )
     else:
         source, passed, parameters = "", "", []
@@ -144,9 +143,7 @@ def _name(table: Table) -> str:
 
 def _columns(table: Table, query: Query) -> str:
     wanted = (_last(query, "select") or "*").split(",")
-    return ", ".join(
-        f"{_name(table)}.{name.strip() if name == '*' else quote(name.strip())}" for name in wanted
-    )
+    return ", ".join(f"{_name(table)}.{name.strip() if name == '*' else quote(name.strip())}" for name in wanted)
 
 
 def _where(table: Table, query: Query, parameters: list[Any]) -> str:
@@ -181,9 +178,7 @@ def _order(table: Table, query: Query) -> str:
         if term:
             name, *directions = term.split(".")
             words = {"asc": "asc", "desc": "desc", "nullsfirst": "nulls first", "nullslast": "nulls last"}
-            terms.append(
-                " ".join([f"{_name(table)}.{quote(name)}", *(words[d] for d in directions if d in words)])
-            )
+            terms.append(" ".join([f"{_name(table)}.{quote(name)}", *(words[d] for d in directions if d in words)]))
     return f" order by {', '.join(terms)}" if terms else ""
 
 
