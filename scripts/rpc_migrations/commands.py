@@ -170,11 +170,14 @@ def _dry_run(plan: Migration, action: str, settings: Settings, console: Console)
     done: set[str] | None = None
     if settings.has_credentials:
         with _connected(settings, console) as client:
+            from .doctor import size_warning
             from .runner import read_status
 
             try:
                 status = read_status(client, plan)
                 done = {step.name for step in plan.steps if status.is_done(step)}
+                if warning := size_warning(client, plan):
+                    console.warn(warning)
             except NotDeployed as reason:
                 console.warn(f"{reason.message} {reason.hint or ''}".strip())
     else:

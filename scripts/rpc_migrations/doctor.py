@@ -30,6 +30,8 @@ select
     pg_size_pretty(pg_database_size(current_database())) as size
 """
 
+_ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
+
 _TABLE_QUERY = """
 select
     to_regclass({table}) is not null as is_there,
@@ -143,29 +145,47 @@ def _journal(client: RpcClient, migration: Migration) -> Check:
     return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
 
 
+def size_warning(client: RpcClient, migration: Migration) -> str | None:
+    """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
+    found = _find_table(migration)
+    rows = (_row(client, _ROWS_QUERY.format(table=quote_literal(found[0])))["rows"] or 0) if found else 0
+    if rows <= ROWS_PER_REQUEST:
+        return None
+    return (
+        f"The table has about {rows:,} rows: building one index over it may take longer than a request can (50 s). "
+        f"Over a direct connection it can take as long as it likes: --write-sql --online writes the file for psql."
+    )
+
+
 def _table(client: RpcClient, migration: Migration) -> list[Check]:
     """What the table is like that the migration rebuilds, and whether it can be."""
-    found = next((m for step in migration.steps if (m := _BEGIN_COPY.search(step.sql))), None)
+    found = _find_table(migration)
     if found is None:
         return []
-    table, backup = found[1], found[2] or ""
+    table, backup = found
     row = _row(client, _TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)))
     if not row["is_there"]:
         return [Check(table, True, "is not there: the migration will create it, empty")]
     if row["has_backup"]:
-        detail = f"{backup} is there: the migration has run, or another backup is in its way (the migration would then refuse to begin)"
+        detail = (
+            f"{backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
+        )
         return [Check(table, True, f"{row['size']}; {row['columns']}"), Check("backup", True, detail)]
     rows = max(row["rows"] or 0, 0)
-    checks = [
+    warning = size_warning(client, migration)
+    return [
         Check(table, True, f"about {rows:,} rows, {row['size']}; {row['columns']}"),
         Check("can be rebuilt", row["obstacles"] is None, row["obstacles"] or "nothing is in the way"),
         Check("carried over", True, row["carried"] or "nothing but columns and rights"),
         Check("how long, roughly", True, f"{max(rows / ROWS_PER_SECOND, 1):,.0f} s, while the application goes on"),
+        Check("fits into requests", warning is None, warning or "yes"),
     ]
-    if rows > ROWS_PER_REQUEST:
-        detail = f"an index build over {rows:,} rows may take longer than one request can; use: migrate_clusters.py --write-sql --online"
-        checks.append(Check("fits through the gateway", False, detail))
-    return checks
+
+
+def _find_table(migration: Migration) -> tuple[str, str] | None:
+    """The table that a migration rebuilds, and its backup's name, as its steps call begin_copy."""
+    found = next((match for step in migration.steps if (match := _BEGIN_COPY.search(step.sql))), None)
+    return (found[1], found[2] or "") if found else None
 
 
 def _row(client: RpcClient, sql: str) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Journal(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.admin = self.database.connect()
+        self.sessions: list[psycopg.Connection[Any]] = []
         self.idle: list[psycopg.Connection[Any]] = []
         self.runners = [Runner("ann"), Runner("bob")]
         # Requests that are under way: done, and not committed.
@@ -82,7 +83,7 @@ class Journal(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everybody goes home."""
-        for connection in (*self.idle, *(pending[0] for pending in self.pending)):
+        for connection in self.sessions:
             connection.close()
         self.admin.close()
 
@@ -190,6 +191,7 @@ class Journal(RuleBasedStateMachine):
         if self.idle:
             return self.idle.pop()
         connection = self.database.connect(autocommit=False)
+        self.sessions.append(connection)
         # An answer comes at once, whatever others do: a request that waits for another one's end would hang here.
         connection.execute("set statement_timeout = '5s'")
         connection.commit()

@@ -1,0 +1,79 @@
+"""remove_sql_function.py: what it takes away, what it leaves, and when it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from checkout import Checkout, said
+from conftest import ROOT, Scripts
+from local_supabase import LocalSupabase, create_old_table
+from projects import deploy, one
+from step_runner import read, run
+
+MIGRATION = ROOT / "db" / "migrate_user_clusters.sql"
+FUNCTION = "select to_regproc('public.execute_sql')::text"
+SCHEMA = "select to_regnamespace('rpc_migrations')::text"
+
+
+def test_it_takes_everything_away_and_says_so_again(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    removed = scripts("remove_sql_function.py", env=supabase.environment())
+    assert removed.returncode == 0, removed.stderr
+    assert (one(admin, FUNCTION), one(admin, SCHEMA)) == (None, None)
+    assert one(admin, "select count(*) from public.user_clusters_backup") == 5
+    again = scripts("remove_sql_function.py", env=supabase.environment())
+    assert again.returncode == 0
+    assert "execute_sql is not there" in again.stdout
+
+
+def test_the_journal_can_be_kept_and_used_again(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    environment = supabase.environment()
+    assert scripts("migrate_clusters.py", env=environment).returncode == 0
+    assert scripts("remove_sql_function.py", "--keep-journal", env=environment).returncode == 0
+    assert one(admin, FUNCTION) is None
+    assert one(admin, "select count(*) from rpc_migrations.journal") > 0
+    assert scripts("deploy_sql_function.py", env=environment).returncode == 0
+    back = scripts("rollback_clusters.py", env=environment)
+    assert back.returncode == 0, back.stderr
+    assert one(admin, "select to_regclass('public.user_clusters_backup')::text") is None
+
+
+@pytest.mark.parametrize("stop_after", ["begin the copy", "compare the old and the new table"])
+def test_it_refuses_while_a_migration_is_under_way(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any], stop_after: str
+) -> None:
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    run(admin, read(MIGRATION), until=stop_after)
+    refused = scripts("remove_sql_function.py", env=supabase.environment())
+    assert refused.returncode == 1
+    assert "a migration is under way" in refused.stderr
+    assert "Finish it or roll it back first" in refused.stderr
+    assert one(admin, FUNCTION) == "execute_sql"
+
+
+def test_somebody_elses_function_stays(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    admin.execute("create function public.execute_sql(query text) returns void language sql as $$ select 1 $$")
+    refused = scripts("remove_sql_function.py", env=supabase.environment())
+    assert refused.returncode == 1
+    assert "this project did not make" in refused.stderr
+    assert one(admin, FUNCTION) == "execute_sql"
+
+
+def test_without_credentials_the_file_does_it(checkout: Checkout, admin: psycopg.Connection[Any]) -> None:
+    deploy(admin)
+    said(checkout.run("remove_sql_function.py"), "Written: db/drop_execute_sql_function_output.sql")
+    admin.execute(checkout.read("db/drop_execute_sql_function_output.sql").encode())
+    assert (one(admin, FUNCTION), one(admin, SCHEMA)) == (None, None)
