@@ -89,6 +89,7 @@ def _repetitions(rows: int) -> int:
 def _print(measurements: list[Measurement], facts: dict[str, Any]) -> None:
     """The tables, to standard output."""
     print(report.markdown(measurements))
+    print("Times are medians; stalls, missing rows, lost writes and memory are the worst of all repetitions.\n")
     for rows, calm in facts["calm"].items():
         longest = f"{report.seconds(calm['longest_read'])} (read), {report.seconds(calm['longest_write'])} (write)"
         print(f"With nothing being migrated, the longest stall at {int(rows):,} rows was {longest}.")

@@ -19,7 +19,7 @@ def seconds(value: float | None) -> str:
     """A duration as a person reads it."""
     if value is None:
         return ""
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
 
 
 def markdown(measurements: Sequence[Measurement]) -> str:

@@ -26,8 +26,8 @@ from local_supabase import Cluster, Database
 from rpc_migrations.deployment import deployment_sql
 
 STEPS = ("one", "many", "last")
-# Without the phase that explains a failure, which takes minutes.
-PHASES = (Phase.generate, Phase.shrink)
+# Without making a failing case smaller, which takes minutes where sessions block each other.
+PHASES = (Phase.generate,)
 FATES = ("answered", "lost", "crashed", "terminated")
 BATCH, BATCH_CALLS, BATCH_ROWS = "many", 3, 10
 PATIENCE = 1e6  # nobody is taken for dead in a test's time, unless he is named as dead
@@ -196,7 +196,7 @@ class Journal(RuleBasedStateMachine):
         connection = self.database.connect(autocommit=False)
         self.sessions.append(connection)
         # An answer comes at once, whatever others do: a request that waits for another one's end would hang here.
-        connection.execute("set statement_timeout = '5s'")
+        connection.execute("set statement_timeout = '2s'")
         connection.commit()
         return connection
 
