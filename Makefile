@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
-PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
+PYTEST := $(RUN) -m pytest -q -n 2
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,10 +37,10 @@ local: .venv/tests ## keep a local Supabase running and print its lines for .env
 	PYTHONPATH=tests $(RUN) -m local_supabase
 
 test: .venv/tests ## run the tests on a real PostgreSQL over HTTP
-	$(PYTEST) -m "not every_fault" tests
+	$(PYTEST) --dist loadfile -m "not every_fault" tests
 
 test-faults: .venv/tests ## every fault at every request (some minutes)
-	$(PYTEST) -m every_fault tests/faults
+	$(PYTEST) --dist load -m every_fault tests/faults
 
 bench: .venv/tests ## measure, beside the guide's SQL by psql
 	PYTHONPATH=tests $(RUN) -m benchmarks

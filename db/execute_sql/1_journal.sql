@@ -447,7 +447,8 @@ as $function$
         'copy', (
             select jsonb_build_object(
                 'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
-                'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as
+                'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as,
+                'unvalidated', c.unvalidated
             )
             from rpc_migrations.copies as c
             where c.migration = status.migration

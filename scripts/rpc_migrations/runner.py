@@ -47,6 +47,12 @@ class Status:
         """Whether the step has taken effect."""
         return self.steps.get(step.name, {}).get("finished_at") is not None
 
+    @property
+    def is_rolling_back(self) -> bool:
+        """Whether a rollback has begun and has steps left; the last ones come after the swap back."""
+        state = self.copy["state"] if self.copy else None
+        return state == "rolling back" or (state == "rolled back" and bool(self.copy and self.copy["unvalidated"]))
+
     def edited_steps(self, migration: Migration) -> list[Step]:
         """Steps that have had an effect with another text than they have now."""
         return [
@@ -59,6 +65,10 @@ class Status:
 def read_status(client: RpcClient, migration: Migration) -> Status:
     """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
     check_deployed(client)
+    return _status(client, migration)
+
+
+def _status(client: RpcClient, migration: Migration) -> Status:
     rows = client.query(f"select rpc_migrations.status({quote_literal(migration.name)}) as status")
     assert isinstance(rows, list)
     status = rows[0]["status"]
@@ -68,7 +78,7 @@ def read_status(client: RpcClient, migration: Migration) -> Status:
 def migrate(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
     """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done."""
     status = read_status(client, migration)
-    if status.copy and status.copy["state"] == "rolling back":
+    if status.is_rolling_back:
         raise MigrationError(
             f"A rollback of {migration.name} is under way.",
             hint="Finish it with the rollback command first; then migrate again.",
@@ -127,7 +137,7 @@ def _run_steps(
             console.step_begins(step)
             answer = _StepSender(client, migration, step, run, settings, console).send_until_done()
             console.step_done(step, answer)
-    console.close(migration, action, read_status(client, migration).copy)
+    console.close(migration, action, _status(client, migration).copy)
 
 
 def _claim(

@@ -70,7 +70,7 @@ class Journal(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.admin = self.database.connect()
+        self.admin = self._connect(autocommit=True)
         self.sessions: list[psycopg.Connection[Any]] = []
         self.idle: list[psycopg.Connection[Any]] = []
         self.runners = [Runner("ann"), Runner("bob")]
@@ -193,12 +193,12 @@ class Journal(RuleBasedStateMachine):
     def _session(self) -> psycopg.Connection[Any]:
         if self.idle:
             return self.idle.pop()
-        connection = self.database.connect(autocommit=False)
-        self.sessions.append(connection)
-        # An answer comes at once, whatever others do: a request that waits for another one's end would hang here.
-        connection.execute("set statement_timeout = '2s'")
-        connection.commit()
-        return connection
+        self.sessions.append(self._connect(autocommit=False))
+        return self.sessions[-1]
+
+    def _connect(self, *, autocommit: bool) -> psycopg.Connection[Any]:
+        """An answer comes at once, whatever others do: a request that waits for another one's end would wait for ever."""
+        return self.database.connect(autocommit=autocommit, options="-c statement_timeout=2s")
 
     def _terminate(self, pid: int) -> None:
         """End a session; it is gone afterwards. (The function's own way to wait for that looks ten times a second.)"""
@@ -254,7 +254,7 @@ def test_each_step_takes_effect_once(prepared: Database) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             stateful_step_count=30,
             deadline=None,
             phases=PHASES,

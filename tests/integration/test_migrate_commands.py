@@ -15,9 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 from checkout import MIGRATION_FILE, Checkout, said
-from conftest import script_environment
+from conftest import ROOT, Scripts, script_environment
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from projects import FACTORS, columns, deploy, is_migrated, one, project, table_as_it_is
+from rpc_migrations.step_file import read_migration
 
 DEPLOY, MIGRATE, ROLLBACK, STATUS = "deploy_sql_function.py", "migrate_clusters.py", "rollback_clusters.py", "--status"
 VERIFY, RUN = "verify_clusters.py", "run_migration.py"
@@ -440,3 +441,29 @@ def test_the_migration_of_the_project_is_a_step_file_like_any_other(
 ) -> None:
     done = checkout.run(RUN, "db/migrate_user_clusters.sql", env=migrated.environment())
     said(done, "Nothing to do. migrate_user_clusters is applied already")
+
+
+@pytest.mark.parametrize(
+    "stop_after", ["roll back: begin", "roll back: compare the two tables", "roll back: swap the tables back"]
+)
+def test_a_rollback_is_finished_before_migrating_again(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any], stop_after: str
+) -> None:
+    """Also after the swap back, when foreign keys of other tables are still to be validated."""
+    create_old_table(admin, rows=5)
+    admin.execute("create table public.notes (id int primary key, cluster uuid references public.user_clusters)")
+    deploy(admin)
+    environment = supabase.environment()
+    assert scripts("migrate_clusters.py", env=environment).returncode == 0
+    for step in read_migration(ROOT / "db" / "rollback.sql", name="migrate_user_clusters").steps:
+        send = "select rpc_migrations.run_step(%s, 'migrate_user_clusters', %s, %s, %s) ->> 'state'"
+        while admin.execute(send, (step.sql, step.name, step.checksum, step.batch)).fetchone() != ("done",):
+            pass
+        if step.name == stop_after:
+            break
+    refused = scripts("migrate_clusters.py", env=environment)
+    assert refused.returncode == 1
+    assert "A rollback of migrate_user_clusters is under way" in refused.stderr
+    assert scripts(ROLLBACK, env=environment).returncode == 0
+    assert one(admin, "select count(*) from pg_constraint where contype = 'f' and not convalidated") == 0
+    assert scripts(MIGRATE, env=environment).returncode == 0
