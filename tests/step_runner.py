@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 
 DB = Path(__file__).parent.parent / "db"
+MIGRATION = "migrate_user_clusters.sql"
 ROLLBACK = "rollback.sql"
 DISCARD = "rollback_discarding_changes.sql"
 
@@ -80,6 +81,18 @@ def run(connection: Connection, text: str, migration: str = "test", until: str =
             return made
     assert not until, f"there is no step {until}"
     return made
+
+
+def run_steps(connection: Connection, file: str) -> Iterator[str]:
+    """Run a file of db/ as part of the migration of user_clusters; yields each step's name when it is done."""
+    for call in calls(connection, read(file), MIGRATION):
+        if call.answer["state"] == "done":
+            yield call.step
+
+
+def run_file(connection: Connection, file: str, until: str = "") -> None:
+    """Run a file of db/ as part of the migration of user_clusters, whole or up to and with one step."""
+    run(connection, read(file), MIGRATION, until)
 
 
 def step_names(text: str) -> list[str]:

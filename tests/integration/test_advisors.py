@@ -10,8 +10,8 @@ import advisors
 import psycopg
 import pytest
 from advisors import Finding
-from direct_steps import MIGRATION, ROLLBACK, deploy, run_file, run_steps
 from local_supabase import Database, create_old_table
+from step_runner import MIGRATION, ROLLBACK, deploy, run_file, run_steps
 
 Advise = Callable[[psycopg.Connection[Any]], set[Finding]]
 

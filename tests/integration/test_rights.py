@@ -8,9 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from direct_steps import MIGRATION, ROLLBACK, deploy, run_file, run_steps
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from postgrest.exceptions import APIError
+from step_runner import MIGRATION, ROLLBACK, deploy, run_file, run_steps
 from supabase import Client, create_client
 
 USER = "00000000-0000-4000-8000-000000000001"

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pglast
 import psycopg
 import pytest
-from direct_steps import DB, MIGRATION, ROLLBACK, VERIFY, deploy, run_file
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
+from step_runner import DB, MIGRATION, ROLLBACK, deploy, run_file
 from supabase import create_client
 
-QUERY = (DB / VERIFY).read_text()
+QUERY = (DB / "verify_user_clusters.sql").read_text()
 EXECUTE_SQL = "public.execute_sql(text, text, text, text, boolean, uuid, integer)"
 INVALID = "reset role; update pg_index set indisvalid = false where indexrelid = 'public.{}'::regclass"
 
