@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,11 @@ import pytest
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell without job control, as CI may do, we would hand that down to every script
+    # under test, and none of them could be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
 from local_supabase import Cluster, Database, LocalSupabase
