@@ -9,14 +9,9 @@ from typing import Any
 
 import psycopg
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
-from rpc_migrations.deployment import deployment_sql
+from step_runner import deploy
 
 FACTORS = ("learning_style_factor", "technical_depth_factor", "quiz_performance_factor", "feedback_pattern_factor")
-
-
-def deploy(connection: psycopg.Connection[Any]) -> None:
-    """Make execute_sql as deploy_sql_function.py makes it."""
-    connection.execute(deployment_sql().encode())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from rpc_migrations.deployment import deployment_sql
 
 DB = Path(__file__).parent.parent / "db"
 MIGRATION = "migrate_user_clusters.sql"
@@ -40,13 +41,12 @@ class Call:
 
 
 def deploy(connection: Connection, changes: Changes = ()) -> None:
-    """Make the functions, with some of their text replaced; each old text must be there, exactly once."""
-    text = "\n".join(path.read_text() for path in sorted((DB / "execute_sql").glob("*.sql")))
+    """Make execute_sql as deploy_sql_function.py makes it, with some of their text replaced; each old text must be there, exactly once."""
+    text = deployment_sql()
     for old, new in changes:
         assert text.count(old) == 1, f"{text.count(old)} times in db/execute_sql: {old}"
         text = text.replace(old, new)
-    comment = "comment on function public.execute_sql is 'rpc_migrations test';"
-    connection.execute((text + comment).encode())
+    connection.execute(text.encode())
 
 
 def read(file: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from .client import RpcClient
-from .deployment import OPEN_FUNCTIONS_QUERY, current_version, deployed_version
+from .deployment import OPEN_FUNCTIONS_QUERY, check_deployed
 from .errors import MigrationError
 from .settings import Settings
 from .sql import quote_literal
@@ -105,11 +105,9 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
 def _execute_sql(client: RpcClient, settings: Settings) -> Check:
     """Whether execute_sql is there, ours, up to date, and may be executed with this key."""
     try:
-        version = deployed_version(client)
+        check_deployed(client)
     except MigrationError as error:
         return Check("execute_sql", False, f"{error.message} {error.hint or ''}".strip())
-    if version != current_version():
-        return Check("execute_sql", False, "another version is deployed. Run: python scripts/deploy_sql_function.py")
     return Check("execute_sql", True, "deployed, up to date, open to this key")
 
 
@@ -148,7 +146,10 @@ def _journal(client: RpcClient, migration: Migration) -> Check:
 def size_warning(client: RpcClient, migration: Migration) -> str | None:
     """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
     found = _find_table(migration)
-    rows = (_row(client, _ROWS_QUERY.format(table=quote_literal(found[0])))["rows"] or 0) if found else 0
+    return _too_large(_row(client, _ROWS_QUERY.format(table=quote_literal(found[0])))["rows"] or 0) if found else None
+
+
+def _too_large(rows: int) -> str | None:
     if rows <= ROWS_PER_REQUEST:
         return None
     return (
@@ -172,7 +173,7 @@ def _table(client: RpcClient, migration: Migration) -> list[Check]:
         )
         return [Check(table, True, f"{row['size']}; {row['columns']}"), Check("backup", True, detail)]
     rows = max(row["rows"] or 0, 0)
-    warning = size_warning(client, migration)
+    warning = _too_large(rows)
     return [
         Check(table, True, f"about {rows:,} rows, {row['size']}; {row['columns']}"),
         Check("can be rebuilt", row["obstacles"] is None, row["obstacles"] or "nothing is in the way"),
