@@ -325,6 +325,88 @@ end;
 $function$;
 
 
+-- Runs a step as run_step does and, in the same transaction, those that follow it: most steps take moments, and over a
+-- long way a request takes longer than they do. It goes on only where nobody could tell that from a transaction for each:
+--   - a step that is not done at once is the last one; one that fails is undone, and fails for good when it comes first;
+--   - after two seconds it ends, so that the next step has almost all of a request's time;
+--   - a step that leaves something behind until the commit (see left_behind) is the last one.
+-- "following" are objects with query, step, checksum and batch. Answers what run_step answers for the first step, with
+-- "following": an array of what it answers for the others, and for further batches of the same, in their order, each with
+-- its "call_seconds".
+create or replace function rpc_migrations.run_steps(
+    query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb
+) returns jsonb
+language plpgsql
+set search_path = public, extensions, pg_temp
+as $function$
+declare
+    steps jsonb := jsonb_build_array(jsonb_build_object(
+        'query', run_steps.query, 'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
+    )) || run_steps.following;
+    next_step jsonb := steps -> 0;
+    place integer := 0;
+    answer jsonb;
+    answers jsonb := '[]';
+    left_before jsonb;
+    is_last boolean;
+    step_began timestamptz;
+    began timestamptz := clock_timestamp();
+begin
+    perform set_config('lock_timeout', '100ms', true);      -- as run_step will; it is not what a step leaves behind
+    left_before := rpc_migrations.left_behind();
+    while next_step is not null loop
+        step_began := clock_timestamp();
+        begin
+            answer := rpc_migrations.run_step(
+                next_step ->> 'query', run_steps.migration, next_step ->> 'step', next_step ->> 'checksum',
+                (next_step ->> 'batch')::boolean, run_steps.run
+            );
+            is_last := rpc_migrations.left_behind() is distinct from left_before;
+            if is_last then
+                set constraints all immediate;      -- or they would fail at the commit, and all steps with them
+            end if;
+        exception when others or query_canceled or assert_failure then
+            if answers = '[]' then
+                raise;
+            end if;
+            exit;
+        end;
+        answers := answers || jsonb_build_array(
+            answer || jsonb_build_object('call_seconds', extract(epoch from clock_timestamp() - step_began)));
+        exit when is_last or answer ->> 'state' not in ('done', 'more') or clock_timestamp() > began + interval '2 seconds';
+        place := place + (answer ->> 'state' = 'done')::integer;
+        next_step := steps -> place;
+    end loop;
+    return (answers -> 0) || jsonb_build_object('following', answers - 0);
+end;
+$function$;
+
+
+-- What this transaction keeps until its end and others could notice: locks beyond those of a reader on tables outside our
+-- own schema (temporary ones are locked as well), and settings.
+create or replace function rpc_migrations.left_behind() returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'locks', (
+            select jsonb_agg(distinct format('%s: %s', l.relation::regclass, l.mode))
+            from pg_catalog.pg_locks as l
+            inner join pg_catalog.pg_class as c on c.oid = l.relation
+            inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            where
+                l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode <> 'AccessShareLock'
+                and n.nspname not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+        ),
+        'settings', (
+            select jsonb_object_agg(s.name, s.setting)
+            from pg_catalog.pg_settings as s
+            where s.source = 'session'
+        )
+    );
+$function$;
+
+
 -- The step's current journal row, made where there is none. A step that has had an effect keeps its text: refused with
 -- RM002 when it comes back with another one. A forward step ends what a finished rollback left in the journal.
 create or replace function rpc_migrations.open_step(migration text, step text, checksum text, run uuid)
@@ -454,6 +536,29 @@ as $function$
             where c.migration = status.migration
             order by c.id desc
             limit 1
+        )
+    );
+$function$;
+
+
+-- What an answer says, in words, for whoever runs a file with psql.
+create or replace function rpc_migrations.in_words(answer jsonb) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select concat_ws(
+        ', ',
+        case
+            when (in_words.answer ->> 'already')::boolean and in_words.answer ->> 'state' = 'done' then 'done before'
+            when in_words.answer ->> 'state' = 'more' then 'goes on'
+            else in_words.answer ->> 'state'
+        end,
+        to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999') || ' rows',
+        round(100 * nullif((in_words.answer -> 'result' ->> 'progress')::numeric, 1)) || ' %',
+        in_words.answer -> 'result' ->> 'message',
+        (
+            select 'for a lock: ' || string_agg(format('pid %s on %s', h ->> 'pid', h ->> 'relation'), '; ')
+            from jsonb_array_elements(nullif(in_words.answer -> 'holders', 'null')) as h
         )
     );
 $function$;

@@ -18,8 +18,8 @@ begin
             using errcode = 'RM001',
                 hint = format('See who uses it. If nobody does, run: drop function %s; and then deploy again.', other.signature);
         end if;
-        if other.signature::text <> 'execute_sql(text,text,text,text,boolean,uuid,integer)'
-            and other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer)' then
+        if other.signature::text <> 'execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)'
+            and other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)' then
             execute format('drop function %s', other.signature);
         end if;
     end loop;
@@ -28,8 +28,9 @@ $block$;
 
 
 -- Runs a text in one transaction (see rpc_migrations.run_sql), or, when told which step of which migration it is, as
--- that step (see rpc_migrations.run_step). The timeout is below the 60 s after which Supabase's gateway gives up on a
--- request; PostgREST applies it to the whole transaction. Only service_role may execute it.
+-- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
+-- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction.
+-- Only service_role may execute it.
 create or replace function public.execute_sql(
     query text,
     migration text default null,
@@ -37,7 +38,8 @@ create or replace function public.execute_sql(
     checksum text default null,
     batch boolean default false,
     run uuid default null,
-    shrink integer default 0
+    shrink integer default 0,
+    following jsonb default null
 ) returns jsonb
 language plpgsql
 security definer
@@ -47,6 +49,12 @@ as $function$
 begin
     if execute_sql.step is null then
         return rpc_migrations.run_sql(execute_sql.query);
+    end if;
+    if execute_sql.following is not null then
+        return rpc_migrations.run_steps(
+            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
+            execute_sql.batch, execute_sql.run, execute_sql.following
+        );
     end if;
     return rpc_migrations.run_step(
         execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
@@ -61,8 +69,8 @@ revoke all on schema rpc_migrations from public, anon, authenticated, service_ro
 revoke all on all tables in schema rpc_migrations from public, anon, authenticated, service_role;
 revoke all on all sequences in schema rpc_migrations from public, anon, authenticated, service_role;
 revoke all on all functions in schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on function public.execute_sql(text, text, text, text, boolean, uuid, integer)
+revoke all on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)
 from public, anon, authenticated, service_role;
-grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer) to service_role;
+grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) to service_role;
 
 notify pgrst, 'reload schema';

@@ -67,16 +67,24 @@ class RpcClient:
             )
         return answer
 
-    def run_step(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Send one step (see rpc_migrations.run_step); return its answer, which has a "state", and the seconds that it took. Raises as `call` does."""
+    def run_steps(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
+
+        Each has a "state", "ended", the moment on our monotonic clock, and "request_seconds", its share of the request.
+        """
         answer = self.call(arguments)
         if not isinstance(answer, dict) or "state" not in answer:
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
                 hint="Run: python scripts/deploy_sql_function.py",
             )
-        answer["request_seconds"] = self.last_request
-        return answer
+        answers = [answer, *answer.pop("following", [])]
+        ended, share = time.monotonic(), self.last_request
+        for one in reversed(answers[1:]):
+            one.update(ended=ended, request_seconds=one["call_seconds"])
+            ended, share = ended - one["call_seconds"], share - one["call_seconds"]
+        answer.update(ended=ended, request_seconds=share)
+        return answers
 
     def call(self, arguments: dict[str, Any], *, patience: float | None = None) -> Any:
         """Call execute_sql until it answers, for `patience` seconds (default: the setting); return what it answered.

@@ -68,7 +68,7 @@ class Console:
         self._live: Any = None
         self._waiting: str | None = None
         self._last_line = 0.0
-        self._began = time.monotonic()
+        self._began = self._ended = time.monotonic()  # ... of the last answer: the next step begins where one ends
         self.report: dict[str, Any] = {"command": command, "outcome": None, "lines": [], "warnings": [], "notes": []}
 
     # --- lines ---------------------------------------------------------------------------------------------------
@@ -132,6 +132,7 @@ class Console:
             )
             for step in migration.steps
         }
+        self._ended = time.monotonic()
         self.say(
             f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps"
         )
@@ -152,9 +153,9 @@ class Console:
             self.report["steps"] = [view.to_dict() for view in self._views.values()]
 
     def step_begins(self, step: Step) -> None:
-        """A step is being sent for the first time in this run."""
+        """A step is the next one to be done."""
         view = self._views[step.name]
-        view.state, view.began, self._waiting, self._last_line = "running", time.monotonic(), None, time.monotonic()
+        view.state, view.began, self._waiting, self._last_line = "running", self._ended, None, time.monotonic()
         self.detail(f'"{view.name}" begins ({step.path.name}, line {step.line})')
 
     def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
@@ -187,7 +188,8 @@ class Console:
         view.rows = answer["rows"] if answer.get("already") else view.rows + (answer.get("rows") or 0)
         view.progress = result.get("progress")
         view.message = result.get("message") or view.message
-        view.seconds = time.monotonic() - view.began if view.began else 0.0
+        self._ended = answer["ended"]
+        view.seconds = self._ended - view.began if view.began else 0.0
         return view
 
     def _info(self, view: StepView) -> str:

@@ -16,20 +16,28 @@ if TYPE_CHECKING:
     from .console import Console
 
 SQL_FOLDER = PROJECT_ROOT / "db" / "execute_sql"
-SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer)"
+SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)"
 _DEPLOY = "python scripts/deploy_sql_function.py"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
 
 # An older version may take other arguments; its comment tells that it is ours.
-VERSION_QUERY = """
-select obj_description(p.oid, 'pg_proc') as version
+_VERSION_QUERY = """
+select obj_description(p.oid, 'pg_proc') as version, {value} as value
 from pg_catalog.pg_proc as p
 where
     p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
     and obj_description(p.oid, 'pg_proc') like 'rpc_migrations %'
 """
-EVERY_ARGUMENT = {"migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0}
+EVERY_ARGUMENT = {
+    "migration": None,
+    "step": None,
+    "checksum": None,
+    "batch": False,
+    "run": None,
+    "shrink": 0,
+    "following": None,
+}
 OPEN_FUNCTIONS_QUERY = """
 select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
 from pg_catalog.pg_proc as p
@@ -59,8 +67,26 @@ def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None)
 
     `arguments` are sent along, to see whether the REST layer knows them.
     """
+    return str(_ask(client, "null", arguments)["version"])
+
+
+def check_deployed(client: RpcClient, expression: str = "null") -> Any:
+    """Raise NotDeployed unless this very version of execute_sql is there; return an expression's value, asked for in one go."""
     try:
-        rows = client.call({"query": VERSION_QUERY, **(arguments or {})})
+        row = _ask(client, expression)
+    except NotDeployed as reason:
+        # Somebody else's knows nothing of what is in the expression, and an older one of ours perhaps neither.
+        if reason.code is None or (row := _ask(client, "null"))["version"] == current_version():
+            raise
+    if row["version"] != current_version():
+        raise NotDeployed("Another version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
+    return row["value"]
+
+
+def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The deployed "version", and the "value" of an expression. Raises as deployed_version does."""
+    try:
+        rows = client.call({"query": _VERSION_QUERY.format(value=expression), **(arguments or {})})
     except SqlError as error:
         if error.code in _SOMETHING_IS_MISSING and "rpc_migrations" in error.message:
             raise NotDeployed(
@@ -75,13 +101,7 @@ def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None)
             "There is a function execute_sql that this project did not make.",
             hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {_DEPLOY}",
         )
-    return str(row["version"])
-
-
-def check_deployed(client: RpcClient) -> None:
-    """Raise NotDeployed unless this very version of execute_sql is there."""
-    if deployed_version(client) != current_version():
-        raise NotDeployed("Another version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
+    return row
 
 
 @dataclass(frozen=True)

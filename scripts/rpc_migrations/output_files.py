@@ -86,6 +86,7 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
         f"            checksum => {quote_literal(step.checksum)}, batch => {quote_literal(step.batch)},\n"
         f"            query => {dollar_quote(chr(10) + step.sql)}\n"
         "        );\n"
+        f"        raise notice '%: %', {quote_literal(step.name)}, rpc_migrations.in_words(answer);\n"
         "        exit when answer ->> 'state' = 'done';\n"
         f"{commit}"
         "        perform rpc_migrations.before_next_call(answer);\n"

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -64,15 +65,15 @@ class Status:
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
     """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
-    check_deployed(client)
-    return _status(client, migration)
+    return _to_status(check_deployed(client, _status_call(migration)))
 
 
-def _status(client: RpcClient, migration: Migration) -> Status:
-    rows = client.query(f"select rpc_migrations.status({quote_literal(migration.name)}) as status")
-    assert isinstance(rows, list)
-    status = rows[0]["status"]
-    return Status({row["step"]: row for row in status["steps"]}, status["runs"], status["copy"])
+def _status_call(migration: Migration) -> str:
+    return f"rpc_migrations.status({quote_literal(migration.name)})"
+
+
+def _to_status(answer: dict[str, Any]) -> Status:
+    return Status({row["step"]: row for row in answer["steps"]}, answer["runs"], answer["copy"])
 
 
 def migrate(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
@@ -132,12 +133,17 @@ def _run_steps(
     """Claim the migration and run its steps in order."""
     run = uuid.uuid4()
     _claim(client, run, migration, action, settings, console)
-    with _closing_run(client, run, migration, console), console.steps(migration, status, action):
+    with _noting_failure(client, run, migration, console), console.steps(migration, status, action):
+        sender = _StepSender(client, migration, run, settings, console)
         for step in migration.steps:
             console.step_begins(step)
-            answer = _StepSender(client, migration, step, run, settings, console).send_until_done()
-            console.step_done(step, answer)
-    console.close(migration, action, _status(client, migration).copy)
+            console.step_done(step, sender.send_until_done(step))
+    at_end = _end_run(client, run, migration, "done")
+    if at_end is None:
+        console.warn(
+            f"The journal could not be told that this run has ended. It counts as ended in {RUN_PATIENCE:.0f} s."
+        )
+    console.close(migration, action, at_end.copy if at_end else None)
 
 
 def _claim(
@@ -164,14 +170,12 @@ def _claim(
 
 
 @contextmanager
-def _closing_run(client: RpcClient, run: uuid.UUID, migration: Migration, console: Console) -> Iterator[None]:
-    """Note in the journal how the run ended. Where even that fails, the run counts as ended after RUN_PATIENCE."""
-    outcome, message, patience = "failed", None, END_PATIENCE
+def _noting_failure(client: RpcClient, run: uuid.UUID, migration: Migration, console: Console) -> Iterator[None]:
+    """Note in the journal how a run ended that has not come to its end."""
     try:
         yield
-        outcome = "done"
     except KeyboardInterrupt:
-        outcome, message, patience = "interrupted", "stopped by the user", 0.0
+        _end_run(client, run, migration, "interrupted", "stopped by the user", patience=0.0)
         done = console.steps_done()
         raise StoppedByUser(
             f"Stopped. {len(done)} of {len(migration.steps)} steps of {migration.name} are done; no step is half done.",
@@ -179,16 +183,35 @@ def _closing_run(client: RpcClient, run: uuid.UUID, migration: Migration, consol
             hint=f"The same command goes on where this run stopped: {shlex.join(['python', *sys.argv])}",
         ) from None
     except NothingToDo:
-        outcome = "done"
+        _end_run(client, run, migration, "done")
         raise
-    except MigrationError as error:
-        outcome, message = "failed", error.message
+    except Exception as error:
+        message = error.message if isinstance(error, MigrationError) else type(error).__name__
         patience = 0.0 if isinstance(error, Unreachable) else END_PATIENCE
+        _end_run(client, run, migration, "failed", message, patience=patience)
         raise
-    finally:
-        values = ", ".join(quote_literal(value) for value in (run, outcome, message))
-        with suppress(MigrationError, KeyboardInterrupt):
-            client.query(f"select rpc_migrations.end_run({values})", patience=patience)
+
+
+def _end_run(
+    client: RpcClient,
+    run: uuid.UUID,
+    migration: Migration,
+    outcome: str,
+    message: str | None = None,
+    patience: float = END_PATIENCE,
+) -> Status | None:
+    """Note in the journal how the run ended, and return where the migration stands then; None where that fails.
+
+    A run that nobody has ended counts as ended after RUN_PATIENCE.
+    """
+    values = ", ".join(quote_literal(value) for value in (run, outcome, message))
+    with suppress(MigrationError, KeyboardInterrupt):
+        rows = client.query(
+            f"select rpc_migrations.end_run({values}), {_status_call(migration)} as status", patience=patience
+        )
+        assert isinstance(rows, list)
+        return _to_status(rows[0]["status"])
+    return None
 
 
 @dataclass
@@ -223,55 +246,59 @@ class Wait:
 
 
 class _StepSender:
-    """Sends one step until the database says that it is done."""
+    """Sends steps until the database says that they are done; each with those that follow it, as far as one request goes."""
 
     def __init__(
-        self, client: RpcClient, migration: Migration, step: Step, run: uuid.UUID, settings: Settings, console: Console
+        self, client: RpcClient, migration: Migration, run: uuid.UUID, settings: Settings, console: Console
     ) -> None:
-        self._client, self._migration, self._step, self._console = client, migration, step, console
-        self._wait = Wait(settings.patience)
-        self._arguments: dict[str, Any] = {
-            "query": step.sql, "migration": migration.name, "step": step.name, "checksum": step.checksum,
-            "batch": step.batch, "run": str(run), "shrink": 0,
-        }  # fmt: skip
+        self._client, self._migration, self._run, self._console = client, migration, run, console
+        self._patience = settings.patience
+        self._answers: deque[dict[str, Any]] = deque()  # what has been answered and not yet been looked at
 
-    def send_until_done(self) -> dict[str, Any]:
+    def send_until_done(self, step: Step) -> dict[str, Any]:
         """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
+        wait, shrink = Wait(self._patience), 0
         while True:
-            began = time.monotonic()
-            try:
-                answer = self._client.run_step(self._arguments)
-            except StatementTimedOut as error:
-                if not self._step.batch or self._arguments["shrink"] >= MAX_SHRINK:
-                    error.message += f" after {time.monotonic() - began:.1f} s"
-                    raise self._in_context(error) from error
-                self._arguments["shrink"] += SHRINK_STEP
-                self._console.note(f'a timeout cut a batch of "{self._step.name}"; going on with smaller ones')
-                continue
-            except NothingToDo:
-                raise
-            except SqlError as error:
-                raise self._in_context(error) from error
+            if not self._answers:
+                began = time.monotonic()
+                try:
+                    self._answers.extend(self._client.run_steps(self._arguments(step, shrink)))
+                except StatementTimedOut as error:
+                    if not step.batch or shrink >= MAX_SHRINK:
+                        error.message += f" after {time.monotonic() - began:.1f} s"
+                        raise self._in_context(step, error) from error
+                    shrink += SHRINK_STEP
+                    self._console.note(f'a timeout cut a batch of "{step.name}"; going on with smaller ones')
+                    continue
+                except NothingToDo:
+                    raise
+                except SqlError as error:
+                    raise self._in_context(step, error) from error
+            answer = self._answers.popleft()
             if answer["state"] == "done":
                 return answer
-            self._go_on(answer)
+            self._go_on(step, answer, wait)
 
-    def _go_on(self, answer: dict[str, Any]) -> None:
+    def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:
+        """What execute_sql is called with. A batch that was cut by a timeout is sent without others."""
+        arguments = {"migration": self._migration.name, "run": str(self._run), "shrink": shrink, **_as_sent(step)}
+        if not shrink:
+            steps = self._migration.steps
+            arguments["following"] = [_as_sent(later) for later in steps[steps.index(step) + 1 :]]
+        return arguments
+
+    def _go_on(self, step: Step, answer: dict[str, Any], wait: Wait) -> None:
         """Tell what the answer says, and wait where it is about waiting."""
         match answer["state"]:
             case "more":
-                self._wait.over()
-                self._console.step_goes_on(self._step, answer)
+                wait.over()
+                self._console.step_goes_on(step, answer)
             case "waiting":
-                self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", self._wait.seconds)
-                self._wait.pause(
-                    f'Step "{self._step.name}" could not get a lock: {describe_holders(answer["holders"])}.'
-                )
+                self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", wait.seconds)
+                wait.pause(f'Step "{step.name}" could not get a lock: {describe_holders(answer["holders"])}.')
             case "busy":
-                self._console.waiting(
-                    f"an earlier attempt, or another run: {describe_busy(answer)}", self._wait.seconds
-                )
-                self._wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
+                self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
+                wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
             case "taken_over":
                 raise Blocked(
                     f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
@@ -283,15 +310,20 @@ class _StepSender:
                     hint="Run: python scripts/deploy_sql_function.py",
                 )
 
-    def _in_context(self, error: SqlError) -> SqlError:
+    def _in_context(self, step: Step, error: SqlError) -> SqlError:
         """The same error, with the step that it came from."""
-        place = f"{self._step.path.name}, line {self._step.line}"
+        place = f"{step.path.name}, line {step.line}"
         return type(error)(
-            f'Step "{self._step.name}" ({place}): {error.message}',
+            f'Step "{step.name}" ({place}): {error.message}',
             hint=error.hint or "Nothing of this step remains. Mend what it names, then run the same command again.",
             details=error.details,
             code=error.code,
         )
+
+
+def _as_sent(step: Step) -> dict[str, Any]:
+    """A step as execute_sql takes it."""
+    return {"query": step.sql, "step": step.name, "checksum": step.checksum, "batch": step.batch}
 
 
 def describe_holders(holders: list[dict[str, Any]] | None) -> str:

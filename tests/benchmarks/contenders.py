@@ -115,6 +115,16 @@ def _ours_far_away(database: Database, folder: Path) -> AbstractContextManager[C
     return _ours(database, folder, DELAY)
 
 
+@contextmanager
+def _ours_by_psql(database: Database, folder: Path) -> Iterator[Callable[[], Finished]]:
+    """The files that are written for psql: execute_sql is deployed by one, and the other is what is measured."""
+    nothing = {"SUPABASE_URL": "", "SUPABASE_SERVICE_KEY": "", "SUPABASE_ANON_KEY": ""}
+    run_command([sys.executable, str(ROOT / "scripts" / "deploy_sql_function.py")], nothing)
+    run_command([sys.executable, str(ROOT / "scripts" / "migrate_clusters.py"), "--write-sql", "--online"], nothing)
+    run_command(_psql(database, ROOT / "db" / "create_execute_sql_function_output.sql"), {})
+    yield lambda: run_command(_psql(database, ROOT / "db" / "migrate_user_clusters_online_output.sql"), {})
+
+
 def _with_guide(write: Callable[[Database, Path], tuple[list[str], dict[str, str]]]) -> Prepare:
     """A tool with the guide's SQL: `write` puts into the folder what the tool reads, and says how to start it."""
 
@@ -128,11 +138,15 @@ def _with_guide(write: Callable[[Database, Path], tuple[list[str], dict[str, str
 
 def _with_psql(*options: str) -> Prepare:
     def write(database: Database, folder: Path) -> tuple[list[str], dict[str, str]]:
-        psql = str(database.cluster.programs / "psql")
-        command = [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--file", str(GUIDE)]
-        return [*command, "--dbname", database.dsn()], {}
+        return _psql(database, GUIDE, *options), {}
 
     return _with_guide(write)
+
+
+def _psql(database: Database, file: Path, *options: str) -> list[str]:
+    program = str(database.cluster.programs / "psql")
+    command = [program, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--file", str(file)]
+    return [*command, "--dbname", database.dsn()]
 
 
 def _url(database: Database, scheme: str = "postgres", options: str = "?sslmode=disable") -> str:
@@ -163,6 +177,7 @@ def _supabase_cli(database: Database, folder: Path) -> tuple[list[str], dict[str
 CONTENDERS = (
     Contender("ours", "this project, over REST", _ours),
     Contender("ours-far", f"this project, {DELAY * 1000:.0f} ms further away", _ours_far_away),
+    Contender("ours-psql", "this project, `psql -f` of the online file", _ours_by_psql),
     Contender("psql-1", "guide's SQL, `psql -1`", _with_psql("--single-transaction")),
     Contender("psql", "guide's SQL, `psql`, statement by statement", _with_psql()),
     Contender("dbmate", "guide's SQL, dbmate", _with_guide(_dbmate), "dbmate"),

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,23 @@ values ('00000000-1111-4000-8000-000000000003', '00000000-0000-4000-8000-0000000
 
 @dataclass(frozen=True)
 class CommandCase:
-    """A command whose every request is disturbed."""
+    """A command whose every request is disturbed; with each step in a request of its own, or with as many as go in one."""
 
     script: str
     rollback: bool
-    write_at: str  # the step before which the application writes
+    alone: bool
+    write_after: str  # the application writes once, before the first request that comes when this step is done
     writes: str
 
 
-MIGRATE = CommandCase("migrate_clusters.py", False, "build the primary key", WRITES_DURING_MIGRATION)
-ROLL_BACK = CommandCase("rollback_clusters.py", True, "roll back: compare the two tables", WRITES_DURING_ROLLBACK)
+MIGRATE = CommandCase("migrate_clusters.py", False, True, "copy the rows", WRITES_DURING_MIGRATION)
+ROLL_BACK = CommandCase(
+    "rollback_clusters.py", True, True, "roll back: bring the changes into the original table", WRITES_DURING_ROLLBACK
+)
+MIGRATE_TOGETHER = CommandCase(
+    "migrate_clusters.py", False, False, "add the foreign key to auth.users", WRITES_DURING_MIGRATION
+)
+ROLL_BACK_TOGETHER = replace(ROLL_BACK, alone=False)
 
 
 @dataclass
@@ -116,7 +123,6 @@ def label(request: Request, seen: list[str]) -> str:
             "start_run": "start the run",
             "end_run": "end the run",
             "rpc_migrations.status": "status",
-            "obj_description": "version",
         }
         kind = next(name for word, name in words.items() if word in request.query)
     times = sum(1 for name in seen if name.partition(" #")[0] == kind) + 1
@@ -252,7 +258,7 @@ class Disturbed:
 
     def __init__(self, case: CommandCase, database: Database, supabase: LocalSupabase) -> None:
         self.case, self.database, self.supabase = case, database, supabase
-        self.proxy = FaultProxy(supabase.url, self._choose)
+        self.proxy = FaultProxy(supabase.url, self._choose, alone=case.alone)
         self.labels: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.target: str | None = None  # the label of the request to disturb, once
@@ -273,15 +279,20 @@ class Disturbed:
     def _choose(self, request: Request) -> Callable[[Any], None] | None:
         name = label(request, self.labels)
         self.labels.append(name)
-        if name == self.case.write_at and not self._written:
-            self._written = True
-            with self.database.connect() as connection:
-                connection.execute(self.case.writes)
+        if not self._written:
+            self._write_when_it_is_time()
         if name == self.target and self.fault is not None and not self.fired:
             self.fired = True
             fault = self.fault
             return lambda exchange: fault(exchange, self)
         return None
+
+    def _write_when_it_is_time(self) -> None:
+        query = "select from rpc_migrations.journal where step = %s and finished_at is not null"
+        with suppress(psycopg.OperationalError), self.database.connect() as connection:  # it may be restarting
+            if connection.execute(query, [self.case.write_after]).fetchone() is not None:
+                connection.execute(self.case.writes)
+                self._written = True
 
     def here(self, request_timeout: float = 30.0) -> Outcome:
         """Run the command in this process."""

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -136,12 +136,16 @@ class FaultProxy:
 
     `choose` is given each request, in the order in which they come, and returns a fault or None; it may also look, or
     do something of its own (it is called before the request is sent on). `requests` has all that came. Errors of
-    faults are kept in `errors`: a test looks there at its end.
+    faults are kept in `errors`: a test looks there at its end. With `alone`, a step is sent on without those that
+    follow it, as it is where steps take long.
     """
 
-    def __init__(self, upstream: str, choose: Callable[[Request], Fault | None] = lambda request: None) -> None:
+    def __init__(
+        self, upstream: str, choose: Callable[[Request], Fault | None] = lambda request: None, *, alone: bool = False
+    ) -> None:
         self.upstream = upstream
         self.choose = choose
+        self.alone = alone
         self.requests: list[Request] = []
         self.errors: list[BaseException] = []
         self.port = 0
@@ -221,6 +225,7 @@ class FaultProxy:
             while connection.fileno() >= 0 and (parsed := _read_request(reader)) is not None:
                 with self._lock:
                     request = Request(len(self.requests) + 1, *parsed)
+                    request = _without_followers(request) if self.alone else request
                     self.requests.append(request)
                     fault = self.choose(request)
                 exchange = Exchange(request, connection, self.upstream)
@@ -229,6 +234,15 @@ class FaultProxy:
                 except (OSError, http.client.HTTPException):
                     exchange.close()
                     raise
+
+
+def _without_followers(request: Request) -> Request:
+    """The request with its first step alone."""
+    arguments = request.arguments
+    if arguments.pop("following", None) is None:
+        return request
+    body = json.dumps(arguments).encode()
+    return replace(request, body=body, headers=request.headers | {"Content-Length": str(len(body))})
 
 
 def _read_request(reader: Any) -> tuple[str, str, dict[str, str], bytes] | None:

@@ -14,7 +14,16 @@ from rpc_migrations.commands import ROLLBACK_FILE
 from rpc_migrations.step_file import read_migration
 
 from faults.faults import FAULTS, Fault
-from faults.harness import MIGRATE, ROLL_BACK, CommandCase, Disturbed, Templates, open_runs
+from faults.harness import (
+    MIGRATE,
+    MIGRATE_TOGETHER,
+    ROLL_BACK,
+    ROLL_BACK_TOGETHER,
+    CommandCase,
+    Disturbed,
+    Templates,
+    open_runs,
+)
 
 # How often a batch step is sent in an undisturbed run; `test_the_table_has_every_request` keeps this true.
 BATCHES = {
@@ -26,28 +35,54 @@ BATCHES = {
 }
 
 
+# Which steps begin a request where as many as go are sent in one.
+TOGETHER = {
+    MIGRATE_TOGETHER: [
+        "check the old table",
+        "copy the rows",
+        "validate the foreign key",
+        "carry over constraints and indexes",
+        "compare the old and the new table",
+        "grant rights",
+        "validate foreign keys of other tables",
+    ],
+    ROLL_BACK_TOGETHER: [
+        "roll back: begin",
+        "roll back: find what changed since the swap",
+        "roll back: compare the two tables",
+        "roll back: validate foreign keys of other tables",
+        "roll back: validate foreign keys of other tables #2",
+    ],
+}
+
+
 def requests_of(case: CommandCase) -> list[str]:
     """The labels of all requests of a command, in order."""
+    if case in TOGETHER:
+        return ["status", "start the run", *TOGETHER[case], "end the run"]
     file = ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql"
     steps = read_migration(file, name="migrate_user_clusters").steps
     calls = [
         f"{step.name} #{n}" if n > 1 else step.name for step in steps for n in range(1, BATCHES.get(step.name, 1) + 1)
     ]
-    return ["version", "status", "start the run", *calls, "end the run", "status #2"]
+    return ["status", "start the run", *calls, "end the run"]
 
 
-CASES = [(case, request) for case in (MIGRATE, ROLL_BACK) for request in requests_of(case)]
+COMMANDS = (MIGRATE, ROLL_BACK, MIGRATE_TOGETHER, ROLL_BACK_TOGETHER)
+CASES = [(case, request) for case in COMMANDS for request in requests_of(case)]
 QUICK = [
     (MIGRATE, "start the run"),
     (MIGRATE, "copy the rows #2"),
     (MIGRATE, "swap the tables"),
     (ROLL_BACK, "roll back: swap the tables back"),
+    (MIGRATE_TOGETHER, "copy the rows"),
+    (MIGRATE_TOGETHER, "carry over constraints and indexes"),
 ]
 
 
 def _name(value: Any) -> str:
     return (
-        value.script.partition("_")[0]
+        value.script.partition("_")[0] + ("" if value.alone else " together")
         if isinstance(value, CommandCase)
         else value.name
         if isinstance(value, Fault)
@@ -100,7 +135,7 @@ def run(templates: Templates, case: CommandCase) -> Iterator[Disturbed]:
         database.drop()
 
 
-@pytest.mark.parametrize("case", [MIGRATE, ROLL_BACK], ids=_name)
+@pytest.mark.parametrize("case", COMMANDS, ids=_name)
 def test_the_table_has_every_request(case: CommandCase, undisturbed: Any) -> None:
     """Else a request could be added to the commands and never be disturbed."""
     assert "\n".join(undisturbed(case)[1]) == "\n".join(requests_of(case))

@@ -31,7 +31,7 @@ def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
     assert ours["seen"]["lost"] == 0
     assert ours["seen"]["missing_seconds"] == 0
     assert ours["seen"]["failed"] == 0
-    assert ours["requests"] >= len(ours["steps"]) > 10
+    assert len(ours["steps"]) > ours["requests"] > 1
     assert 0 < ours["longest_request"] <= ours["seconds"]
     assert ours["seen"]["statements"] > 0
     assert (tmp_path / "b.svg").read_text().rstrip().endswith("</svg>")

@@ -5,6 +5,7 @@ order, answers that get lost, sessions that end before they commit. Each step ta
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -33,18 +34,18 @@ BATCH, BATCH_CALLS, BATCH_ROWS = "many", 3, 10
 PATIENCE = 1e6  # nobody is taken for dead in a test's time, unless he is named as dead
 
 _EFFECTS = """
-create table public.effects (step text, at timestamptz default clock_timestamp());
-create table public.queue as select generate_series(1, 30) as id;
+create table rpc_migrations.effects (step text, at timestamptz default clock_timestamp());
+create table rpc_migrations.queue as select generate_series(1, 30) as id;
 """
-_PLAIN = "insert into public.effects (step) values ('{step}')"
+_PLAIN = "insert into rpc_migrations.effects (step) values ('{step}')"
 _BATCH = f"""
-with gone as (delete from public.queue where id in (select id from public.queue order by id limit {BATCH_ROWS}) returning id),
-noted as (insert into public.effects (step) select '{BATCH}' where exists (select from gone) returning step)
-select (select count(*) from gone) as rows, (select count(*) from public.queue) <= {BATCH_ROWS} as done
+with gone as (delete from rpc_migrations.queue where id in (select id from rpc_migrations.queue order by id limit {BATCH_ROWS}) returning id),
+noted as (insert into rpc_migrations.effects (step) select '{BATCH}' where exists (select from gone) returning step)
+select (select count(*) from gone) as rows, (select count(*) from rpc_migrations.queue) <= {BATCH_ROWS} as done
 """
 _STATE = """
 select
-    (select coalesce(jsonb_object_agg(e.step, e.times), '{}') from (select step, count(*) as times from public.effects group by step) as e),
+    (select coalesce(jsonb_object_agg(e.step, e.times), '{}') from (select step, count(*) as times from rpc_migrations.effects group by step) as e),
     (select coalesce(jsonb_agg(jsonb_build_object('step', j.step, 'calls', j.calls, 'rows', j.rows, 'is_finished', j.finished_at is not null)), '[]')
      from rpc_migrations.journal as j),
     (select count(*) from rpc_migrations.runs where ended_at is null)
@@ -75,13 +76,15 @@ class Journal(RuleBasedStateMachine):
         self.idle: list[psycopg.Connection[Any]] = []
         self.runners = [Runner("ann"), Runner("bob")]
         # Requests that are under way: done, and not committed.
-        self.pending: list[tuple[psycopg.Connection[Any], Runner, dict[str, Any]]] = []
+        self.pending: list[tuple[psycopg.Connection[Any], Runner, list[dict[str, Any]]]] = []
 
     @initialize()
     def begin(self) -> None:
         """An empty journal, nothing done, and one runner at work."""
-        self.admin.execute("truncate rpc_migrations.runs, rpc_migrations.journal, public.effects, public.queue")
-        self.admin.execute("insert into public.queue select generate_series(1, 30)")
+        self.admin.execute(
+            "truncate rpc_migrations.runs, rpc_migrations.journal, rpc_migrations.effects, rpc_migrations.queue"
+        )
+        self.admin.execute("insert into rpc_migrations.queue select generate_series(1, 30)")
         self._register(self.runners[0], is_lost=False, dead=None)
 
     def teardown(self) -> None:
@@ -102,19 +105,21 @@ class Journal(RuleBasedStateMachine):
             self._register(runner, is_lost, self._open_run() if knows_dead else None)
 
     @precondition(lambda self: self._at_work())
-    @rule(who=st.integers(0, 1), fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4))
-    def send_steps(self, who: int, fates: list[str]) -> None:
-        """Send the step that the runner is at, some times: the answer arrives, or is lost, or the session ends before it commits."""
+    @rule(who=st.integers(0, 1), fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4), together=st.booleans())
+    def send_steps(self, who: int, fates: list[str], together: bool) -> None:
+        """Send the step that the runner is at, some times, alone or with all that follow: the answer arrives, or is lost, or the
+        session ends before it commits.
+        """
         runner = self._choose(who)
         for fate in fates:
             if runner.is_stopped:
                 return
             connection = self._session()
-            answer = self._run_step(connection, runner)
+            answers = self._run_step(connection, runner, together=together)
             if fate in ("answered", "lost"):
                 connection.commit()
                 if fate == "answered":
-                    self._take(runner, answer)
+                    self._take(runner, answers)
             elif fate == "crashed":
                 connection.rollback()
             else:
@@ -124,22 +129,22 @@ class Journal(RuleBasedStateMachine):
             self.idle.append(connection)
 
     @precondition(lambda self: self._at_work() and not self.pending)
-    @rule(who=st.integers(0, 1))
-    def leave_an_orphan(self, who: int) -> None:
+    @rule(who=st.integers(0, 1), together=st.booleans())
+    def leave_an_orphan(self, who: int, together: bool) -> None:
         """Send the step and stop listening: the gateway has given up, and the database goes on."""
         runner = self._choose(who)
         connection = self._session()
-        self.pending.append((connection, runner, self._run_step(connection, runner)))
+        self.pending.append((connection, runner, self._run_step(connection, runner, together=together)))
 
     @precondition(lambda self: self.pending)
     @rule(commits=st.booleans(), is_heard=st.booleans())
     def orphan_ends(self, commits: bool, is_heard: bool) -> None:
         """An orphan comes to its end, one way or the other."""
-        connection, runner, answer = self.pending.pop()
+        connection, runner, answers = self.pending.pop()
         if commits:
             connection.commit()
             if is_heard and runner in self.runners:
-                self._take(runner, answer)
+                self._take(runner, answers)
         else:
             connection.rollback()
         self.idle.append(connection)
@@ -206,26 +211,30 @@ class Journal(RuleBasedStateMachine):
         while self.admin.execute("select from pg_stat_activity where pid = %s", [pid]).fetchone() is not None:
             time.sleep(0.001)
 
-    def _run_step(self, connection: psycopg.Connection[Any], runner: Runner) -> dict[str, Any]:
-        step = STEPS[min(runner.at, len(STEPS) - 1)]
-        sql = _BATCH if step == BATCH else _PLAIN.format(step=step)
+    def _run_step(self, connection: psycopg.Connection[Any], runner: Runner, *, together: bool) -> list[dict[str, Any]]:
+        first, *later = [
+            {"query": _BATCH if step == BATCH else _PLAIN.format(step=step), "step": step, "checksum": "c", "batch": step == BATCH}
+            for step in STEPS[min(runner.at, len(STEPS) - 1) :]
+        ]  # fmt: skip
         held = bool(self.pending)
         row = connection.execute(
-            "select rpc_migrations.run_step(%s, 'm', %s, 'c', %s, %s)", [sql, step, step == BATCH, runner.run]
+            "select public.execute_sql(%(query)s, 'm', %(step)s, %(checksum)s, %(batch)s, %(run)s, following => %(following)s)",
+            {**first, "run": runner.run, "following": json.dumps(later) if together else None},
         ).fetchone()
         assert row
         answer: dict[str, Any] = row[0]
         assert (answer["state"] == "busy") == held, "one session at a time is inside a migration"
         if not held:
             assert (answer["state"] == "taken_over") == (self._open_run() != runner.run)
-        return answer
+        return [answer, *answer.pop("following", [])]
 
-    def _take(self, runner: Runner, answer: dict[str, Any]) -> None:
+    def _take(self, runner: Runner, answers: list[dict[str, Any]]) -> None:
         """The runner goes on by what it was told."""
-        if answer["state"] == "done":
-            runner.at += 1
-        elif answer["state"] == "taken_over":
-            runner.is_stopped = True
+        for answer in answers:
+            if answer["state"] == "done":
+                runner.at += 1
+            elif answer["state"] == "taken_over":
+                runner.is_stopped = True
 
     def _call(self, call: str, *values: Any) -> dict[str, Any]:
         row = self.admin.execute(f"select rpc_migrations.{call}", values).fetchone()
@@ -264,12 +273,13 @@ def test_each_step_takes_effect_once(prepared: Database) -> None:
     )
 
 
-def test_the_model_reaches_the_end(prepared: Database) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_the_model_reaches_the_end(prepared: Database, together: bool) -> None:
     """Without faults the same calls do every step: the model above is about something."""
     machine = type("BoundJournal", (Journal,), {"database": prepared})()
     machine.begin()
-    for _ in itertools.repeat(None, 2 + BATCH_CALLS):
-        machine.send_steps(0, ["answered"])
+    for _ in itertools.repeat(None, 1 if together else 2 + BATCH_CALLS):
+        machine.send_steps(0, ["answered"], together)
         machine.effects_and_journal_agree()
     assert machine.admin.execute("select step, calls, finished_at is not null from rpc_migrations.journal order by id").fetchall() == [
         ("one", 1, True), (BATCH, BATCH_CALLS, True), ("last", 1, True)

@@ -253,7 +253,7 @@ def test_json_is_one_document_of_the_whole_run(checkout: Checkout, cluster: Clus
         assert (report["outcome"], report["migration"], len(report["steps"])) == ("done", "migrate_user_clusters", 17)
         assert {step["state"] for step in report["steps"]} == {"done"}
         assert report["steps"][3]["rows"] == 20
-        assert report["requests"] >= 17
+        assert 1 < report["requests"] < 17
         assert report["seconds"] > 0
         assert document(checkout, MIGRATE, env=env)["outcome"] == "nothing to do"
         assert {check["passed"] for check in document(checkout, VERIFY, env=env)["checks"]} == {True}

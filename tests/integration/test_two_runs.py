@@ -395,7 +395,7 @@ def test_a_step_edited_after_it_was_done(runs: Runs) -> None:
         "Nothing was run",
     ):
         assert way in str(outcome.error.hint)
-    assert [request.step for request in runs.proxy.requests] == [None, None], "it sent a step"
+    assert [request.step for request in runs.proxy.requests] == [None], "it sent a step"
     assert runs.counts == [1, 1, 0]
     assert runs.ask("select count(*) from rpc_migrations.runs") == before
 
@@ -436,7 +436,7 @@ def test_a_dry_run_sends_reads_alone(runs: Runs) -> None:
     ]
     assert all(step["sql"].startswith("do $step$") for step in outcome.report["steps"])
     queries = [request.query for request in runs.proxy.requests]
-    assert len(queries) == 2
+    assert len(queries) == 1
     assert all(request.step is None for request in runs.proxy.requests)
     # Not even a read can hide a write: the same queries run in a transaction that allows none.
     with runs.database.connect(autocommit=False) as connection:

@@ -1,0 +1,182 @@
+"""Steps that share a request: quick ones do, and nobody can tell that from a transaction for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faults.harness import Outcome, run_here, settings_for
+from faults.proxy import FaultProxy, Request
+from local_supabase import Database, LocalSupabase
+from rpc_migrations.deployment import deployment_sql
+from rpc_migrations.errors import SqlError
+
+
+class Together:
+    """A step file, made of SQL texts by step, and what came of running it."""
+
+    def __init__(self, database: Database, supabase: LocalSupabase, folder: Path) -> None:
+        self.database, self.supabase = database, supabase
+        self.file = folder / "together.sql"
+        self.proxy = FaultProxy(supabase.url)
+
+    def run(self, steps: dict[str, str]) -> Outcome:
+        """Run a step file of these steps."""
+        self.file.write_text("\n".join(f"-- step: {name}\n{text}\n" for name, text in steps.items()))
+        self.proxy.requests.clear()
+        return run_here(settings_for(self.proxy.url, self.supabase.service_key), self.file)
+
+    @property
+    def sent(self) -> list[str]:
+        """The steps that requests began with."""
+        return [request.step for request in self.proxy.requests if request.step]
+
+    @property
+    def journal(self) -> dict[str, int]:
+        """How many calls of each step took effect, of those that are done."""
+        with self.database.connect() as connection:
+            rows = connection.execute(
+                "select step, calls from rpc_migrations.journal where finished_at is not null order by id"
+            )
+            return dict(rows.fetchall())
+
+
+@pytest.fixture
+def together(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Together]:
+    with database.connect() as connection:
+        connection.execute(deployment_sql())
+        connection.execute("create table rpc_migrations.effects (step text)")
+        connection.execute("create table public.used (n integer unique deferrable initially deferred)")
+        connection.execute("insert into public.used values (1)")
+    made = Together(database, supabase, tmp_path)
+    with made.proxy:
+        yield made
+
+
+def effect(step: str) -> str:
+    """A step that takes a moment, and touches nothing that the application uses."""
+    return f"insert into rpc_migrations.effects values ('{step}');"
+
+
+QUICK = {name: effect(name) for name in ("a", "b", "c")}
+
+
+def test_quick_steps_are_one_request(together: Together) -> None:
+    """Each has its journal row, and the report tells them apart."""
+    outcome = together.run(QUICK)
+    assert outcome.exit_code == 0, outcome.error
+    assert together.sent == ["a"]
+    assert together.journal == {"a": 1, "b": 1, "c": 1}
+    assert [(step["name"], step["state"], step["calls"]) for step in outcome.report["steps"]] == [
+        ("a", "done", 1),
+        ("b", "done", 1),
+        ("c", "done", 1),
+    ]
+    # Looking where it stands, starting and ending the run are requests as well.
+    assert (outcome.report["requests"], len(together.proxy.requests)) == (4, 4)
+    assert together.run(QUICK).report["outcome"] == "nothing to do"
+
+
+def test_a_batch_step_is_repeated_in_the_same_request(together: Together) -> None:
+    """As long as there is time."""
+    batch = (
+        "with noted as (insert into rpc_migrations.effects values ('batch') returning 1)"
+        "select count(*) >= 2 as done, 1 as rows from rpc_migrations.effects where step = 'batch'"
+    )
+    outcome = together.run({"a": effect("a"), "many (batch)": batch, "c": effect("c")})
+    assert outcome.exit_code == 0, outcome.error
+    assert together.sent == ["a"]
+    assert together.journal == {"a": 1, "many": 3, "c": 1}
+    assert [step["rows"] for step in outcome.report["steps"]] == [1, 3, 1]
+
+
+LEFT_BEHIND = {
+    "a changed row": "update public.used set n = 2 where n = 1;",
+    "a locked row": "do $$ begin perform from public.used for update; end $$;",
+    "a locked table": "lock table public.used in share mode;",
+    "a new table": "create table public.fresh (id integer);",
+    "a temporary table": "create temporary table fresh (id integer) on commit drop;",
+    "a setting": "set local work_mem = '9MB';",
+    "a setting by a function": "select set_config('enable_hashjoin', 'off', true);",
+}
+
+
+@pytest.mark.parametrize("what", LEFT_BEHIND)
+def test_what_a_step_leaves_behind_ends_the_request(together: Together, what: str) -> None:
+    """The application must not wait for a lock while another step runs, and the next step begins with a clean slate."""
+    outcome = together.run({"a": effect("a"), "b": LEFT_BEHIND[what], "c": effect("c"), "d": effect("d")})
+    assert outcome.exit_code == 0, outcome.error
+    assert together.sent == ["a", "c"]
+    assert together.journal == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_a_step_that_takes_long_ends_the_request(together: Together) -> None:
+    """The next one has a request's whole time."""
+    outcome = together.run({"a": effect("a"), "b": "select pg_sleep(2.1);", "c": effect("c")})
+    assert outcome.exit_code == 0, outcome.error
+    assert together.sent == ["a", "c"]
+
+
+FAILING = {
+    "an error": ("select 1 / 0;", "22012"),
+    "an assertion": ("do $$ begin assert false; end $$;", "P0004"),
+    "a timeout": ("select pg_sleep(10);", "57014"),
+    "a constraint that is checked at the commit": ("insert into public.used values (1);", "23505"),
+    "a refusal of begin": ("begin; select 1; commit;", "0A000"),
+}
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_a_step_that_fails_does_not_take_others_with_it(together: Together, what: str) -> None:
+    """Those before it are done; it is undone, and its error is told as its own."""
+    text, code = FAILING[what]
+    with together.database.connect() as connection:
+        connection.execute(
+            "alter function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) set statement_timeout = '1s'"
+        )
+    outcome = together.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails") + text, "d": effect("d")})
+    assert isinstance(outcome.error, SqlError)
+    assert outcome.error.code == code
+    assert outcome.error.message.startswith('Step "fails" (together.sql, line 7): ')
+    assert together.sent == ["a", "fails"]
+    assert together.journal == {"a": 1, "b": 1}
+    with together.database.connect() as connection:
+        assert connection.execute("select step from rpc_migrations.effects").fetchall() == [("a",), ("b",)]
+
+    outcome = together.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails"), "d": effect("d")})
+    assert outcome.exit_code == 0, outcome.error
+    assert together.journal == {"a": 1, "b": 1, "fails": 1, "d": 1}
+
+
+def test_a_step_that_has_to_wait_does_not_hold_up_others(together: Together) -> None:
+    """Those before it are done and seen; it is told who is in the way, and is sent again."""
+    with together.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.used in access exclusive mode")
+        pid = holder.info.backend_pid
+
+        def let_go(request: Request) -> None:
+            if request.step == "waits":
+                seen.append(together.journal)
+                holder.rollback()
+
+        seen: list[dict[str, int]] = []
+        together.proxy.choose = let_go
+        outcome = together.run({"a": effect("a"), "waits": "update public.used set n = 3 where n = 1;"})
+    assert outcome.exit_code == 0, outcome.error
+    assert f"waiting for a lock: pid {pid}" in outcome.notes[0]
+    assert together.sent == ["a", "waits"]
+    assert seen == [{"a": 1}]
+    assert together.journal == {"a": 1, "waits": 1}
+
+
+def test_a_step_that_was_edited_is_not_run_in_passing(together: Together) -> None:
+    """Also where it follows others: the database knows what it has run."""
+    with together.database.connect() as connection:
+        connection.execute("select rpc_migrations.run_step('select 1', 'together', 'b', 'another checksum')")
+        row = connection.execute(
+            "select rpc_migrations.run_steps('select 1', 'together', 'a', 'checksum', false, null, %s)",
+            ['[{"query": "select 2", "step": "b", "checksum": "checksum", "batch": false}]'],
+        ).fetchone()
+    assert row
+    assert (row[0]["state"], row[0]["following"]) == ("done", [])
