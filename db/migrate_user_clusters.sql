@@ -1,9 +1,10 @@
 -- Rebuilds public.user_clusters with the four factors of the Supervisor Service, while the application keeps using it;
 -- keeps the original table as public.user_clusters_backup; and creates public.prompt_refinements.
 --
--- Each step is one request, one transaction, and takes effect exactly once. A batch step is sent again until it says
--- that it is done. Up to the swap the application sees nothing of all this: the new table grows in the private schema
--- rpc_migrations, under the name that it will have.
+-- Each step takes effect exactly once. A batch step is sent again until it says that it is done. Quick steps share a
+-- request; one that locks a table in use is the last of its request, so that the lock is held for a moment only.
+-- Up to the swap the application sees nothing of all this: the new table grows in the private schema rpc_migrations,
+-- under the name that it will have.
 
 
 -- step: check the old table

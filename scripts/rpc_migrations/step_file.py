@@ -21,7 +21,7 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what is sent in one request, and takes effect once."""
+    """One step: what takes effect as a whole, once."""
 
     name: str
     sql: str

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,25 @@ create constraint trigger hold after insert or update on rpc_migrations.runs
 deferrable initially deferred for each row execute function faults.hold();
 """
 
+# When a step is done, and with it, the application writes: once, and at the same place in every run.
+_WRITE_IN_BETWEEN = """
+create table faults.writes (step text, sql text);
+create function faults.write() returns trigger
+language plpgsql security definer
+as $$
+declare
+    writes text;
+begin
+    for writes in select w.sql from faults.writes as w where w.step = new.step loop
+        execute writes;
+    end loop;
+    return null;
+end $$;
+create constraint trigger write after update on rpc_migrations.journal
+deferrable initially deferred for each row when (old.finished_at is null and new.finished_at is not null)
+execute function faults.write();
+"""
+
 # What hangs on the old table, so that each kind of step has something to do.
 _DEPENDENTS = """
 create index user_clusters_type_idx on public.user_clusters (cluster_type) where cluster_score > 0.5;
@@ -60,7 +79,7 @@ insert into public.cluster_notes select row_number() over (order by id), id, 'a 
 create view public.cluster_types as select cluster_type, count(*) as clusters from public.user_clusters group by cluster_type;
 """
 
-# What the application writes while the migration is under way: at one place, so that every run ends with the same rows.
+# What the application writes while the migration is under way.
 WRITES_DURING_MIGRATION = """
 update public.user_clusters set cluster_score = 77 where cluster_type = 'visual';
 delete from public.user_clusters where cluster_type = 'mixed' and id not in (select cluster_id from public.cluster_notes);
@@ -82,13 +101,20 @@ values ('00000000-1111-4000-8000-000000000003', '00000000-0000-4000-8000-0000000
 
 @dataclass(frozen=True)
 class CommandCase:
-    """A command whose every request is disturbed; with each step in a request of its own, or with as many as go in one."""
+    """A command whose every request is disturbed; each step in a request of its own, or as many as go."""
 
     script: str
     rollback: bool
     alone: bool
-    write_after: str  # the application writes once, before the first request that comes when this step is done
+    write_after: str  # the application writes when this step is done
     writes: str
+
+    @property
+    def new_row(self) -> str:
+        """The id of the row that it inserts then."""
+        found = re.search(r"values \('(.*?)'", self.writes)
+        assert found
+        return found[1]
 
 
 MIGRATE = CommandCase("migrate_clusters.py", False, True, "copy the rows", WRITES_DURING_MIGRATION)
@@ -194,13 +220,16 @@ class Templates:
             template = self._make_migrated() if case.rollback else self._make_deployed()
             _log_sequences_anew(template)
             name = self._names[case.rollback] = template.name
-        return self._copy(name)
+        return self._copy(name, case)
 
-    def _copy(self, template: str) -> Database:
+    def _copy(self, template: str, case: CommandCase) -> Database:
         fresh = Database(self._cluster, f"{template}_{time.monotonic_ns()}")
         with self._cluster.connect() as connection:
             create = sql.SQL("create database {} owner postgres template {}")
             connection.execute(create.format(sql.Identifier(fresh.name), sql.Identifier(template)))
+        with fresh.connect() as connection:
+            connection.execute("delete from faults.writes")
+            connection.execute("insert into faults.writes values (%s, %s)", [case.write_after, case.writes])
         return fresh
 
     def _make_deployed(self) -> Database:
@@ -211,6 +240,7 @@ class Templates:
             connection.execute(deployment_sql())
             _make_batches_small(connection)
             connection.execute(_HOLD_COMMITS)
+            connection.execute(_WRITE_IN_BETWEEN)
         return database
 
     def _make_migrated(self) -> Database:
@@ -264,7 +294,6 @@ class Disturbed:
         self.target: str | None = None  # the label of the request to disturb, once
         self.fault: Callable[[Any, Disturbed], None] | None = None
         self.fired = False
-        self._written = False
 
     def __enter__(self) -> Disturbed:
         self.proxy.start()
@@ -279,20 +308,11 @@ class Disturbed:
     def _choose(self, request: Request) -> Callable[[Any], None] | None:
         name = label(request, self.labels)
         self.labels.append(name)
-        if not self._written:
-            self._write_when_it_is_time()
         if name == self.target and self.fault is not None and not self.fired:
             self.fired = True
             fault = self.fault
             return lambda exchange: fault(exchange, self)
         return None
-
-    def _write_when_it_is_time(self) -> None:
-        query = "select from rpc_migrations.journal where step = %s and finished_at is not null"
-        with suppress(psycopg.OperationalError), self.database.connect() as connection:  # it may be restarting
-            if connection.execute(query, [self.case.write_after]).fetchone() is not None:
-                connection.execute(self.case.writes)
-                self._written = True
 
     def here(self, request_timeout: float = 30.0) -> Outcome:
         """Run the command in this process."""

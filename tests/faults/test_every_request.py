@@ -117,6 +117,7 @@ def undisturbed(templates: Templates) -> Any:
                 outcome = run.here()
                 assert outcome.exit_code == 0, outcome.error
                 assert open_runs(database) == []
+                assert case.new_row in str(run.state["rows"]["user_clusters"]), "the application did not write"
                 known[case] = run.state, run.labels
             database.drop()
         return known[case]
