@@ -176,10 +176,6 @@ grant select, insert, update on table public.user_clusters to authenticated;
 grant select, insert, update, delete on table public.user_clusters to service_role;
 
 
--- step: validate foreign keys of other tables (batch)
-select * from rpc_migrations.validate_foreign_keys();
-
-
 -- step: create prompt_refinements
 -- A log of the refinements that the Supervisor makes: users see their own rows, only the service writes.
 create table if not exists public.prompt_refinements (
@@ -206,3 +202,7 @@ for select to authenticated using ((select auth.uid()) = user_id);
 revoke all on table public.prompt_refinements from public, anon, authenticated, service_role;
 grant select on table public.prompt_refinements to authenticated;
 grant select, insert, update, delete on table public.prompt_refinements to service_role;
+
+
+-- step: validate foreign keys of other tables (batch)
+select * from rpc_migrations.validate_foreign_keys();

@@ -215,28 +215,35 @@ end;
 $function$;
 
 
--- Notes that the run is alive, and returns null; or an answer "taken_over" when a newer run of the same migration has
--- taken its place in the meantime (this one was away for long: a suspended laptop).
-create or replace function rpc_migrations.touch_run(run uuid) returns jsonb
-language plpgsql
+-- Null while a run may go on; or an answer "taken_over" when it has been ended: by a newer run that has taken its place (this
+-- one was away for long: a suspended laptop), or by its own client (Ctrl-C). Locks nothing, so that a run can be ended
+-- while a request of it is under way.
+create or replace function rpc_migrations.taken_over(run uuid) returns jsonb
+language sql volatile
 set search_path = ''
 as $function$
-begin
-    update rpc_migrations.runs as r
-    set last_seen_at = clock_timestamp()
-    where r.id = touch_run.run and r.ended_at is null;
-    if found or touch_run.run is null then
-        return null;
-    end if;
-    return jsonb_build_object('state', 'taken_over', 'by', (
+    select jsonb_build_object('state', 'taken_over', 'by', (
         select to_jsonb(newer)
         from rpc_migrations.runs as mine
         inner join rpc_migrations.runs as newer on newer.migration = mine.migration and newer.started_at > mine.started_at
-        where mine.id = touch_run.run
+        where mine.id = taken_over.run
         order by newer.started_at desc
         limit 1
-    ));
-end;
+    ))
+    where
+        taken_over.run is not null
+        and not exists (select from rpc_migrations.runs as r where r.id = taken_over.run and r.ended_at is null);
+$function$;
+
+
+-- Notes that a run is alive. It locks the run's row until the commit, so it comes last in a request.
+create or replace function rpc_migrations.touch_run(run uuid) returns void
+language sql volatile
+set search_path = ''
+as $function$
+    update rpc_migrations.runs as r
+    set last_seen_at = clock_timestamp()
+    where r.id = touch_run.run and r.ended_at is null;
 $function$;
 
 
@@ -248,7 +255,7 @@ $function$;
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
 --               "rows"); send again after a pause
 --   busy        another session is inside this migration; nothing was done
---   taken_over  a newer run has taken this run's place; nothing was done
+--   taken_over  this run has been ended, most likely by a newer one; nothing was done
 create or replace function rpc_migrations.run_step(
     query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0
 ) returns jsonb
@@ -266,7 +273,7 @@ begin
     if not pg_catalog.pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_step.migration)) then
         return rpc_migrations.busy(run_step.migration);
     end if;
-    answer := rpc_migrations.touch_run(run_step.run);
+    answer := rpc_migrations.taken_over(run_step.run);
     if answer is not null then
         return answer;
     end if;
@@ -311,7 +318,6 @@ begin
         finished_at = case when is_done then clock_timestamp() end
     where j.id = entry.id
     returning j.* into entry;
-    perform rpc_migrations.touch_run(run_step.run);     -- the step may have taken long
 
     return jsonb_build_object(
         'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,
@@ -326,13 +332,15 @@ $function$;
 
 
 -- Runs a step as run_step does and, in the same transaction, those that follow it: most steps take moments, and over a
--- long way a request takes longer than they do. It goes on only where nobody could tell that from a transaction for each:
---   - a step that is not done at once is the last one; one that fails is undone, and fails for good when it comes first;
---   - after two seconds it ends, so that the next step has almost all of a request's time;
---   - a step that leaves something behind until the commit (see left_behind) is the last one.
+-- long way a request takes longer than they do. It goes on only where that makes no difference to others:
+--   - a step that is not done at once is the last one;
+--   - a step that leaves something behind until the commit (see left_behind) is the last one;
+--   - after two seconds, or thirty calls, it ends: the next step has almost all of a request's time;
+--   - a step that fails is undone, told as "undone", and sent again by the client: as the first one it fails for good.
+-- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
 -- "following" are objects with query, step, checksum and batch. Answers what run_step answers for the first step, with
 -- "following": an array of what it answers for the others, and for further batches of the same, in their order, each with
--- its "call_seconds".
+-- its "step" and "call_seconds".
 create or replace function rpc_migrations.run_steps(
     query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb
 ) returns jsonb
@@ -347,12 +355,14 @@ declare
     place integer := 0;
     answer jsonb;
     answers jsonb := '[]';
+    undone jsonb;
     left_before jsonb;
     is_last boolean;
     step_began timestamptz;
     began timestamptz := clock_timestamp();
 begin
-    perform set_config('lock_timeout', '100ms', true);      -- as run_step will; it is not what a step leaves behind
+    -- These two run_step does as well; they are not what a step leaves behind.
+    perform set_config('lock_timeout', '100ms', true), pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_steps.migration));
     left_before := rpc_migrations.left_behind();
     while next_step is not null loop
         step_began := clock_timestamp();
@@ -361,42 +371,58 @@ begin
                 next_step ->> 'query', run_steps.migration, next_step ->> 'step', next_step ->> 'checksum',
                 (next_step ->> 'batch')::boolean, run_steps.run
             );
-            is_last := rpc_migrations.left_behind() is distinct from left_before;
-            if is_last then
-                set constraints all immediate;      -- or they would fail at the commit, and all steps with them
-            end if;
+            -- What is deferred would fail at the commit, and all steps with it.
+            set constraints all immediate;
+            -- A setting with a name of its own is listed nowhere.
+            is_last := rpc_migrations.left_behind() is distinct from left_before
+                or next_step ->> 'query' ~* '\mset_config\M|\mset\s+(local\s+|session\s+)?"?\w+"?\.';
         exception when others or query_canceled or assert_failure then
             if answers = '[]' then
                 raise;
             end if;
+            undone := jsonb_build_object('step', next_step ->> 'step', 'code', sqlstate, 'message', sqlerrm);
             exit;
         end;
-        answers := answers || jsonb_build_array(
-            answer || jsonb_build_object('call_seconds', extract(epoch from clock_timestamp() - step_began)));
-        exit when is_last or answer ->> 'state' not in ('done', 'more') or clock_timestamp() > began + interval '2 seconds';
+        answers := answers || jsonb_build_array(answer || jsonb_build_object(
+            'step', next_step ->> 'step', 'call_seconds', extract(epoch from clock_timestamp() - step_began)
+        ));
+        exit when is_last or answer ->> 'state' not in ('done', 'more')
+            or clock_timestamp() > began + interval '2 seconds' or jsonb_array_length(answers) >= 30;
         place := place + (answer ->> 'state' = 'done')::integer;
         next_step := steps -> place;
     end loop;
-    return (answers -> 0) || jsonb_build_object('following', answers - 0);
+    return (answers -> 0) || jsonb_build_object('following', answers - 0, 'undone', undone);
 end;
 $function$;
 
 
--- What this transaction keeps until its end and others could notice: locks beyond those of a reader on tables outside our
--- own schema (temporary ones are locked as well), and settings.
+-- What this transaction keeps until its end and others could notice: locks on tables outside our own schema (temporary
+-- ones and those that it has dropped as well), advisory locks, and settings. Not counted: what a reader holds on a table
+-- that is not large, because what is done next with such a table takes a moment; and nextval, which nobody waits for and
+-- which event triggers call (that of pg_graphql does at every DDL).
 create or replace function rpc_migrations.left_behind() returns jsonb
 language sql volatile
 set search_path = ''
 as $function$
     select jsonb_build_object(
         'locks', (
-            select jsonb_agg(distinct format('%s: %s', l.relation::regclass, l.mode))
+            select jsonb_agg(distinct to_jsonb(array[
+                l.locktype, l.mode, l.relation::text, l.classid::text, l.objid::text, l.objsubid::text
+            ]))
             from pg_catalog.pg_locks as l
-            inner join pg_catalog.pg_class as c on c.oid = l.relation
-            inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            left join pg_catalog.pg_class as c on c.oid = l.relation
+            left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
             where
-                l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode <> 'AccessShareLock'
-                and n.nspname not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+                l.pid = pg_backend_pid()
+                and (
+                    l.locktype = 'advisory'
+                    or (
+                        l.locktype = 'relation'
+                        and coalesce(n.nspname, '') not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+                        and (l.mode <> 'AccessShareLock' or pg_relation_size(l.relation) > 256000000)
+                        and (c.relkind is distinct from 'S' or l.mode <> 'RowExclusiveLock')
+                    )
+                )
         ),
         'settings', (
             select jsonb_object_agg(s.name, s.setting)

@@ -1,5 +1,5 @@
 -- Rebuilding a table while it is in use: capture changes in a log, copy, replay, compare, swap. In the manner of
--- pg_repack, but in short calls of one transaction each, between which no lock is held.
+-- pg_repack, but in short calls: no lock is held from one transaction to the next.
 --
 -- A step file calls, in this order: begin_copy, copy_batch, [builds indexes and so on], carry_over, replay, compare,
 -- swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and

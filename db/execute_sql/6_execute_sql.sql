@@ -30,7 +30,7 @@ $block$;
 -- Runs a text in one transaction (see rpc_migrations.run_sql), or, when told which step of which migration it is, as
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction.
--- Only service_role may execute it.
+-- Only service_role may execute it. "shrink" makes the batches of one step smaller, and goes without "following".
 create or replace function public.execute_sql(
     query text,
     migration text default null,
@@ -46,20 +46,27 @@ security definer
 set search_path = public, extensions, pg_temp
 set statement_timeout = '50s'
 as $function$
+declare
+    answer jsonb;
 begin
     if execute_sql.step is null then
         return rpc_migrations.run_sql(execute_sql.query);
     end if;
     if execute_sql.following is not null then
-        return rpc_migrations.run_steps(
+        answer := rpc_migrations.run_steps(
             execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
             execute_sql.batch, execute_sql.run, execute_sql.following
         );
+    else
+        answer := rpc_migrations.run_step(
+            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
+            execute_sql.batch, execute_sql.run, execute_sql.shrink
+        );
     end if;
-    return rpc_migrations.run_step(
-        execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-        execute_sql.batch, execute_sql.run, execute_sql.shrink
-    );
+    if answer ->> 'state' in ('done', 'more', 'waiting') then
+        perform rpc_migrations.touch_run(execute_sql.run);
+    end if;
+    return answer;
 end;
 $function$;
 

@@ -70,7 +70,8 @@ class RpcClient:
     def run_steps(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
 
-        Each has a "state", "ended", the moment on our monotonic clock, and "request_seconds", its share of the request.
+        Each has a "state", "call_seconds", its share of the request (what is lost on the way is the first one's), and "ended",
+        the moment on our monotonic clock.
         """
         answer = self.call(arguments)
         if not isinstance(answer, dict) or "state" not in answer:
@@ -78,12 +79,12 @@ class RpcClient:
                 "The function execute_sql that answers here is not this project's.",
                 hint="Run: python scripts/deploy_sql_function.py",
             )
-        answers = [answer, *answer.pop("following", [])]
-        ended, share = time.monotonic(), self.last_request
-        for one in reversed(answers[1:]):
-            one.update(ended=ended, request_seconds=one["call_seconds"])
-            ended, share = ended - one["call_seconds"], share - one["call_seconds"]
-        answer.update(ended=ended, request_seconds=share)
+        answers = [answer, *answer.pop("following", [])]  # absent where the step was sent alone
+        answer["call_seconds"] = self.last_request - sum(one["call_seconds"] for one in answers[1:])
+        ended = time.monotonic()
+        for one in reversed(answers):
+            one["ended"] = ended
+            ended -= one["call_seconds"]
         return answers
 
     def call(self, arguments: dict[str, Any], *, patience: float | None = None) -> Any:

@@ -40,7 +40,7 @@ class StepView:
     rows: int = 0
     calls: int = 0
     seconds: float = 0.0
-    longest_request: float = 0.0
+    longest_call: float = 0.0
     already: bool = False
     progress: float | None = None
     message: str | None = None
@@ -50,7 +50,7 @@ class StepView:
         """The step as it stands in the report of --json; seconds as the client saw them."""
         return {
             "name": self.name, "state": self.state, "rows": self.rows, "calls": self.calls, "seconds": round(self.seconds, 3),
-            "longest_request": round(self.longest_request, 3), "already": self.already, "message": self.message,
+            "longest_call": round(self.longest_call, 3), "already": self.already, "message": self.message,
         }  # fmt: skip
 
 
@@ -68,7 +68,8 @@ class Console:
         self._live: Any = None
         self._waiting: str | None = None
         self._last_line = 0.0
-        self._began = self._ended = time.monotonic()  # ... of the last answer: the next step begins where one ends
+        self._began = time.monotonic()
+        self._ended = self._began  # when the last step ended, which is when the next one begins
         self.report: dict[str, Any] = {"command": command, "outcome": None, "lines": [], "warnings": [], "notes": []}
 
     # --- lines ---------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Console:
             place = list(self._views).index(step.name) + 1
             width = max(len(name) for name in self._views)
             self.out.print(Text(f"  {place:2d}/{len(self._views)}  {view.name:<{width}}  {self._info(view)}"))
-        self.detail(f'"{view.name}": {view.calls} request(s), the longest {view.longest_request:.2f} s')
+        self.detail(f'"{view.name}": {view.calls} call(s), the longest {view.longest_call:.2f} s')
 
     def steps_done(self) -> list[str]:
         """Names of the steps that are done."""
@@ -184,7 +185,7 @@ class Console:
         view = self._views[step.name]
         result = answer.get("result") or {}
         view.calls += 1
-        view.longest_request = max(view.longest_request, answer.get("request_seconds", 0.0))
+        view.longest_call = max(view.longest_call, answer["call_seconds"])
         view.rows = answer["rows"] if answer.get("already") else view.rows + (answer.get("rows") or 0)
         view.progress = result.get("progress")
         view.message = result.get("message") or view.message

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from .deployment import deployment_sql
+from .deployment import SIGNATURE, current_version, deployment_sql
 from .errors import MigrationError
 from .settings import PROJECT_ROOT
 from .sql import dollar_quote, quote_literal
@@ -22,8 +22,8 @@ DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
-    if to_regprocedure('rpc_migrations.run_step(text, text, text, text, boolean, uuid, integer)') is null then
-        raise exception 'execute_sql is not deployed'
+    if obj_description(to_regprocedure('{signature}'), 'pg_proc') is distinct from {version} then
+        raise exception 'execute_sql is not deployed, or another version of it'
         using hint = 'Run db/create_execute_sql_function_output.sql first.';
     end if;
 end;
@@ -49,6 +49,7 @@ def write_migration(migration: Migration, *, prefix: str = "", online: bool = Fa
 
 def migration_sql(migration: Migration, *, online: bool = False) -> str:
     """The text that `write_migration` writes."""
+    check = _NEEDS_DEPLOYMENT.format(signature=SIGNATURE, version=quote_literal(current_version()))
     steps = "\n\n".join(_step_sql(migration, step, online=online) for step in migration.steps)
     if online:
         header = (
@@ -56,12 +57,12 @@ def migration_sql(migration: Migration, *, online: bool = False) -> str:
             "-- Stopped half way, run it again: steps that are done are not repeated.\n"
             "\\set ON_ERROR_STOP on\nset statement_timeout = 0;\n"
         )
-        return f"{header}\n{_NEEDS_DEPLOYMENT}\n\n{steps}"
+        return f"{header}\n{check}\n\n{steps}"
     header = (
         f"-- {migration.name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
-    return f"{header}\nbegin;\n\n{_NEEDS_DEPLOYMENT}\n\n{steps}\n\ncommit;\n"
+    return f"{header}\nbegin;\n\n{check}\n\n{steps}\n\ncommit;\n"
 
 
 def write_removal(*, keep_journal: bool) -> Path:

@@ -39,7 +39,7 @@ _GATEWAY = {
 _HINTS = {
     "42501": "The role that owns execute_sql may not do this. Run this step's SQL in the SQL Editor, or grant the right first.",
     "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
-    "0A000": "Take begin, commit and rollback out of the step: each step is a transaction of its own.",
+    "0A000": "Take begin, commit and rollback out of the step: it takes effect as a whole already.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "57014": "A timeout cut it; nothing of it remains. That of execute_sql is 50 s; what is cut earlier is so by a setting of the role, or by "
     "a REST layer older than PostgREST 12.2. Make the step smaller, or a batch step; what takes longer needs a direct connection "

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from .client import RpcClient
@@ -33,6 +34,7 @@ from .step_file import ROLLBACK_PREFIX, Migration, Step
 
 RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
+MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 
 
@@ -138,12 +140,12 @@ def _run_steps(
         for step in migration.steps:
             console.step_begins(step)
             console.step_done(step, sender.send_until_done(step))
-    at_end = _end_run(client, run, migration, "done")
-    if at_end is None:
+    status_at_end = _end_run(client, run, migration, "done")
+    if status_at_end is None:
         console.warn(
             f"The journal could not be told that this run has ended. It counts as ended in {RUN_PATIENCE:.0f} s."
         )
-    console.close(migration, action, at_end.copy if at_end else None)
+    console.close(migration, action, status_at_end.copy if status_at_end else None)
 
 
 def _claim(
@@ -179,7 +181,7 @@ def _noting_failure(client: RpcClient, run: uuid.UUID, migration: Migration, con
         done = console.steps_done()
         raise StoppedByUser(
             f"Stopped. {len(done)} of {len(migration.steps)} steps of {migration.name} are done; no step is half done.",
-            details=f"Done: {', '.join(done) or 'none'}.",
+            details=f"Done: {', '.join(done) or 'none'}. The step that is under way may still be done; none after it is begun.",
             hint=f"The same command goes on where this run stopped: {shlex.join(['python', *sys.argv])}",
         ) from None
     except NothingToDo:
@@ -200,7 +202,7 @@ def _end_run(
     message: str | None = None,
     patience: float = END_PATIENCE,
 ) -> Status | None:
-    """Note in the journal how the run ended, and return where the migration stands then; None where that fails.
+    """Note in the journal how the run ended, and return where the migration stood then; None where that fails.
 
     A run that nobody has ended counts as ended after RUN_PATIENCE.
     """
@@ -275,6 +277,11 @@ class _StepSender:
                 except SqlError as error:
                     raise self._in_context(step, error) from error
             answer = self._answers.popleft()
+            assert answer.get("step", step.name) == step.name
+            if undone := answer.get("undone"):
+                self._console.detail(
+                    f'"{undone["step"]}" failed behind others and is sent by itself: {undone["message"]}'
+                )
             if answer["state"] == "done":
                 return answer
             self._go_on(step, answer, wait)
@@ -284,7 +291,9 @@ class _StepSender:
         arguments = {"migration": self._migration.name, "run": str(self._run), "shrink": shrink, **_as_sent(step)}
         if not shrink:
             steps = self._migration.steps
-            arguments["following"] = [_as_sent(later) for later in steps[steps.index(step) + 1 :]]
+            later = [_as_sent(one) for one in steps[steps.index(step) + 1 :]]
+            sizes = accumulate(len(one["query"]) for one in later)
+            arguments["following"] = [one for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING]
         return arguments
 
     def _go_on(self, step: Step, answer: dict[str, Any], wait: Wait) -> None:

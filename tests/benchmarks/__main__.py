@@ -78,12 +78,11 @@ def _measure_size(
 ) -> list[Measurement]:
     """Every contender at one size."""
     _say(f"{rows:,} rows: filling the table")
-    measured = []
     with filled_template(cluster, rows) as template:
         facts.setdefault("calm", {})[str(rows)] = vars(measure_calm(template))
-        for contender in contenders:
-            measured.append(measure(template, contender, rows, repetitions or _repetitions(rows)))
-            _say(f"{rows:,} rows: {contender.title}: {report.seconds(measured[-1].seconds)}")
+        measured = measure(template, contenders, rows, repetitions or _repetitions(rows))
+    for one in measured:
+        _say(f"{rows:,} rows: {one.title}: {report.seconds(one.seconds)}")
     return measured
 
 

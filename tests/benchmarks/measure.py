@@ -18,7 +18,7 @@ from local_supabase import Cluster, Database, create_old_table
 from local_supabase.server import listen
 from psycopg import sql
 
-from benchmarks.contenders import ROOT, Contender
+from benchmarks.contenders import ROOT, Contender, Finished
 from benchmarks.traffic import Seen, Traffic
 
 _SETTLE = 0.5  # seconds of traffic before and after
@@ -47,11 +47,11 @@ class Measurement:
 
 @contextmanager
 def server() -> Iterator[Cluster]:
-    """A PostgreSQL on disk, also at a TCP port, which not every tool can do without."""
+    """A PostgreSQL on disk, also at a TCP port, which not every tool can do without; with buffers for a large table."""
     os.environ.setdefault("LOCAL_SUPABASE_DATA", "/tmp")
     with listen() as free:
         port = free.getsockname()[1]
-    with Cluster(tcp_port=port) as cluster:
+    with Cluster(tcp_port=port, shared_buffers="2GB") as cluster:
         yield cluster
 
 
@@ -84,20 +84,27 @@ def _copied(template: Database) -> Iterator[Database]:
         copy.drop()
 
 
-def measure(template: Database, contender: Contender, rows: int, repetitions: int) -> Measurement:
-    """Run a contender so many times under traffic."""
-    finished, seen = [], []
+def measure(template: Database, contenders: Sequence[Contender], rows: int, repetitions: int) -> list[Measurement]:
+    """Run each contender so many times under traffic; in turn, so that a machine that gets slower does so for all."""
+    finished: dict[str, list[Finished]] = {one.name: [] for one in contenders}
+    seen: dict[str, list[Seen]] = {one.name: [] for one in contenders}
     for _ in range(repetitions):
-        with (
-            _copied(template) as database,
-            tempfile.TemporaryDirectory() as folder,
-            contender.prepare(database, Path(folder)) as migrate,
-        ):
-            with Traffic(database.dsn()) as traffic:
-                time.sleep(_SETTLE)
-                finished.append(migrate())
-                time.sleep(_SETTLE)
-            seen.append(traffic.seen)
+        for one in contenders:
+            with (
+                _copied(template) as database,
+                tempfile.TemporaryDirectory() as folder,
+                one.prepare(database, Path(folder)) as migrate,
+            ):
+                with Traffic(database.dsn()) as traffic:
+                    time.sleep(_SETTLE)
+                    finished[one.name].append(migrate())
+                    time.sleep(_SETTLE)
+                seen[one.name].append(traffic.seen)
+    return [_summary(one, rows, finished[one.name], seen[one.name]) for one in contenders]
+
+
+def _summary(contender: Contender, rows: int, finished: list[Finished], seen: list[Seen]) -> Measurement:
+    """What came of a contender's repetitions."""
     middle = sorted(finished, key=lambda run: run.seconds)[len(finished) // 2]
     worst = Seen(*(max(values) for values in zip(*(vars(one).values() for one in seen), strict=True)))
     return Measurement(

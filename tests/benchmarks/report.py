@@ -36,9 +36,9 @@ def markdown(measurements: Sequence[Measurement]) -> str:
 
 def steps_table(measurement: Measurement) -> str:
     """Where the time goes, step by step."""
-    lines = [_line(["step", "requests", "time", "longest request"]), _line(["---", "---:", "---:", "---:"])]
+    lines = [_line(["step", "calls", "time", "longest call"]), _line(["---", "---:", "---:", "---:"])]
     lines += [
-        _line([step["name"], str(step["calls"]), seconds(step["seconds"]), seconds(step.get("longest_request"))])
+        _line([step["name"], str(step["calls"]), seconds(step["seconds"]), seconds(step.get("longest_call"))])
         for step in measurement.steps
     ]
     return "\n".join(lines) + "\n"

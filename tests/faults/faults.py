@@ -15,8 +15,6 @@ from faults.proxy import Exchange
 SMALL_TIMEOUT = 0.4  # seconds; the client's, where the request hangs
 _GRACE = 0.25  # seconds that an orphan goes on in the database
 
-READS = ("version", "status")
-
 
 @dataclass(frozen=True)
 class Fault:

@@ -44,7 +44,7 @@ create schema faults;
 create function faults.hold() returns trigger
 language plpgsql security definer
 set lock_timeout = 0
-as $$ begin perform pg_advisory_xact_lock_shared({HOLD}); return null; end $$;
+as $$ begin perform pg_advisory_lock_shared({HOLD}), pg_advisory_unlock_shared({HOLD}); return null; end $$;
 create constraint trigger hold after insert or update on rpc_migrations.journal
 deferrable initially deferred for each row execute function faults.hold();
 create constraint trigger hold after insert or update on rpc_migrations.runs
@@ -117,13 +117,14 @@ class CommandCase:
         return found[1]
 
 
-MIGRATE = CommandCase("migrate_clusters.py", False, True, "copy the rows", WRITES_DURING_MIGRATION)
+MIGRATE = CommandCase(
+    "migrate_clusters.py", rollback=False, alone=True, write_after="copy the rows", writes=WRITES_DURING_MIGRATION
+)
 ROLL_BACK = CommandCase(
-    "rollback_clusters.py", True, True, "roll back: bring the changes into the original table", WRITES_DURING_ROLLBACK
-)
-MIGRATE_TOGETHER = CommandCase(
-    "migrate_clusters.py", False, False, "add the foreign key to auth.users", WRITES_DURING_MIGRATION
-)
+    "rollback_clusters.py", rollback=True, alone=True,
+    write_after="roll back: bring the changes into the original table", writes=WRITES_DURING_ROLLBACK,
+)  # fmt: skip
+MIGRATE_TOGETHER = replace(MIGRATE, alone=False, write_after="add the foreign key to auth.users")
 ROLL_BACK_TOGETHER = replace(ROLL_BACK, alone=False)
 
 

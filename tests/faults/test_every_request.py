@@ -45,6 +45,7 @@ TOGETHER = {
         "compare the old and the new table",
         "grant rights",
         "validate foreign keys of other tables",
+        "validate foreign keys of other tables #2",
     ],
     ROLL_BACK_TOGETHER: [
         "roll back: begin",

@@ -69,7 +69,7 @@ def test_the_whole_job_and_back_and_again(
     done = checkout.run(MIGRATE, env=env)
     said(
         done, "Migrating: migrate_user_clusters, 17 steps", " 1/17  check the old table", "copy the rows", "1,234 rows",
-        "17/17  create prompt_refinements", "is applied: 17 steps, 1,234 rows", f"The original one is {BACKUP}", "Next: ",
+        "16/17  create prompt_refinements", "is applied: 17 steps, 1,234 rows", f"The original one is {BACKUP}", "Next: ",
     )  # fmt: skip
     assert done.stderr == ""
     assert is_migrated(admin)
@@ -209,13 +209,13 @@ def test_dry_run_without_credentials_or_function_shows_the_plan(checkout: Checko
         checkout.run(MIGRATE, "--dry-run"),
         "No credentials",
         "Nothing is run",
-        "17/17  create prompt_refinements: to do",
+        "17/17  validate foreign keys of other tables (batch): to do",
     )
     with project(cluster, rows=None, deployed=False) as running:
         done = checkout.run(MIGRATE, "--dry-run", env=running.environment())
         said(
             done,
-            "17/17  create prompt_refinements: to do",
+            "17/17  validate foreign keys of other tables (batch): to do",
             "Warning: The function execute_sql is not deployed",
             "deploy_sql",
         )

@@ -228,7 +228,7 @@ def test_without_the_first_file_the_second_says_so(written: Checkout, old: Local
     text = written.read(MIGRATION_FILE)
     answer = httpx.post(f"{old.url}/pg/query", headers={"apikey": old.service_key}, json={"query": text}, timeout=60)
     assert answer.status_code == 400
-    assert answer.json()["message"] == "execute_sql is not deployed"
+    assert answer.json()["message"] == "execute_sql is not deployed, or another version of it"
     assert FUNCTION_FILE in answer.json()["hint"]
 
 

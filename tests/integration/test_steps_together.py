@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from faults.harness import Outcome, run_here, settings_for
-from faults.proxy import FaultProxy, Request
+from faults.proxy import Exchange, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
 from rpc_migrations.deployment import deployment_sql
-from rpc_migrations.errors import SqlError
+from rpc_migrations.errors import Blocked, SqlError
 
 
 class Together:
@@ -49,6 +53,9 @@ def together(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Ite
         connection.execute("create table rpc_migrations.effects (step text)")
         connection.execute("create table public.used (n integer unique deferrable initially deferred)")
         connection.execute("insert into public.used values (1)")
+        connection.execute("create view public.seen as select n from public.used")
+        connection.execute("create table rpc_migrations.unique_ones (n integer unique deferrable initially deferred)")
+        connection.execute("insert into rpc_migrations.unique_ones values (1)")
     made = Together(database, supabase, tmp_path)
     with made.proxy:
         yield made
@@ -95,10 +102,14 @@ LEFT_BEHIND = {
     "a changed row": "update public.used set n = 2 where n = 1;",
     "a locked row": "do $$ begin perform from public.used for update; end $$;",
     "a locked table": "lock table public.used in share mode;",
+    "a dropped view": "drop view public.seen;",
     "a new table": "create table public.fresh (id integer);",
     "a temporary table": "create temporary table fresh (id integer) on commit drop;",
     "a setting": "set local work_mem = '9MB';",
-    "a setting by a function": "select set_config('enable_hashjoin', 'off', true);",
+    "a setting by a function": "do $$ begin perform set_config('enable_hashjoin', 'off', true); end $$;",
+    "a setting with a name of its own": "set local app.tenant = '7';",
+    "a setting with a name of its own by a function": "select set_config('app.tenant', '7', true);",
+    "an advisory lock": "select pg_advisory_xact_lock(4);",
 }
 
 
@@ -109,6 +120,84 @@ def test_what_a_step_leaves_behind_ends_the_request(together: Together, what: st
     assert outcome.exit_code == 0, outcome.error
     assert together.sent == ["a", "c"]
     assert together.journal == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_a_reader_of_a_large_table_ends_the_request(together: Together) -> None:
+    """What comes next takes long, and whoever truncates or alters the table would wait for it."""
+    read = "select count(*) as n from public.used;"
+    assert together.run({"a": read, "b": effect("b")}).exit_code == 0
+    assert together.sent == ["a"]
+    with together.database.connect() as connection:
+        connection.execute(
+            "create or replace function rpc_migrations.left_behind() " + _definition(connection, "> 256000000", "> 0")
+        )
+    assert together.run({"a": read, "b": effect("b"), "c": read, "d": effect("d")}).exit_code == 0
+    assert together.sent == ["a", "d"]
+
+
+def _definition(connection: psycopg.Connection[Any], old: str, new: str) -> str:
+    """The definition of left_behind, from its result on, with a text replaced."""
+    row = connection.execute("select pg_get_functiondef('rpc_migrations.left_behind'::regproc)").fetchone()
+    assert row
+    assert row[0].count(old) == 1
+    return str(row[0]).partition("left_behind()\n")[2].replace(old, new)
+
+
+def test_event_triggers_do_not_end_the_request(together: Together) -> None:
+    """That of pg_graphql takes a number from a sequence at every DDL."""
+    with together.database.connect("supabase_admin") as connection:
+        connection.execute(
+            "create schema graphql; create sequence graphql.seq_schema_version; grant all on schema graphql to public; "
+            "grant all on sequence graphql.seq_schema_version to public; "
+            "create function graphql.increment() returns event_trigger language plpgsql "
+            "as $$ begin perform nextval('graphql.seq_schema_version'); end $$; "
+            "create event trigger graphql_watch_ddl on ddl_command_end execute function graphql.increment()"
+        )
+    create = "create table rpc_migrations.{} (id integer);"
+    outcome = together.run({name: create.format(name) for name in ("a", "b", "c")})
+    assert outcome.exit_code == 0, outcome.error
+    assert together.sent == ["a"]
+
+
+def test_a_request_carries_only_so_much(together: Together) -> None:
+    """What is sent along with each step does not grow with the file."""
+    text = effect("x") + "--" + 40_000 * "x"
+    assert together.run(dict.fromkeys("abcdef", text)).exit_code == 0
+    assert together.sent == ["a", "d"]
+    assert together.journal == dict.fromkeys("abcdef", 1)
+
+
+def test_a_request_has_only_so_many_calls(together: Together) -> None:
+    """A batch step that waits for something does not spin."""
+    assert together.run({f"s{n}": effect("s") for n in range(40)}).exit_code == 0
+    assert together.sent == ["s0", "s30"]
+
+
+def test_a_run_that_was_ended_begins_no_further_step(together: Together) -> None:
+    """Ctrl-C while a request is under way: what runs may end, and that is all."""
+    ended = threading.Event()
+
+    def end_it(exchange: Exchange) -> None:
+        with (
+            together.database.connect("supabase_admin", autocommit=False) as holder,
+            together.database.connect("supabase_admin") as other,
+        ):
+            holder.execute("select pg_advisory_xact_lock(5)")
+            together.proxy.in_background(exchange.forward)
+            while other.execute("select from pg_locks where objid = 5 and not granted").fetchone() is None:
+                time.sleep(0.01)
+            run = exchange.request.arguments["run"]
+            other.execute("select rpc_migrations.end_run(%s, 'interrupted')", [run])
+        together.proxy.wait()
+        exchange.close()
+        ended.set()
+
+    together.proxy.choose = lambda request: end_it if request.step and not ended.is_set() else None
+    waits = "do $$ begin set local lock_timeout = 0; perform pg_advisory_lock(5), pg_advisory_unlock(5); set local lock_timeout = '100ms'; end $$;"
+    outcome = together.run({"a": effect("a"), "b": waits, "c": effect("c"), "d": effect("d")})
+    assert together.proxy.errors == []
+    assert isinstance(outcome.error, Blocked)
+    assert together.journal == {"a": 1, "b": 1}
 
 
 def test_a_step_that_takes_long_ends_the_request(together: Together) -> None:
@@ -123,6 +212,7 @@ FAILING = {
     "an assertion": ("do $$ begin assert false; end $$;", "P0004"),
     "a timeout": ("select pg_sleep(10);", "57014"),
     "a constraint that is checked at the commit": ("insert into public.used values (1);", "23505"),
+    "the same in our own schema": ("insert into rpc_migrations.unique_ones values (1);", "23505"),
     "a refusal of begin": ("begin; select 1; commit;", "0A000"),
 }
 
@@ -179,4 +269,4 @@ def test_a_step_that_was_edited_is_not_run_in_passing(together: Together) -> Non
             ['[{"query": "select 2", "step": "b", "checksum": "checksum", "batch": false}]'],
         ).fetchone()
     assert row
-    assert (row[0]["state"], row[0]["following"]) == ("done", [])
+    assert (row[0]["state"], row[0]["following"], row[0]["undone"]["code"]) == ("done", [], "RM002")

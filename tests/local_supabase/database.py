@@ -54,16 +54,17 @@ class Cluster:
 
     Use it as a context manager, or call `start` and, at the end, `close`. Whatever happens to this process,
     server and directory go away with it. `tcp_port` makes it listen on 127.0.0.1 as well, for programs that
-    cannot do without.
+    cannot do without. `settings` are PostgreSQL's, beside or in place of those that every cluster here has.
     """
 
-    def __init__(self, tcp_port: int | None = None) -> None:
+    def __init__(self, tcp_port: int | None = None, **settings: str) -> None:
         # /tmp rather than TMPDIR: the path of a Unix socket is limited to 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="supabase-", dir="/tmp"))
         self.programs = find_programs()
         self.port = tcp_port or 5432
         self.log_file = self.directory / "log"
         self._listen = "127.0.0.1" if tcp_port else ""
+        self._settings = settings
         self._data_home = Path(tempfile.mkdtemp(prefix="supabase-data-", dir=_where_data_goes()))
         self.data_directory = self._data_home / "data"
         self._process: subprocess.Popen[bytes] | None = None
@@ -177,7 +178,7 @@ class Cluster:
 
     def _try_start(self, deadline: float) -> bool:
         """One attempt. False when the backends of a killed server still hold its shared memory: try again."""
-        settings = {**_SETTINGS, "listen_addresses": self._listen, "port": str(self.port)}
+        settings = {**_SETTINGS, **self._settings, "listen_addresses": self._listen, "port": str(self.port)}
         settings["unix_socket_directories"] = str(self.directory)
         command: list[str | Path] = [self._server_programs / "postgres", "-D", self.data_directory]
         for name, value in settings.items():
