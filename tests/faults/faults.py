@@ -162,6 +162,19 @@ FAULTS = (
 )
 
 
+# Those that leave it open what was done. The others strike a request before the database has seen it, or a run that is about
+# to send it, and it makes no difference what it would have carried.
+IN_DOUBT = tuple(
+    fault
+    for fault in FAULTS
+    if fault.strike
+    in (
+        answer_dropped, page_504_while_it_runs, killed_while_it_runs, killed_after, backend_terminated_at_its_end,
+        restart_while_it_runs,
+    )
+)  # fmt: skip
+
+
 def _is_read(exchange: Exchange) -> bool:
     """Whether the request writes nothing: it has no commit to be held at."""
     query = exchange.request.query
