@@ -291,9 +291,11 @@ class _StepSender:
         arguments = {"migration": self._migration.name, "run": str(self._run), "shrink": shrink, **_as_sent(step)}
         if not shrink:
             steps = self._migration.steps
-            later = [_as_sent(one) for one in steps[steps.index(step) + 1 :]]
-            sizes = accumulate(len(one["query"]) for one in later)
-            arguments["following"] = [one for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING]
+            later = steps[steps.index(step) + 1 :]
+            sizes = accumulate(len(one.sql) for one in later)
+            arguments["following"] = [
+                _as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
+            ]
         return arguments
 
     def _go_on(self, step: Step, answer: dict[str, Any], wait: Wait) -> None:

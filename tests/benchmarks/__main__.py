@@ -18,12 +18,8 @@ from benchmarks.measure import Measurement, filled_template, measure, measure_ca
 
 SIZES = (1_000, 100_000, 1_000_000)
 LARGE = 10_000_000
-WITHOUT_TOOLS = (
-    "ours",
-    "ours-psql",
-    "psql-1",
-    "psql",
-)  # at 10,000,000 rows the others would only repeat what psql shows
+# At 10,000,000 rows the others would only repeat what psql shows.
+WITHOUT_TOOLS = ("ours", "ours-psql", "psql-1", "psql")
 
 
 def main() -> int:

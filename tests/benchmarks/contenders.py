@@ -22,6 +22,7 @@ from benchmarks.delay import delaying_proxy
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = Path(__file__).with_name("guide.sql")
 _POLL = 0.02  # seconds between two looks at a process that runs
+NO_CREDENTIALS = dict.fromkeys(("SUPABASE_URL", "SUPABASE_SERVICE_KEY", "SUPABASE_ANON_KEY"), "")
 DELAY = 0.1  # seconds added to each request of the contender that is far away
 
 
@@ -55,6 +56,11 @@ class Contender:
 def find_program(name: str) -> str | None:
     """A program of the PATH or of the virtual environment that we run in."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+def script(name: str, *options: str) -> list[str]:
+    """The command that starts a script of the project."""
+    return [sys.executable, str(ROOT / "scripts" / name), *options]
 
 
 def run_command(command: list[str], environment: dict[str, str], folder: Path = ROOT) -> Finished:
@@ -103,11 +109,10 @@ def _peak_memory(pid: int) -> float:
 @contextmanager
 def _ours(database: Database, folder: Path, delay: float = 0.0) -> Iterator[Callable[[], Finished]]:
     """A REST layer in a process of its own, with execute_sql deployed; each request `delay` seconds away."""
-    scripts = ROOT / "scripts"
     with LocalSupabase(database, subprocess=True) as supabase:
-        run_command([sys.executable, str(scripts / "deploy_sql_function.py")], supabase.environment())
+        run_command(script("deploy_sql_function.py"), supabase.environment())
         with delaying_proxy(supabase.port, delay) if delay else nullcontext(supabase.url) as url:
-            command = [sys.executable, str(scripts / "migrate_clusters.py"), "--json"]
+            command = script("migrate_clusters.py", "--json")
             yield lambda: run_command(command, supabase.environment() | {"SUPABASE_URL": url})
 
 
@@ -118,9 +123,8 @@ def _ours_far_away(database: Database, folder: Path) -> AbstractContextManager[C
 @contextmanager
 def _ours_by_psql(database: Database, folder: Path) -> Iterator[Callable[[], Finished]]:
     """The files that are written for psql: execute_sql is deployed by one, and the other is what is measured."""
-    nothing = {"SUPABASE_URL": "", "SUPABASE_SERVICE_KEY": "", "SUPABASE_ANON_KEY": ""}
-    run_command([sys.executable, str(ROOT / "scripts" / "deploy_sql_function.py")], nothing)
-    run_command([sys.executable, str(ROOT / "scripts" / "migrate_clusters.py"), "--write-sql", "--online"], nothing)
+    run_command(script("deploy_sql_function.py"), NO_CREDENTIALS)
+    run_command(script("migrate_clusters.py", "--write-sql", "--online"), NO_CREDENTIALS)
     run_command(_psql(database, ROOT / "db" / "create_execute_sql_function_output.sql"), {})
     yield lambda: run_command(_psql(database, ROOT / "db" / "migrate_user_clusters_online_output.sql"), {})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from local_supabase import Cluster, Database, create_old_table
 from local_supabase.server import listen
 from psycopg import sql
 
-from benchmarks.contenders import ROOT, Contender, Finished
+from benchmarks.contenders import NO_CREDENTIALS, ROOT, Contender, Finished, script
 from benchmarks.traffic import Seen, Traffic
 
 _SETTLE = 0.5  # seconds of traffic before and after
@@ -131,14 +130,12 @@ def measure_calm(template: Database, seconds: float = 3.0) -> Seen:
 
 def measure_start() -> dict[str, float]:
     """Medians, in seconds, of the command without credentials, and of its first line with and without them."""
-    variables = ("SUPABASE_URL", "SUPABASE_SERVICE_KEY", "SUPABASE_ANON_KEY")
-    without = dict.fromkeys(variables, "")
     # Nobody listens there; what is measured is over by then. Not a real key: it only has the form of one.
     key = "sb_" + "secret_" + "x" * 22 + "_" + "x" * 8
-    with_credentials = without | {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SERVICE_KEY": key}
+    with_credentials = NO_CREDENTIALS | {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SERVICE_KEY": key}
     whole, first, first_with = [], [], []
     for _ in range(_START_REPETITIONS):
-        first_line, all_lines = _time_lines(without)
+        first_line, all_lines = _time_lines(NO_CREDENTIALS)
         first.append(first_line)
         whole.append(all_lines)
         first_with.append(_time_lines(with_credentials, only_first=True)[0])
@@ -151,10 +148,13 @@ def measure_start() -> dict[str, float]:
 
 def _time_lines(environment: dict[str, str], *, only_first: bool = False) -> tuple[float, float]:
     """Seconds until migrate_clusters.py has written its first line, and until it has ended."""
-    command: Sequence[str] = [sys.executable, str(ROOT / "scripts" / "migrate_clusters.py")]
     began = time.monotonic()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT, env=os.environ | environment
+        script("migrate_clusters.py"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=os.environ | environment,
     )
     assert process.stdout is not None
     process.stdout.readline()

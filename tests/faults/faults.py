@@ -18,12 +18,15 @@ _GRACE = 0.25  # seconds that an orphan goes on in the database
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault by name. `kills`: it kills the client, which therefore is a process; `request_timeout`: the client's."""
+    """A fault by name. `kills`: it kills the client, which therefore is a process; `request_timeout`: the client's;
+    `leaves_doubt`: it stands for those after which it is open what was done, and is tried where steps share a request too.
+    """
 
     name: str
     strike: Callable[[Exchange, Disturbed], None]
     kills: bool = False
     request_timeout: float = 30.0
+    leaves_doubt: bool = False
 
 
 def refused(exchange: Exchange, run: Disturbed) -> None:
@@ -144,35 +147,23 @@ def too_many_requests(exchange: Exchange, run: Disturbed) -> None:
 
 FAULTS = (
     Fault("refused", refused),
-    Fault("answer dropped", answer_dropped),
+    Fault("answer dropped", answer_dropped, leaves_doubt=True),
     Fault("503", page_503),
     Fault("504", page_504),
-    Fault("504 while it runs", page_504_while_it_runs),
+    Fault("504 while it runs", page_504_while_it_runs, leaves_doubt=True),
     Fault("answer cut", answer_cut),
     Fault("hang", hang, request_timeout=SMALL_TIMEOUT),
     Fault("429", too_many_requests),
     Fault("killed before", killed_before, kills=True),
-    Fault("killed while it runs", killed_while_it_runs, kills=True),
-    Fault("killed after", killed_after, kills=True),
+    Fault("killed while it runs", killed_while_it_runs, kills=True, leaves_doubt=True),
+    Fault("killed after", killed_after, kills=True, leaves_doubt=True),
     Fault("backend terminated at its start", backend_terminated_at_its_start),
-    Fault("backend terminated at its end", backend_terminated_at_its_end),
+    Fault("backend terminated at its end", backend_terminated_at_its_end, leaves_doubt=True),
     Fault("restart before", restart_before),
-    Fault("restart while it runs", restart_while_it_runs),
+    Fault("restart while it runs", restart_while_it_runs, leaves_doubt=True),
     Fault("restart after", restart_after),
 )
-
-
-# Those that leave it open what was done. The others strike a request before the database has seen it, or a run that is about
-# to send it, and it makes no difference what it would have carried.
-IN_DOUBT = tuple(
-    fault
-    for fault in FAULTS
-    if fault.strike
-    in (
-        answer_dropped, page_504_while_it_runs, killed_while_it_runs, killed_after, backend_terminated_at_its_end,
-        restart_while_it_runs,
-    )
-)  # fmt: skip
+IN_DOUBT = tuple(fault for fault in FAULTS if fault.leaves_doubt)
 
 
 def _is_read(exchange: Exchange) -> bool:

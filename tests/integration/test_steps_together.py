@@ -6,15 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from faults.harness import Outcome, run_here, settings_for
 from faults.proxy import Exchange, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
-from rpc_migrations.deployment import deployment_sql
+from rpc_migrations.deployment import SIGNATURE
 from rpc_migrations.errors import Blocked, SqlError
+from step_runner import deploy
 
 
 class Together:
@@ -49,7 +48,7 @@ class Together:
 @pytest.fixture
 def together(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Together]:
     with database.connect() as connection:
-        connection.execute(deployment_sql())
+        deploy(connection)
         connection.execute("create table rpc_migrations.effects (step text)")
         connection.execute("create table public.used (n integer unique deferrable initially deferred)")
         connection.execute("insert into public.used values (1)")
@@ -128,19 +127,9 @@ def test_a_reader_of_a_large_table_ends_the_request(together: Together) -> None:
     assert together.run({"a": read, "b": effect("b")}).exit_code == 0
     assert together.sent == ["a"]
     with together.database.connect() as connection:
-        connection.execute(
-            "create or replace function rpc_migrations.left_behind() " + _definition(connection, "> 256000000", "> 0")
-        )
+        deploy(connection, [("> 256000000", "> 0")])
     assert together.run({"a": read, "b": effect("b"), "c": read, "d": effect("d")}).exit_code == 0
     assert together.sent == ["a", "d"]
-
-
-def _definition(connection: psycopg.Connection[Any], old: str, new: str) -> str:
-    """The definition of left_behind, from its result on, with a text replaced."""
-    row = connection.execute("select pg_get_functiondef('rpc_migrations.left_behind'::regproc)").fetchone()
-    assert row
-    assert row[0].count(old) == 1
-    return str(row[0]).partition("left_behind()\n")[2].replace(old, new)
 
 
 def test_event_triggers_do_not_end_the_request(together: Together) -> None:
@@ -222,9 +211,7 @@ def test_a_step_that_fails_does_not_take_others_with_it(together: Together, what
     """Those before it are done; it is undone, and its error is told as its own."""
     text, code = FAILING[what]
     with together.database.connect() as connection:
-        connection.execute(
-            "alter function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) set statement_timeout = '1s'"
-        )
+        connection.execute(f"alter function {SIGNATURE} set statement_timeout = '1s'")
     outcome = together.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails") + text, "d": effect("d")})
     assert isinstance(outcome.error, SqlError)
     assert outcome.error.code == code
