@@ -1,5 +1,23 @@
 -- What a table looks like: what can be carried over to its new version, what has changed, and what cannot be carried.
 
+-- What if a later PostgreSQL keeps something in its catalogs that we do not know? (The releases of November 2026 began to
+-- keep an option of their own with every column.) Options: names that begin with pg_ are PostgreSQL's own and are not
+-- ours to carry (its documentation of pg_attribute says so), see set_options. Privileges: aclexplode names them as GRANT takes
+-- them. Objects: whatever depends on the table and is not listed in "obstacles" as known is one. Letters that stand for
+-- a kind of constraint, policy, trigger or column: those that we do not know are obstacles, too. Statements come from
+-- PostgreSQL's own pg_get_...def wherever there is one.
+
+-- The options that somebody has set, of those in reloptions or attoptions; null where there are none.
+create or replace function rpc_migrations.set_options(options text[]) returns text[]
+language sql immutable
+set search_path = ''
+as $function$
+    select array_agg(o.setting order by o.place)
+    from unnest(options) with ordinality as o (setting, place)
+    where not starts_with(o.setting, 'pg_');
+$function$;
+
+
 -- The other tables whose foreign keys point at a table, and the plain views on it: all that the swap alters besides.
 create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
 language sql stable
@@ -172,9 +190,9 @@ as $function$
             substr(o.setting, strpos(o.setting, '=') + 1)),
         null
     from (
-        select '' as prefix, unnest(c.reloptions) as setting from pg_catalog.pg_class as c where c.oid = relation
+        select '' as prefix, unnest(rpc_migrations.set_options(c.reloptions)) as setting from pg_catalog.pg_class as c where c.oid = relation
         union all
-        select 'toast.', unnest(x.reloptions)
+        select 'toast.', unnest(rpc_migrations.set_options(x.reloptions))
         from pg_catalog.pg_class as c inner join pg_catalog.pg_class as x on x.oid = c.reltoastrelid
         where c.oid = relation
     ) as o
@@ -230,7 +248,7 @@ as $function$
     -- plain views: replaced by their own text, which then means the table that has the name
     select
         'swap', 'view', v.oid::regclass::text, null,
-        format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
+        format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(rpc_migrations.set_options(v.reloptions), ', ') || ')', pg_get_viewdef(v.oid)),
         null
     from rpc_migrations.dependents(relation) as d
     inner join pg_catalog.pg_class as v on v.oid = d.dependent
@@ -342,7 +360,24 @@ as $function$
     from pg_catalog.pg_attribute as a
     inner join pg_catalog.pg_type as t on t.oid = a.atttypid
     where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
-        and (a.attstorage <> t.typstorage or a.attcompression <> '' or a.attstattarget >= 0 or a.attoptions is not null)
+        and (a.attstorage <> t.typstorage or a.attcompression <> '' or a.attstattarget >= 0  -- by default -1, since 17 null
+            or rpc_migrations.set_options(a.attoptions) is not null)
+    union all
+    select format('%s is of a kind that is not known here (%s)', letter.what, letter.value)
+    from (
+        select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation
+        union all
+        select format('policy %I', p.polname), p.polcmd::text, 'rawd*' from pg_catalog.pg_policy as p where p.polrelid = relation
+        union all
+        select format('trigger %I', t.tgname), t.tgenabled::text, 'ODRA' from pg_catalog.pg_trigger as t where t.tgrelid = relation
+        union all
+        select format('column %I', a.attname), a.attgenerated::text, 'sv' from pg_catalog.pg_attribute as a where a.attrelid = relation
+        union all
+        select format('column %I', a.attname), a.attidentity::text, 'ad' from pg_catalog.pg_attribute as a where a.attrelid = relation
+        union all
+        select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
+    ) as letter (what, value, known)
+    where strpos(letter.known, letter.value) = 0
     union all
     select format('index %s is in a tablespace of its own', x.oid::regclass)
     from pg_catalog.pg_index as i

@@ -360,3 +360,42 @@ def test_names_that_would_meet(things: Connection, database: Database) -> None:
     assert dump_schema(database) == before
     run(things, read(ROLLBACK))
     assert dump_schema(database) == before
+
+
+def test_options_that_postgresql_keeps_for_itself(things: Connection, database: Database) -> None:
+    """Those that begin with pg_ are no setting of anybody's: since November 2026 every column has one."""
+    things.execute("alter table public.things set (fillfactor = 70)")
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(
+            "update pg_attribute set attoptions = '{pg_attver=35471856}' where attrelid = 'public.things'::regclass"
+        )
+        superuser.execute(
+            "update pg_class set reloptions = '{pg_later=1,fillfactor=70}' where oid = 'public.things'::regclass"
+        )
+    run(things, STEP_FILE)
+    options = things.execute("select reloptions from pg_class where oid = 'public.things'::regclass").fetchone()
+    assert options == (["fillfactor=70"],)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("update pg_trigger set tgenabled = 'X' where tgname = 'known'", "trigger known"),
+        ("update pg_policy set polcmd = 'x' where polname = 'known'", "policy known"),
+        ("update pg_class set relreplident = 'x' where relname = 'things'", "its replica identity"),
+        ("update pg_attribute set attidentity = 'x' where attname = 'amount'", "column amount"),
+    ],
+)
+def test_what_a_later_postgresql_may_have_is_refused(
+    things: Connection, database: Database, change: str, reason: str
+) -> None:
+    """A letter in the catalogs that we do not know stands for something that we cannot carry."""
+    things.execute(
+        "create policy known on public.things; create trigger known after insert on public.things "
+        "for each statement execute function suppress_redundant_updates_trigger()"
+    )
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(change.encode())
+    with pytest.raises(psycopg.Error, match=f"{reason} is of a kind that is not known here") as caught:
+        run(things, STEP_FILE)
+    assert caught.value.sqlstate == "RM001"
