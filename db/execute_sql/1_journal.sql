@@ -256,6 +256,7 @@ $function$;
 --               "rows"); send again after a pause
 --   busy        another session is inside this migration; nothing was done
 --   taken_over  this run has been ended, most likely by a newer one; nothing was done
+-- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
 create or replace function rpc_migrations.run_step(
     query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0
 ) returns jsonb

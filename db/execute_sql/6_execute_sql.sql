@@ -29,8 +29,14 @@ $block$;
 
 -- Runs a text in one transaction (see rpc_migrations.run_sql), or, when told which step of which migration it is, as
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
--- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction.
--- Only service_role may execute it. "shrink" makes the batches of one step smaller, and goes without "following".
+-- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
+-- and the isolation level, too. Only service_role may execute it. "shrink" makes the batches of one step smaller, and
+-- goes without "following".
+--
+-- Neither 40001 nor 40P01 ever leaves it: PostgREST up to version 14 repeats a transaction that fails with one of them by
+-- itself, at once, without limit, also after the client has gone (its hasql-transaction 1.1 does). A step answers the state
+-- "conflict" in their place, a plain text fails with RM006. What is deferred to the commit is brought forward, so that it
+-- fails in here; a serializable transaction may fail at the commit whatever we do, and is refused.
 create or replace function public.execute_sql(
     query text,
     migration text default null,
@@ -45,28 +51,43 @@ language plpgsql
 security definer
 set search_path = public, extensions, pg_temp
 set statement_timeout = '50s'
+set default_transaction_isolation = 'read committed'
 as $function$
 declare
     answer jsonb;
+    conflict jsonb;
 begin
+    if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
+        raise exception 'the transaction is serializable, and could fail at its commit'
+        using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
+    end if;
+    begin
+        if execute_sql.step is null then
+            answer := rpc_migrations.run_sql(execute_sql.query);
+        elsif execute_sql.following is null then
+            answer := rpc_migrations.run_step(
+                execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
+                execute_sql.batch, execute_sql.run, execute_sql.shrink
+            );
+        else
+            answer := rpc_migrations.run_steps(
+                execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
+                execute_sql.batch, execute_sql.run, execute_sql.following
+            );
+        end if;
+        if execute_sql.step is not null and answer ->> 'state' in ('done', 'more', 'waiting') then
+            perform rpc_migrations.touch_run(execute_sql.run);
+        end if;
+        set constraints all immediate;
+        return answer;
+    exception when serialization_failure or deadlock_detected then
+        conflict := pg_catalog.jsonb_build_object('state', 'conflict', 'code', sqlstate, 'message', sqlerrm);
+    end;
     if execute_sql.step is null then
-        return rpc_migrations.run_sql(execute_sql.query);
+        raise exception '%', conflict ->> 'message'
+        using errcode = 'RM006', detail = conflict ->> 'code', hint = 'Nothing of it remains. Run it again.';
     end if;
-    if execute_sql.following is not null then
-        answer := rpc_migrations.run_steps(
-            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-            execute_sql.batch, execute_sql.run, execute_sql.following
-        );
-    else
-        answer := rpc_migrations.run_step(
-            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-            execute_sql.batch, execute_sql.run, execute_sql.shrink
-        );
-    end if;
-    if answer ->> 'state' in ('done', 'more', 'waiting') then
-        perform rpc_migrations.touch_run(execute_sql.run);
-    end if;
-    return answer;
+    return conflict;
 end;
 $function$;
 

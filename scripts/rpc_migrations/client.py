@@ -7,9 +7,9 @@ recognised in the database (see db/execute_sql/1_journal.sql), and everything el
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -20,14 +20,55 @@ from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
 from .errors import MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
-from .rest_errors import explain
+from .rest_errors import CONFLICTS, explain
 from .settings import Settings
 
 MAX_ATTEMPTS = 20
 MAX_ATTEMPTS_BEFORE_FIRST_ANSWER = 4  # a wrong address does not get better, and nobody should wait minutes to hear so
+MAX_ATTEMPTS_IN_CONFLICT = 5  # serialization failures and deadlocks pass at once, or come from the step itself
 MAX_PAUSE = 15.0  # seconds
 
+_HINT_IN_CONFLICT = (
+    "Nothing of it remains. If the SQL raises this error itself, fix it there. If other transactions are in the way, run the same "
+    "command again when there are fewer."
+)
+_HINT_WHEN_REFUSED = (
+    "The database was too busy, restarting or short of something (connections, memory, disk). See the project's status, then run the "
+    "same command again: it goes on where this one stopped."
+)
+
 OnRetry = Callable[[TransientError, float, int], None]
+
+
+@dataclass
+class Attempts:
+    """How often something has been tried in vain, since when, and what the database last said about it.
+
+    Kept across requests that brought no progress, such as an answer "busy" while an earlier attempt is still at work.
+    """
+
+    patience: float  # seconds from the first failure on
+    number: int = 0
+    refusal: TransientError | None = None  # the last failure that has an SQLSTATE
+    _since: float | None = None  # on the monotonic clock
+
+    def failed(self, fault: TransientError) -> None:
+        """Count one; a fault of the way there tells, too, what the database said before."""
+        self.number += 1
+        self._since = self._since or time.monotonic()
+        if fault.has_sqlstate:
+            self.refusal = fault
+        elif self.refusal is not None:
+            fault.message += f"; before that {self.refusal.message}"
+
+    def may_go_on(self, most: int, pause: float) -> bool:
+        """Whether another attempt is in order after `pause` seconds."""
+        assert self._since is not None
+        return self.number < most and time.monotonic() + pause <= self._since + self.patience
+
+    def succeeded(self) -> None:
+        """There was progress: begin anew."""
+        self.number, self.refusal, self._since = 0, None, None
 
 
 class RpcClient:
@@ -67,13 +108,13 @@ class RpcClient:
             )
         return answer
 
-    def run_steps(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    def run_steps(self, arguments: dict[str, Any], attempts: Attempts) -> list[dict[str, Any]]:
         """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
 
-        Each has a "state", "call_seconds", its share of the request (what is lost on the way is the first one's), and "ended",
+        `attempts` counts the failed ones of this step. Each answer has a "state", "call_seconds", its share of the request (what is lost on the way is the first one's), and "ended",
         the moment on our monotonic clock.
         """
-        answer = self.call(arguments)
+        answer = self.call(arguments, attempts=attempts)
         if not isinstance(answer, dict) or "state" not in answer:
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
@@ -87,25 +128,32 @@ class RpcClient:
             ended -= one["call_seconds"]
         return answers
 
-    def call(self, arguments: dict[str, Any], *, patience: float | None = None) -> Any:
+    def call(
+        self, arguments: dict[str, Any], *, patience: float | None = None, attempts: Attempts | None = None
+    ) -> Any:
         """Call execute_sql until it answers, for `patience` seconds (default: the setting); return what it answered.
 
-        Raises Unreachable when the attempts or the time are used up (SqlError, where it is the database that refuses);
-        AccessRefused, NotDeployed, SqlError or another MigrationError at once for what cannot get better by waiting.
+        `attempts`: those of earlier calls that brought no progress count, too. Raises Unreachable when the attempts or the time
+        are used up (SqlError, where it is the database that refuses); AccessRefused, NotDeployed, SqlError or another
+        MigrationError at once for what cannot get better by waiting.
         """
-        deadline = time.monotonic() + (self._settings.patience if patience is None else patience)
-        attempt = 0
+        attempts = attempts or Attempts(self._settings.patience if patience is None else patience)
         while True:
-            attempt += 1
             try:
                 return self._send(arguments)
             except TransientError as fault:
-                pause = self._pause(attempt, fault)
-                limit = MAX_ATTEMPTS if self._has_answered else MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
-                if attempt >= limit or time.monotonic() + pause > deadline:
-                    raise _give_up(fault, attempt) from fault
-                self._on_retry(fault, pause, attempt)
+                attempts.failed(fault)
+                pause = self._pause(attempts.number, fault)
+                if not attempts.may_go_on(self._most_attempts(fault), pause):
+                    raise _give_up(fault, attempts) from fault
+                self._on_retry(fault, pause, attempts.number)
                 time.sleep(pause)
+
+    def _most_attempts(self, fault: TransientError) -> int:
+        """How many attempts are made where one fails like this."""
+        if fault.code in CONFLICTS:
+            return MAX_ATTEMPTS_IN_CONFLICT
+        return MAX_ATTEMPTS if self._has_answered else MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
 
     def _send(self, arguments: dict[str, Any]) -> Any:
         """One attempt. Raises TransientError or what the answer means."""
@@ -128,6 +176,8 @@ class RpcClient:
         if isinstance(answer, str) and not self._is_json:  # a JSON string is somebody else's execute_sql
             raise self._not_ours()
         self._has_answered = True
+        if isinstance(answer, dict) and answer.get("state") == "conflict":
+            raise TransientError(f"{answer['code']}, {answer['message']}", code=answer["code"])
         return answer
 
     def _pause(self, attempt: int, fault: TransientError) -> float:
@@ -159,18 +209,17 @@ class RpcClient:
         self._retry_after = _seconds_to_wait(response.headers.get("Retry-After"))
 
 
-def _give_up(fault: TransientError, attempts: int) -> MigrationError:
+def _give_up(fault: TransientError, attempts: Attempts) -> MigrationError:
     """What to say when trying again has not helped: nobody answers, or the database does and goes on refusing."""
-    if fault.code and re.fullmatch(r"\d[0-9A-Z]{4}", fault.code):
+    if refusal := attempts.refusal:
         return SqlError(
-            f"Refused {attempts} times. The last time: {fault.message}",
-            code=fault.code,
-            details=fault.details,
-            hint="The database was too busy, restarting or short of something (connections, memory, disk). See the project's status, "
-            "then run the same command again: it goes on where this one stopped.",
+            f"Refused {attempts.number} times. The last time: {refusal.message}",
+            code=refusal.code,
+            details=refusal.details,
+            hint=_HINT_IN_CONFLICT if refusal.code in CONFLICTS else _HINT_WHEN_REFUSED,
         )
     return Unreachable(
-        f"No answer after {attempts} attempts. The last one: {fault.message}",
+        f"No answer after {attempts.number} attempts. The last one: {fault.message}",
         code=fault.code,
         hint="Check SUPABASE_URL, the network and the project's status, then run the same command again: it goes on where this one "
         "stopped.",

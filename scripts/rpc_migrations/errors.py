@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class MigrationError(Exception):
     """A run cannot go on. `hint` is the next step for the person, `code` an SQLSTATE, PostgREST code or HTTP status."""
@@ -61,9 +63,16 @@ class NotSupabase(MigrationError):
 class TransientError(MigrationError):
     """An attempt failed in a way that the next one may not. `retry_after`: seconds that the server asked us to wait."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
-        super().__init__(message, code=code)
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, details: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message, details=details, code=code)
         self.retry_after = retry_after
+
+    @property
+    def has_sqlstate(self) -> bool:
+        """Whether it is the database that failed, and not the way there."""
+        return self.code is not None and re.fullmatch(r"\d[0-9A-Z]{4}", self.code) is not None
 
 
 class Unreachable(MigrationError):

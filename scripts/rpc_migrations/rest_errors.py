@@ -21,6 +21,10 @@ from .errors import (
     TransientError,
 )
 
+# What PostgREST up to version 14 repeats without end where it meets it, so that execute_sql never lets it out: a step
+# answers the state "conflict", a plain text fails with RM006 and the SQLSTATE in its detail.
+CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
+
 # What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
 _TRANSIENT = re.compile(r"408|429|502|503|504|52[0-4]|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
 
@@ -53,10 +57,11 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
     A gateway's JSON has a message and no code: the status tells its 503 from its refusal of a key.
     """
     code, message = str(error.code or status or ""), (error.message or "").strip()
+    details = error.details if isinstance(error.details, str) else None
+    if code == "RM006" and details in CONFLICTS:
+        code, details = details, None
     if _TRANSIENT.fullmatch(code):
-        fault = TransientError(f"{_describe(code)}{message}", retry_after=retry_after, code=code)
-        fault.details = error.details if isinstance(error.details, str) else None
-        return fault
+        return TransientError(f"{_describe(code)}{message}", retry_after=retry_after, details=details, code=code)
     if code in ("", "401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
         return _refused(code, message, error)
     if code in ("PGRST202", "PGRST203"):
@@ -71,7 +76,6 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
             "into the SQL Editor.",
         )
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo}.get(code, SqlError)
-    details = error.details if isinstance(error.details, str) else None
     return kind(
         message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code)
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from .client import RpcClient
+from .client import Attempts, RpcClient
 from .console import Console
 from .deployment import check_deployed
 from .errors import (
@@ -259,12 +259,12 @@ class _StepSender:
 
     def send_until_done(self, step: Step) -> dict[str, Any]:
         """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
-        wait, shrink = Wait(self._patience), 0
+        wait, attempts, shrink = Wait(self._patience), Attempts(self._patience), 0
         while True:
             if not self._answers:
                 began = time.monotonic()
                 try:
-                    self._answers.extend(self._client.run_steps(self._arguments(step, shrink)))
+                    self._answers.extend(self._client.run_steps(self._arguments(step, shrink), attempts))
                 except StatementTimedOut as error:
                     if not step.batch or shrink >= MAX_SHRINK:
                         error.message += f" after {time.monotonic() - began:.1f} s"
@@ -284,6 +284,8 @@ class _StepSender:
                 )
             if answer["state"] == "done":
                 return answer
+            if answer["state"] != "busy":  # most likely an earlier attempt that got no answer is still at work
+                attempts.succeeded()
             self._go_on(step, answer, wait)
 
     def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:

@@ -20,7 +20,13 @@ from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
 from rpc_migrations import client as client_module
 from rpc_migrations import output_files
-from rpc_migrations.client import MAX_ATTEMPTS, MAX_ATTEMPTS_BEFORE_FIRST_ANSWER, MAX_PAUSE, RpcClient
+from rpc_migrations.client import (
+    MAX_ATTEMPTS,
+    MAX_ATTEMPTS_BEFORE_FIRST_ANSWER,
+    MAX_ATTEMPTS_IN_CONFLICT,
+    MAX_PAUSE,
+    RpcClient,
+)
 from rpc_migrations.deployment import SIGNATURE, deployment_sql
 from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
@@ -255,6 +261,49 @@ def test_a_database_that_goes_on_refusing(bench: Bench, monkeypatch: pytest.Monk
     assert STEP in outcome.error.message
     assert f"Refused {MAX_ATTEMPTS} times" in outcome.error.message
     assert len(bench.attempts) == MAX_ATTEMPTS
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+def test_a_step_that_is_in_conflict_with_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """A few attempts, not twenty: most likely the step's own SQL raises it."""
+    monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
+    bench.write(f"do $$ begin raise exception 'not now' using errcode = '{code}'; end $$;")
+    outcome = bench.run()
+    assert isinstance(outcome.error, SqlError)
+    assert outcome.error.code == code
+    assert f'Step "{STEP}"' in outcome.error.message
+    assert f"Refused {MAX_ATTEMPTS_IN_CONFLICT} times. The last time: {code}, not now" in outcome.error.message
+    assert len(bench.attempts) == MAX_ATTEMPTS_IN_CONFLICT
+
+
+def test_what_the_database_said_outlives_faults_of_the_way_there(bench: Bench) -> None:
+    """The gateway's page of the last attempt is not what the person needs to know."""
+    bench.write("do $$ begin raise exception 'no space left' using errcode = '53100'; end $$;")
+    bench.faults = [lambda exchange: exchange.answer(exchange.forward())]
+    bench.forever = page(504)
+    outcome = bench.run(retry_pause=0.05, patience=0.5)
+    assert "before that 53100, no space left" in outcome.notes[1]
+    assert isinstance(outcome.error, SqlError)
+    assert outcome.error.code == "53100"
+    assert f'Step "{STEP}"' in outcome.error.message
+
+
+def test_an_answer_busy_is_no_progress(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that gives up each time, and an earlier attempt that is still at work the next time: it has an end."""
+    monkeypatch.setattr(client_module, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
+    with bench.database.connect(autocommit=False) as orphan:
+
+        def begin(exchange: Exchange) -> None:
+            orphan.execute("select pg_advisory_xact_lock(rpc_migrations.lock_key('counting'))")
+            exchange.page(504)
+
+        busy: Fault = lambda exchange: exchange.answer(exchange.forward())  # noqa: E731
+        bench.faults = [begin, busy, page(504), busy, page(504), busy, busy]
+        outcome = bench.run()
+    assert isinstance(outcome.error, Unreachable)
+    assert "No answer after 3 attempts" in outcome.error.message
+    assert bench.count == 0
 
 
 def test_an_address_where_nobody_ever_answered(bench: Bench) -> None:
