@@ -44,7 +44,7 @@ def deploy(connection: Connection, changes: Changes = ()) -> None:
     """Make execute_sql as deploy_sql_function.py makes it, with some of their text replaced; each old text must be there, exactly once."""
     text = deployment_sql()
     for old, new in changes:
-        assert text.count(old) == 1, f"{text.count(old)} times in db/execute_sql: {old}"
+        assert text.count(old) == 1, f"{text.count(old)} times in db/rpc_migrations: {old}"
         text = text.replace(old, new)
     connection.execute(text.encode())
 

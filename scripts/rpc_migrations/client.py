@@ -1,7 +1,7 @@
 """The way to the database: `supabase.rpc("execute_sql", ...)`, with retries for what may pass.
 
 supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. Sending twice is safe: a step is
-recognised in the database (see db/execute_sql/1_journal.sql), and everything else that we send reads, or may be repeated.
+recognised in the database (see db/rpc_migrations/02_step.sql), and everything else that we send reads, or may be repeated.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .client import RpcClient
     from .console import Console
 
-SQL_FOLDER = PROJECT_ROOT / "db" / "execute_sql"
+SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)"
 _DEPLOY = "python scripts/deploy_sql_function.py"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table

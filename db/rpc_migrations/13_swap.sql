@@ -1,4 +1,143 @@
--- The swap: one short transaction in which the new table takes the place and the names of the old one.
+-- The swap: one short transaction in which the new table takes the place and the names of the old one. The original table is
+-- the backup: nothing is copied for it, so nothing can be missing from it.
+
+-- Puts the new table in the old one's place. Catches up with the log first; then, in one short transaction under a lock
+-- that is waited for as briefly as possible, everything from the last replay to the new names. Where the lock cannot
+-- be had it answers who is in the way ("holders"), keeps what it has replayed, and wants to be called again.
+create or replace function rpc_migrations.swap(out done boolean, out rows bigint, out holders jsonb, out message text)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    caught_up boolean := true;
+begin
+    rows := 0;
+    done := false;
+    if copy.state is distinct from 'copied' or (copy.source is not null and copy.compared_at is null) then
+        raise exception 'the swap comes after the copy and the comparison, once' using errcode = 'RM005',
+            hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
+    end if;
+    if copy.source is not null then
+        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
+    end if;
+    if not caught_up then
+        return;
+    end if;
+    begin
+        if copy.source is not null then
+            perform rpc_migrations.lock_for_swap(copy);
+            perform rpc_migrations.replay_rest(copy);
+        end if;
+        perform rpc_migrations.exchange(copy);
+    exception when lock_not_available then
+        holders := rpc_migrations.lock_holders(copy.source);
+        return;
+    end;
+    done := true;
+    message := case
+        when copy.source is null then format('%s is there', copy.new_table::regclass)
+        else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
+    end;
+end;
+$function$;
+
+
+-- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. The source
+-- comes last: it is what the application uses most, and while we wait for another one it is free. A view is locked by
+-- giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
+create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    other record;
+begin
+    execute format('lock table only %s in access exclusive mode', copy.target::regclass);
+    for other in
+        select d.dependent, d.is_view, c.relowner::regrole as owner
+        from rpc_migrations.dependents(copy.source) as d
+        inner join pg_catalog.pg_class as c on c.oid = d.dependent
+        order by d.is_view desc, d.dependent::text
+    loop
+        if other.is_view then
+            execute format('alter view %s owner to %s', other.dependent, other.owner);
+        else
+            execute format('lock table only %s in access exclusive mode', other.dependent);
+        end if;
+    end loop;
+    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
+    perform rpc_migrations.check_source(copy);
+end;
+$function$;
+
+
+-- The exchange of the two tables, forward. What the statements mention is the name that the table in use has.
+create or replace function rpc_migrations.exchange(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
+    carried jsonb;
+    moved jsonb := '[]';
+begin
+    execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
+    if copy.source is not null then
+        carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
+        perform rpc_migrations.run_each(carried, 'detach');
+        moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
+    end if;
+    execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
+    if copy.source is not null then
+        perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
+        perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
+        perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.wake_triggers(copy);
+        perform rpc_migrations.close_table(copy.old_table);
+        perform rpc_migrations.end_capture(copy);
+    end if;
+    update rpc_migrations.copies as c
+    set
+        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, quieted = '{}',
+        unvalidated = rpc_migrations.unvalidated_keys(carried, '[]')
+    where c.id = copy.id;
+    notify pgrst, 'reload schema';
+end;
+$function$;
+
+
+-- The statements of the swap for what the target lacks, as one JSON value, of these kinds only where they are given.
+create or replace function rpc_migrations.statements_to_carry(source oid, target oid, as_name text, kinds text[]) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(
+        jsonb_agg(
+            jsonb_build_object('kind', m.kind, 'name', m.name, 'definition', m.definition, 'detach', m.detach, 'statement', m.statement)
+            order by m.place
+        ), '[]'
+    )
+    from rpc_migrations.missing_in_target(source, target, as_name, 'swap') as m
+    where kinds is null or m.kind = any (kinds);
+$function$;
+
+
+-- Runs the statements of a list that stand under one key, in order.
+create or replace function rpc_migrations.run_each(statements jsonb, key text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in select e.value ->> key from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
 
 -- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has.
 create or replace function rpc_migrations.derived_name(schema_name text, name text, old_prefix text, new_prefix text) returns text
@@ -57,21 +196,6 @@ begin
         renamed := renamed || jsonb_build_object('kind', item.kind, 'old_name', item.name, 'new_name', item_name);
     end loop;
     return renamed;
-end;
-$function$;
-
-
--- Gives what move_aside has renamed its old name again, in so far as it is still there.
-create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    item jsonb;
-begin
-    for item in select e.value from jsonb_array_elements(renamed) as e loop
-        execute format('alter %s if exists %I.%I rename to %I', item ->> 'kind', schema_name, item ->> 'new_name', item ->> 'old_name');
-    end loop;
 end;
 $function$;
 
@@ -173,182 +297,6 @@ begin
         execute format(
             'alter table %s enable %s trigger %I', copy.target::regclass,
             case state when 'R' then 'replica' when 'A' then 'always' end, trigger_name);
-    end loop;
-end;
-$function$;
-
-
--- Takes away what captures the changes of the source.
-create or replace function rpc_migrations.end_capture(copy rpc_migrations.copies) returns void
-language plpgsql
-set search_path = ''
-as $function$
-begin
-    if exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
-        execute format('drop trigger if exists rpc_migrations_capture on %s', copy.source::regclass);
-        execute format('drop trigger if exists rpc_migrations_capture_truncate on %s', copy.source::regclass);
-    end if;
-    execute format('drop function if exists rpc_migrations.capture_%s()', copy.id);
-    execute format('drop table if exists rpc_migrations.log_%s', copy.id);
-end;
-$function$;
-
-
--- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit.
-create or replace function rpc_migrations.replay_rest(copy rpc_migrations.copies) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    left_over bigint;
-begin
-    if copy.source is null then
-        return;
-    end if;
-    perform rpc_migrations.quiet_triggers(copy);
-    perform rpc_migrations.replay_truncation(copy);
-    perform rpc_migrations.replay_entries(copy, 1000000000);
-    execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;
-    if left_over > 0 then
-        raise exception '% entries of the log could not be replayed', left_over using errcode = 'RM005';
-    end if;
-end;
-$function$;
-
-
--- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. The source
--- comes last: it is what the application uses most, and while we wait for another one it is free. A view is locked by
--- giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
-create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    other record;
-begin
-    execute format('lock table only %s in access exclusive mode', copy.target::regclass);
-    for other in
-        select d.dependent, d.is_view, c.relowner::regrole as owner
-        from rpc_migrations.dependents(copy.source) as d
-        inner join pg_catalog.pg_class as c on c.oid = d.dependent
-        order by d.is_view desc, d.dependent::text
-    loop
-        if other.is_view then
-            execute format('alter view %s owner to %s', other.dependent, other.owner);
-        else
-            execute format('lock table only %s in access exclusive mode', other.dependent);
-        end if;
-    end loop;
-    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
-    perform rpc_migrations.check_source(copy);
-end;
-$function$;
-
-
--- Puts the new table in the old one's place. Catches up with the log first; then, in one short transaction under a lock
--- that is waited for as briefly as possible, everything from the last replay to the new names. Where the lock cannot
--- be had it answers who is in the way ("holders"), keeps what it has replayed, and wants to be called again.
-create or replace function rpc_migrations.swap(out done boolean, out rows bigint, out holders jsonb, out message text)
-language plpgsql
-set search_path = ''
-set row_security = off
-as $function$
-declare
-    copy rpc_migrations.copies := rpc_migrations.current_copy();
-    caught_up boolean := true;
-begin
-    rows := 0;
-    done := false;
-    if copy.state is distinct from 'copied' or (copy.source is not null and copy.compared_at is null) then
-        raise exception 'the swap comes after the copy and the comparison, once' using errcode = 'RM005',
-            hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
-    end if;
-    if copy.source is not null then
-        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
-    end if;
-    if not caught_up then
-        return;
-    end if;
-    begin
-        if copy.source is not null then
-            perform rpc_migrations.lock_for_swap(copy);
-            perform rpc_migrations.replay_rest(copy);
-        end if;
-        perform rpc_migrations.exchange(copy);
-    exception when lock_not_available then
-        holders := rpc_migrations.lock_holders(copy.source);
-        return;
-    end;
-    done := true;
-    message := case
-        when copy.source is null then format('%s is there', copy.new_table::regclass)
-        else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
-    end;
-end;
-$function$;
-
-
--- The exchange of the two tables, forward. What the statements mention is the name that the table in use has.
-create or replace function rpc_migrations.exchange(copy rpc_migrations.copies) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
-    carried jsonb;
-    moved jsonb := '[]';
-begin
-    execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
-    if copy.source is not null then
-        carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
-        perform rpc_migrations.run_each(carried, 'detach');
-        moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
-    end if;
-    execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
-    if copy.source is not null then
-        perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
-        perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
-        perform rpc_migrations.run_each(carried, 'statement');
-        perform rpc_migrations.wake_triggers(copy);
-        perform rpc_migrations.close_table(copy.old_table);
-        perform rpc_migrations.end_capture(copy);
-    end if;
-    update rpc_migrations.copies as c
-    set
-        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, quieted = '{}',
-        unvalidated = rpc_migrations.unvalidated_keys(carried, '[]')
-    where c.id = copy.id;
-    notify pgrst, 'reload schema';
-end;
-$function$;
-
-
--- The statements of the swap for what the target lacks, as one JSON value, of these kinds only where they are given.
-create or replace function rpc_migrations.statements_to_carry(source oid, target oid, as_name text, kinds text[]) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select coalesce(
-        jsonb_agg(
-            jsonb_build_object('kind', m.kind, 'name', m.name, 'definition', m.definition, 'detach', m.detach, 'statement', m.statement)
-            order by m.place
-        ), '[]'
-    )
-    from rpc_migrations.missing_in_target(source, target, as_name, 'swap') as m
-    where kinds is null or m.kind = any (kinds);
-$function$;
-
-
--- Runs the statements of a list that stand under one key, in order.
-create or replace function rpc_migrations.run_each(statements jsonb, key text) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    statement text;
-begin
-    for statement in select e.value ->> key from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
-        execute statement;
     end loop;
 end;
 $function$;

@@ -1,4 +1,5 @@
--- Back again: the original table, brought up to date, takes its place back.
+-- The way back. Before the swap the copy is taken away, and that is all. After it the original table, which is the backup, is
+-- brought up to date while the application goes on, and takes its place back in another short transaction.
 
 -- Marks the current journal rows of the migration's own steps as undone, so that it can be run again.
 create or replace function rpc_migrations.mark_undone(migration text) returns void
@@ -8,27 +9,6 @@ as $function$
     update rpc_migrations.journal as j
     set undone_at = clock_timestamp()
     where j.migration = mark_undone.migration and j.undone_at is null and j.step !~ '^roll back: ';
-$function$;
-
-
--- Before the swap: takes the new table, the capture and the log away, and the old table is as if nothing had been.
-create or replace function rpc_migrations.abandon() returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    copy rpc_migrations.copies := rpc_migrations.current_copy();
-begin
-    if copy.id is null or copy.state not in ('copying', 'copied') then
-        raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
-    end if;
-    if copy.source is not null then
-        perform rpc_migrations.end_capture(copy);
-    end if;
-    execute format('drop table if exists rpc_migrations.%I', copy.table_name);
-    update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
-    perform rpc_migrations.mark_undone(copy.migration);
-end;
 $function$;
 
 
@@ -71,6 +51,27 @@ begin
         perform rpc_migrations.begin_capture(copy);
         message := format('changes of %s are being captured', copy.new_table::regclass);
     end if;
+end;
+$function$;
+
+
+-- Before the swap: takes the new table, the capture and the log away, and the old table is as if nothing had been.
+create or replace function rpc_migrations.abandon() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    if copy.id is null or copy.state not in ('copying', 'copied') then
+        raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
+    end if;
+    if copy.source is not null then
+        perform rpc_migrations.end_capture(copy);
+    end if;
+    execute format('drop table if exists rpc_migrations.%I', copy.table_name);
+    update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
+    perform rpc_migrations.mark_undone(copy.migration);
 end;
 $function$;
 
@@ -193,15 +194,6 @@ end;
 $function$;
 
 
--- The primary key's columns of one side of a join.
-create or replace function rpc_migrations.qualified_keys(copy rpc_migrations.copies, alias text) returns text
-language sql immutable
-set search_path = ''
-as $function$
-    select string_agg(format('%s.%I', alias, k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text);
-$function$;
-
-
 -- Puts the original table back in its place, under its own name and with its own rights, as rpc_migrations.swap put the
 -- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
 -- further columns held is lost. From then on the migration counts as not run.
@@ -284,6 +276,21 @@ begin
     perform rpc_migrations.mark_undone(copy.migration);
     notify pgrst, 'reload schema';
     return format('%I.%I', copy.schema_name, kept);
+end;
+$function$;
+
+
+-- Gives what move_aside has renamed its old name again, in so far as it is still there.
+create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    item jsonb;
+begin
+    for item in select e.value from jsonb_array_elements(renamed) as e loop
+        execute format('alter %s if exists %I.%I rename to %I', item ->> 'kind', schema_name, item ->> 'new_name', item ->> 'old_name');
+    end loop;
 end;
 $function$;
 

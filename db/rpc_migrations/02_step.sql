@@ -1,0 +1,249 @@
+-- A step, once. The step's text, the look into the journal and the journal row are one transaction, under an advisory lock
+-- that belongs to the migration. So a step takes effect exactly once however often it is sent: whoever got no answer sends
+-- it again, and is told that it is done. Two sessions are never inside the same migration at once.
+
+-- The key of the advisory lock that keeps two sessions from being inside the same migration at once.
+create or replace function rpc_migrations.lock_key(migration text) returns bigint
+language sql immutable
+set search_path = ''
+as $function$
+    select hashtextextended('rpc_migrations ' || migration, 0);
+$function$;
+
+
+-- How many rows a batch step should touch: what it wants, less two bits for each statement timeout that cut it before.
+create or replace function rpc_migrations.batch_size(wanted bigint) returns bigint
+language sql stable
+set search_path = ''
+as $function$
+    select greatest(1, wanted >> least(coalesce(nullif(current_setting('rpc_migrations.shrink', true), '')::integer, 0), 40));
+$function$;
+
+
+-- Sessions that may be in the way of a lock: those whose transaction holds a lock on a table, the oldest first.
+-- Never shows the text of a query. Only those that are older than the lock timeout can have caused it.
+create or replace function rpc_migrations.lock_holders(relation regclass default null) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(to_jsonb(h) order by h.transaction_seconds desc nulls last), '[]')
+    from (
+        select
+            a.pid,
+            coalesce(a.usename, a.backend_type) as role,       -- autovacuum has no role
+            a.state,
+            round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds,
+            string_agg(distinct l.relation::regclass::text, ', ') as relation,
+            string_agg(distinct l.mode, ', ') as mode
+        from pg_catalog.pg_locks as l
+        inner join pg_catalog.pg_class as c on c.oid = l.relation
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        inner join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+        where
+            l.granted
+            and l.locktype = 'relation'
+            and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
+            and l.pid <> pg_backend_pid()
+            and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
+        group by a.pid, a.usename, a.backend_type, a.state, a.xact_start
+        order by a.xact_start
+        limit 5
+    ) as h;
+$function$;
+
+
+-- Who is inside this migration, for an answer "busy".
+create or replace function rpc_migrations.busy(migration text) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'state', 'busy',
+        'holder', (
+            select to_jsonb(h)
+            from (
+                select
+                    l.pid,
+                    a.state,
+                    round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds
+                from pg_catalog.pg_locks as l
+                left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+                where
+                    l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                    and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
+                    and (l.classid::bigint << 32) | l.objid::bigint = rpc_migrations.lock_key(busy.migration)
+                limit 1
+            ) as h
+        ),
+        'run', (
+            select to_jsonb(r)
+            from rpc_migrations.runs as r
+            where r.migration = busy.migration and r.ended_at is null
+            order by r.started_at desc
+            limit 1
+        )
+    );
+$function$;
+
+
+-- Runs a text in this transaction. The rows, as a JSON array of objects, where it is one statement that returns rows;
+-- else the number of rows that its last statement affected. PostgreSQL itself tells which of the two it is: a text that
+-- cannot be opened as a cursor is refused before any of it runs.
+create or replace function rpc_migrations.run_sql(query text) returns jsonb
+language plpgsql
+set search_path = public, extensions, pg_temp
+as $function$
+declare
+    cursor_name refcursor;
+    current_row record;
+    all_rows jsonb[] := '{}';
+    affected bigint;
+    returns_rows boolean := true;
+begin
+    begin
+        open cursor_name for execute query;
+    exception when invalid_cursor_definition then
+        returns_rows := false;
+    end;
+    if not returns_rows then
+        execute query;
+        get diagnostics affected = row_count;
+        return to_jsonb(affected);
+    end if;
+    loop
+        fetch cursor_name into current_row;
+        exit when not found;
+        all_rows := array_append(all_rows, to_jsonb(current_row));
+    end loop;
+    close cursor_name;
+    return to_jsonb(all_rows);
+end;
+$function$;
+
+
+-- The step's current journal row, made where there is none. A step that has had an effect keeps its text: refused with
+-- RM002 when it comes back with another one. A forward step ends what a finished rollback left in the journal.
+create or replace function rpc_migrations.open_step(migration text, step text, checksum text, run uuid)
+returns rpc_migrations.journal
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    entry rpc_migrations.journal;
+begin
+    select j.* into entry
+    from rpc_migrations.journal as j
+    where j.migration = open_step.migration and j.step = open_step.step and j.undone_at is null;
+    if found then
+        if entry.calls > 0 and entry.checksum <> open_step.checksum then
+            raise exception 'step "%" of % was run with another text on %', open_step.step, open_step.migration, entry.started_at
+            using errcode = 'RM002',
+                hint = 'Put the step''s old text back; or roll the migration back and run it again; or put the change into a new step.';
+        end if;
+        update rpc_migrations.journal as j
+        set run = open_step.run, checksum = open_step.checksum
+        where j.id = entry.id and j.finished_at is null
+        returning j.* into entry;
+        if not found then
+            select j.* into entry from rpc_migrations.journal as j
+            where j.migration = open_step.migration and j.step = open_step.step and j.undone_at is null;
+        end if;
+        return entry;
+    end if;
+
+    if open_step.step !~ '^roll back: ' then
+        update rpc_migrations.journal as j
+        set undone_at = clock_timestamp()
+        where j.migration = open_step.migration and j.step ~ '^roll back: ' and j.undone_at is null;
+    end if;
+    insert into rpc_migrations.journal (migration, step, checksum, run)
+    values (open_step.migration, open_step.step, open_step.checksum, open_step.run)
+    returning * into entry;
+    return entry;
+end;
+$function$;
+
+
+-- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
+-- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
+-- "done"; it is sent until it is. Answers an object with "state":
+--   done        the step is done; "already" if it was so before this call
+--   more        the batch took effect; send the step again
+--   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
+--               "rows"); send again after a pause
+--   busy        another session is inside this migration; nothing was done
+--   taken_over  this run has been ended, most likely by a newer one; nothing was done
+-- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
+create or replace function rpc_migrations.run_step(
+    query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0
+) returns jsonb
+language plpgsql
+set search_path = public, extensions, pg_temp
+as $function$
+declare
+    entry rpc_migrations.journal;
+    answer jsonb;
+    first_row jsonb;
+    is_done boolean := true;
+    row_count bigint;
+    began timestamptz := clock_timestamp();
+begin
+    if not pg_catalog.pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_step.migration)) then
+        return rpc_migrations.busy(run_step.migration);
+    end if;
+    answer := rpc_migrations.taken_over(run_step.run);
+    if answer is not null then
+        return answer;
+    end if;
+
+    entry := rpc_migrations.open_step(run_step.migration, run_step.step, run_step.checksum, run_step.run);
+    if entry.finished_at is not null then
+        return jsonb_build_object(
+            'state', 'done', 'already', true, 'rows', entry.rows, 'seconds', entry.seconds, 'result', entry.result
+        );
+    end if;
+
+    perform set_config('rpc_migrations.migration', run_step.migration, true);
+    perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
+    begin
+        -- While we wait for a lock, everyone who comes after us waits too: so we wait for a moment only, and try again.
+        perform set_config('lock_timeout', '100ms', true);
+        answer := rpc_migrations.run_sql(run_step.query);
+    exception when lock_not_available then
+        return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
+    end;
+
+    first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;
+    if run_step.batch then
+        if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or jsonb_array_length(answer) <> 1 then
+            raise exception 'batch step "%" did not answer one row with a boolean column "done"', run_step.step
+            using errcode = 'RM005',
+                hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
+        end if;
+        is_done := (first_row ->> 'done')::boolean;
+    end if;
+    row_count := case
+        when jsonb_typeof(answer) = 'number' then answer::bigint
+        else coalesce((first_row ->> 'rows')::bigint, 0)
+    end;
+
+    update rpc_migrations.journal as j
+    set
+        calls = j.calls + 1,
+        rows = j.rows + row_count,
+        seconds = j.seconds + extract(epoch from clock_timestamp() - began),
+        result = coalesce(first_row, j.result),
+        finished_at = case when is_done then clock_timestamp() end
+    where j.id = entry.id
+    returning j.* into entry;
+
+    return jsonb_build_object(
+        'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,
+        'already', false,
+        'rows', row_count,
+        'seconds', entry.seconds,
+        'result', first_row,
+        'holders', coalesce(first_row -> 'holders', 'null')
+    );
+end;
+$function$;

@@ -1,0 +1,104 @@
+-- Several steps in one request. Over a network most steps take less time than the way there and back, so that the steps which
+-- follow are sent along. They share a transaction, hence their locks are held together: the database goes on to the next
+-- step only where that makes no difference to anybody else.
+
+-- Runs a step as run_step does and, in the same transaction, those that follow it: most steps take moments, and over a
+-- long way a request takes longer than they do. It goes on only where that makes no difference to others:
+--   - a step that is not done at once is the last one;
+--   - a step that leaves something behind until the commit (see left_behind) is the last one;
+--   - after two seconds, or thirty calls, it ends: the next step has almost all of a request's time;
+--   - a step that fails is undone, told as "undone", and sent again by the client: as the first one it fails for good.
+-- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
+-- "following" are objects with query, step, checksum and batch. Answers what run_step answers for the first step, with
+-- "following": an array of what it answers for the others, and for further batches of the same, in their order, each with
+-- its "step" and "call_seconds".
+create or replace function rpc_migrations.run_steps(
+    query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb
+) returns jsonb
+language plpgsql
+set search_path = public, extensions, pg_temp
+as $function$
+declare
+    steps jsonb := jsonb_build_array(jsonb_build_object(
+        'query', run_steps.query, 'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
+    )) || run_steps.following;
+    next_step jsonb := steps -> 0;
+    place integer := 0;
+    answer jsonb;
+    answers jsonb := '[]';
+    undone jsonb;
+    left_before jsonb;
+    is_last boolean;
+    step_began timestamptz;
+    began timestamptz := clock_timestamp();
+begin
+    -- These two run_step does as well; they are not what a step leaves behind.
+    perform set_config('lock_timeout', '100ms', true), pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_steps.migration));
+    left_before := rpc_migrations.left_behind();
+    while next_step is not null loop
+        step_began := clock_timestamp();
+        begin
+            answer := rpc_migrations.run_step(
+                next_step ->> 'query', run_steps.migration, next_step ->> 'step', next_step ->> 'checksum',
+                (next_step ->> 'batch')::boolean, run_steps.run
+            );
+            -- What is deferred would fail at the commit, and all steps with it.
+            set constraints all immediate;
+            -- A setting with a name of its own is listed nowhere.
+            is_last := rpc_migrations.left_behind() is distinct from left_before
+                or next_step ->> 'query' ~* '\mset_config\M|\mset\s+(local\s+|session\s+)?"?\w+"?\.';
+        exception when others or query_canceled or assert_failure then
+            if answers = '[]' then
+                raise;
+            end if;
+            undone := jsonb_build_object('step', next_step ->> 'step', 'code', sqlstate, 'message', sqlerrm);
+            exit;
+        end;
+        answers := answers || jsonb_build_array(answer || jsonb_build_object(
+            'step', next_step ->> 'step', 'call_seconds', extract(epoch from clock_timestamp() - step_began)
+        ));
+        exit when is_last or answer ->> 'state' not in ('done', 'more')
+            or clock_timestamp() > began + interval '2 seconds' or jsonb_array_length(answers) >= 30;
+        place := place + (answer ->> 'state' = 'done')::integer;
+        next_step := steps -> place;
+    end loop;
+    return (answers -> 0) || jsonb_build_object('following', answers - 0, 'undone', undone);
+end;
+$function$;
+
+
+-- What this transaction keeps until its end and others could notice: locks on tables outside our own schema (temporary
+-- ones and those that it has dropped as well), advisory locks, and settings. Not counted: what a reader holds on a table
+-- that is not large, because what is done next with such a table takes a moment; and nextval, which nobody waits for and
+-- which event triggers call (that of pg_graphql does at every DDL).
+create or replace function rpc_migrations.left_behind() returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'locks', (
+            select jsonb_agg(distinct to_jsonb(array[
+                l.locktype, l.mode, l.relation::text, l.classid::text, l.objid::text, l.objsubid::text
+            ]))
+            from pg_catalog.pg_locks as l
+            left join pg_catalog.pg_class as c on c.oid = l.relation
+            left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+            where
+                l.pid = pg_backend_pid()
+                and (
+                    l.locktype = 'advisory'
+                    or (
+                        l.locktype = 'relation'
+                        and coalesce(n.nspname, '') not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+                        and (l.mode <> 'AccessShareLock' or pg_relation_size(l.relation) > 256000000)
+                        and (c.relkind is distinct from 'S' or l.mode <> 'RowExclusiveLock')
+                    )
+                )
+        ),
+        'settings', (
+            select jsonb_object_agg(s.name, s.setting)
+            from pg_catalog.pg_settings as s
+            where s.source = 'session'
+        )
+    );
+$function$;

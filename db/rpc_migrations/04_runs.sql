@@ -1,0 +1,167 @@
+-- Runs: who works on a migration, and where it stands. The journal says what was done; a run says who is doing it, so that a
+-- second person waits instead of getting in the way, and that a run which was killed is not waited for for ever.
+
+-- Registers a run, or answers "busy" while another one is under way: seen within the last "patience" seconds and not
+-- among "dead" (runs whose process the caller knows to be gone). Sent again with the same id, it changes nothing.
+create or replace function rpc_migrations.start_run(
+    run uuid, migration text, action text, client text, pid integer, patience double precision, dead uuid default null
+) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if not pg_try_advisory_xact_lock(rpc_migrations.lock_key(start_run.migration)) then
+        return rpc_migrations.busy(start_run.migration);
+    end if;
+    if exists (select from rpc_migrations.runs as r where r.id = start_run.run) then
+        return jsonb_build_object('state', 'done');
+    end if;
+    if exists (
+        select from rpc_migrations.runs as r
+        where
+            r.migration = start_run.migration and r.ended_at is null and r.id is distinct from start_run.dead
+            and r.last_seen_at > clock_timestamp() - make_interval(secs => start_run.patience)
+    ) then
+        return rpc_migrations.busy(start_run.migration);
+    end if;
+    update rpc_migrations.runs as r
+    set ended_at = clock_timestamp(), outcome = 'taken over'
+    where r.migration = start_run.migration and r.ended_at is null;
+    insert into rpc_migrations.runs (id, migration, action, client, pid)
+    values (start_run.run, start_run.migration, start_run.action, start_run.client, start_run.pid);
+    return jsonb_build_object('state', 'done');
+end;
+$function$;
+
+
+-- Null while a run may go on; or an answer "taken_over" when it has been ended: by a newer run that has taken its place (this
+-- one was away for long: a suspended laptop), or by its own client (Ctrl-C). Locks nothing, so that a run can be ended
+-- while a request of it is under way.
+create or replace function rpc_migrations.taken_over(run uuid) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object('state', 'taken_over', 'by', (
+        select to_jsonb(newer)
+        from rpc_migrations.runs as mine
+        inner join rpc_migrations.runs as newer on newer.migration = mine.migration and newer.started_at > mine.started_at
+        where mine.id = taken_over.run
+        order by newer.started_at desc
+        limit 1
+    ))
+    where
+        taken_over.run is not null
+        and not exists (select from rpc_migrations.runs as r where r.id = taken_over.run and r.ended_at is null);
+$function$;
+
+
+-- Notes that a run is alive. It locks the run's row until the commit, so it comes last in a request.
+create or replace function rpc_migrations.touch_run(run uuid) returns void
+language sql volatile
+set search_path = ''
+as $function$
+    update rpc_migrations.runs as r
+    set last_seen_at = clock_timestamp()
+    where r.id = touch_run.run and r.ended_at is null;
+$function$;
+
+
+-- Notes how a run ended. An orphan of that run, a request whose client has gone, may still hold its row: whoever pressed
+-- Ctrl-C need not wait for that.
+create or replace function rpc_migrations.end_run(run uuid, outcome text, message text default null) returns void
+language sql
+set search_path = ''
+set lock_timeout = '1s'
+as $function$
+    update rpc_migrations.runs as r
+    set ended_at = clock_timestamp(), outcome = end_run.outcome, message = end_run.message
+    where r.id = end_run.run and r.ended_at is null;
+$function$;
+
+
+-- Where a migration stands: its steps and its last ten runs, the newest first.
+create or replace function rpc_migrations.status(migration text) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'steps', (
+            select coalesce(jsonb_agg(to_jsonb(j) order by j.id), '[]')
+            from rpc_migrations.journal as j
+            where j.migration = status.migration and j.undone_at is null
+        ),
+        'runs', (
+            select coalesce(jsonb_agg(to_jsonb(r) order by r.started_at desc), '[]')
+            from (
+                select
+                    runs.*,
+                    (
+                        select jsonb_agg(
+                            jsonb_build_object('step', j.step, 'rows', j.rows, 'seconds', j.seconds, 'checksum', j.checksum)
+                            order by j.id
+                        )
+                        from rpc_migrations.journal as j
+                        where j.run = runs.id
+                    ) as steps
+                from rpc_migrations.runs
+                where runs.migration = status.migration
+                order by runs.started_at desc
+                limit 10
+            ) as r
+        ),
+        'copy', (
+            select jsonb_build_object(
+                'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
+                'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as,
+                'unvalidated', c.unvalidated
+            )
+            from rpc_migrations.copies as c
+            where c.migration = status.migration
+            order by c.id desc
+            limit 1
+        )
+    );
+$function$;
+
+
+-- What an answer says, in words, for whoever runs a file with psql.
+create or replace function rpc_migrations.in_words(answer jsonb) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select concat_ws(
+        ', ',
+        case
+            when (in_words.answer ->> 'already')::boolean and in_words.answer ->> 'state' = 'done' then 'done before'
+            when in_words.answer ->> 'state' = 'more' then 'goes on'
+            else in_words.answer ->> 'state'
+        end,
+        to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999') || ' rows',
+        round(100 * nullif((in_words.answer -> 'result' ->> 'progress')::numeric, 1)) || ' %',
+        in_words.answer -> 'result' ->> 'message',
+        (
+            select 'for a lock: ' || string_agg(format('pid %s on %s', h ->> 'pid', h ->> 'relation'), '; ')
+            from jsonb_array_elements(nullif(in_words.answer -> 'holders', 'null')) as h
+        )
+    );
+$function$;
+
+
+-- Between two calls of a step that is not done, in the SQL Editor or psql: a pause where a lock was not to be had, and an
+-- error where waiting is of no use (in one transaction with others, "busy" does not pass).
+create or replace function rpc_migrations.before_next_call(answer jsonb) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    case answer ->> 'state'
+        when 'more' then
+            return;
+        when 'waiting' then
+            perform pg_sleep(0.2);
+        else
+            raise exception 'another session is inside this migration: %', answer
+            using errcode = 'RM005', hint = 'Wait until it has ended, then run the same file again.';
+    end case;
+end;
+$function$;

@@ -1,0 +1,133 @@
+-- Rebuilding a table while it is in use: capture changes in a log, copy, replay, compare, swap. In the manner of
+-- pg_repack, but in short calls: no lock is held from one transaction to the next. This file has what all the
+-- following ones use: the copy that is under way, and its names and lists as SQL text.
+--
+-- A step file calls, in this order: begin_copy, copy_batch, [builds indexes and so on], carry_over, replay, compare,
+-- swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and
+-- validate_foreign_keys. Every one of them works on the one table that the current migration rebuilds.
+--
+-- Why no write is lost: a trigger on the source writes the primary key of every changed row into the log, in the
+-- transaction of the change. Whoever sees a changed row therefore sees its log entry. A copied chunk leaves out every
+-- row that has a log entry; the replay makes the target's row equal to the source's current one (or gone), in any
+-- order, as often as it likes; and nothing leaves the log before the copy is complete. The swap replays what is left
+-- under a lock that no writer gets past.
+
+
+-- The copy of the migration whose step this is, or null where it rebuilds no table (any more).
+create or replace function rpc_migrations.current_copy() returns rpc_migrations.copies
+language sql
+set search_path = ''
+as $function$
+    select c.*
+    from rpc_migrations.copies as c
+    where c.migration = current_setting('rpc_migrations.migration', true) and c.ended_at is null
+    for update;
+$function$;
+
+
+-- Names and lists of a copy as SQL text. In a forward copy the source has the old table's form and the target the new
+-- one's; in a rollback it is the other way round. Old rows are always looked at as the migration would make them: a
+-- NULL in a column that may not be NULL any more is its default.
+create or replace function rpc_migrations.copy_parts(
+    copy rpc_migrations.copies,
+    out source text, out target text, out log text, out keys text, out columns text, out read text, out source_row text, out target_row text
+)
+language sql stable
+set search_path = ''
+as $function$
+    with parts as (
+        select
+            c.place,
+            quote_ident(c.name) as name,
+            case when c.fallback is null then format('%s.%I', old_alias, c.name)
+                else format('coalesce(%s.%I, %s)', old_alias, c.name, c.fallback) end as old_value,
+            format('%s.%I', new_alias, c.name) as new_value,
+            c.type, c.old_type,
+            case when c.as_text then '::text collate "C"' else '' end as as_text
+        from (values (
+            case when copy.source = copy.new_table then 't' else 's' end,
+            case when copy.source = copy.new_table then 's' else 't' end
+        )) as alias (old_alias, new_alias)
+        cross join rows from (jsonb_to_recordset(copy.columns) as (name text, type text, old_type text, fallback text, as_text boolean))
+            with ordinality as c (name, type, old_type, fallback, as_text, place)
+    ),
+    lists as (
+        select
+            string_agg(p.name, ', ' order by p.place) as columns,
+            string_agg(p.old_value, ', ' order by p.place) as old_values,
+            string_agg(format('(%s)::%s', p.new_value, p.old_type), ', ' order by p.place) as new_values,
+            string_agg(format('(%s)::%s%s', p.old_value, p.type, p.as_text), ', ' order by p.place) as old_row,
+            string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) as new_row
+        from parts as p
+    )
+    select
+        copy.source::regclass::text,
+        copy.target::regclass::text,
+        format('rpc_migrations.log_%s', copy.id),
+        (select string_agg(quote_ident(k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text)),
+        l.columns,
+        case when copy.source = copy.new_table then l.new_values else l.old_values end,
+        case when copy.source = copy.new_table then l.new_row else l.old_row end,
+        case when copy.source = copy.new_table then l.old_row else l.new_row end
+    from lists as l;
+$function$;
+
+
+-- The condition that two rows have the same primary key, with the operators of the key's own index.
+create or replace function rpc_migrations.key_match(copy rpc_migrations.copies, one_alias text, other_alias text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(format('%s.%I operator(%s) %s.%I', one_alias, k.name, k.operator, other_alias, k.name), ' and ')
+    from jsonb_to_recordset(copy.keys) as k (name text, operator text);
+$function$;
+
+
+-- The primary key's columns of one side of a join.
+create or replace function rpc_migrations.qualified_keys(copy rpc_migrations.copies, alias text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(format('%s.%I', alias, k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text);
+$function$;
+
+
+-- The primary key of a table: [{name, operator}], the equality operator being the one of the index's operator class
+-- (strategy 3 of a btree), so that no search_path decides what "equal" means.
+create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_agg(
+        jsonb_build_object('name', a.attname, 'operator', format('%I.%s', n.nspname, o.oprname)) order by k.place
+    )
+    from pg_catalog.pg_index as i
+    cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, place)
+    inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    inner join pg_catalog.pg_opclass as c on c.oid = k.opclass
+    inner join pg_catalog.pg_amop as m
+        on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
+    inner join pg_catalog.pg_operator as o on o.oid = m.amopopr
+    inner join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
+    where i.indrelid = relation and i.indisprimary and k.place <= i.indnkeyatts;
+$function$;
+
+
+-- Whether a column must be compared as text: its type has no hash of its own (json, xml, point), or it is a text whose
+-- equality may take different strings for the same one.
+create or replace function rpc_migrations.compares_as_text(type oid) returns boolean
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    hash bigint;
+begin
+    if exists (select from pg_catalog.pg_type as t where t.oid = compares_as_text.type and t.typcategory = 'S') then
+        return true;
+    end if;
+    execute format('select hash_record_extended(row(null::%s), 0)', format_type(compares_as_text.type, -1)) into hash;
+    return false;
+exception when undefined_function then
+    return true;
+end;
+$function$;

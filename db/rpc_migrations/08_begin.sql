@@ -1,0 +1,277 @@
+-- The beginning of a copy. Everything that could stop it later and can be seen now is looked for now: the names, the form of
+-- the old table, and every old row that the new table could not hold as it is. Then changes are captured, and the copy may
+-- begin.
+
+-- Begins to rebuild a table: checks that it can be done, gives the new table the columns that only the old one has, and
+-- begins to capture changes. "new_table" has been created by an earlier step, empty, in the schema rpc_migrations and
+-- under the name that it will have (so that everything that PostgreSQL names after it is named rightly). Where there is
+-- no old table there is nothing to copy. Raises RM001 where the old table cannot be carried over, with all reasons.
+create or replace function rpc_migrations.begin_copy(old_table text, backup text, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies;
+    old_name text[] := parse_ident(old_table);
+    backup_name text[] := parse_ident(backup);
+    further record;
+    reasons text;
+begin
+    copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
+    copy.schema_name := old_name[1];
+    copy.table_name := old_name[2];
+    copy.backup_name := backup_name[array_upper(backup_name, 1)];
+    copy.old_table := to_regclass(old_table);
+    copy.new_table := to_regclass('rpc_migrations.' || quote_ident(copy.table_name));
+    perform rpc_migrations.check_begin(copy, old_name, backup_name);
+    execute format('revoke all on table %s from public, anon, authenticated, service_role', copy.new_table::regclass);
+    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
+    execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
+
+    if copy.old_table is null then
+        insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table)
+        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table);
+        rows := 0;
+        message := format('there is no %s yet: nothing to copy', old_table);
+        return;
+    end if;
+
+    select string_agg(o, '; ') into reasons from rpc_migrations.obstacles(copy.old_table) as o;
+    if reasons is not null then
+        raise exception '% cannot be rebuilt: %', copy.old_table::regclass, reasons
+        using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+    end if;
+    for further in
+        select m.statement
+        from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
+    loop
+        execute further.statement;
+    end loop;
+    perform rpc_migrations.share_sequences(copy);
+
+    insert into rpc_migrations.copies (
+        migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
+        keys, columns, definition
+    )
+    values (
+        copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
+        copy.old_table, copy.new_table,
+        rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_columns(copy.old_table, copy.new_table),
+        rpc_migrations.table_definition(copy.old_table)
+    )
+    returning * into copy;
+    perform rpc_migrations.create_log(copy);
+    perform rpc_migrations.begin_capture(copy);
+    rows := 0;
+    message := format('changes of %s are being captured', copy.old_table::regclass);
+end;
+$function$;
+
+
+-- What must hold before a copy begins, apart from the old table's own form. Raises RM001 or RM005.
+create or replace function rpc_migrations.check_begin(copy rpc_migrations.copies, old_name text[], backup_name text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    has_rows boolean;
+    other text;
+begin
+    if copy.migration is null or array_length(old_name, 1) is distinct from 2 then
+        raise exception 'begin_copy takes a table''s name with its schema, and is called in a step of a step file'
+        using errcode = 'RM005', hint = 'Write for example rpc_migrations.begin_copy(''public.orders'', ''public.orders_backup'').';
+    end if;
+    if array_length(backup_name, 1) is distinct from 2 or backup_name[1] <> old_name[1]
+        or backup_name[2] = old_name[2] or octet_length(backup_name[2]) > 63 then
+        raise exception 'the backup must be in the schema of the old table, under another name of at most 63 bytes'
+        using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], left(old_name[2], 40) || '_backup');
+    end if;
+    select c.migration into other
+    from rpc_migrations.copies as c
+    where c.migration = copy.migration and c.ended_at is null
+        or copy.old_table in (c.source, c.target) and c.state in ('copying', 'copied', 'rolling back')
+    limit 1;
+    if found then
+        raise exception 'migration % already rebuilds a table, or this one', other
+        using errcode = 'RM005', hint = 'Rebuild one table in a step file, and finish or roll back the other migration first.';
+    end if;
+    if to_regclass(format('%I.%I', old_name[1], copy.backup_name)) is not null then
+        raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
+        using errcode = 'RM001',
+            hint = 'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure, then run the same command again.';
+    end if;
+    if copy.new_table is null then
+        raise exception 'there is no table rpc_migrations.%', quote_ident(copy.table_name)
+        using errcode = 'RM005', hint = 'Create it in an earlier step, with the columns that the new table shall have.';
+    end if;
+    if exists (select from pg_catalog.pg_constraint as c where c.conrelid = copy.new_table and c.confrelid = copy.new_table) then
+        raise exception 'the new table has a foreign key that points at itself'
+        using errcode = 'RM005', hint = 'Leave it out: the old table''s is carried over; add a new one in a step after the swap.';
+    end if;
+    execute format('select exists (select from %s)', copy.new_table::regclass) into has_rows;
+    if has_rows then
+        raise exception 'rpc_migrations.% is not empty', quote_ident(copy.table_name)
+        using errcode = 'RM005', hint = 'The copy fills it. Take out the step that puts rows into it.';
+    end if;
+end;
+$function$;
+
+
+-- Where a column is serial in both tables, the new one draws from the old one's sequence: with its position and rights.
+create or replace function rpc_migrations.share_sequences(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+begin
+    for col in
+        select
+            a.attname as name,
+            pg_get_serial_sequence(copy.old_table::regclass::text, a.attname) as old_sequence,
+            pg_get_serial_sequence(copy.new_table::regclass::text, a.attname) as new_sequence
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as a on a.attrelid = copy.new_table and a.attname = o.attname and a.attidentity = ''
+        where o.attrelid = copy.old_table and o.attnum > 0 and o.attidentity = '' and not a.attisdropped
+    loop
+        continue when col.old_sequence is null or col.new_sequence is null;
+        execute format('alter table %s alter column %I set default nextval(%L::regclass)', copy.new_table::regclass, col.name, col.old_sequence);
+        execute format('drop sequence %s', col.new_sequence);
+    end loop;
+end;
+$function$;
+
+
+-- Which columns are copied and how: every column of the old table that the new one has and does not generate.
+-- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
+create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+    plan jsonb := '[]';
+    problems text[] := '{}';
+    fallback text;
+begin
+    for col in
+        select
+            o.attname as name, o.atttypid as old_type, n.atttypid as new_type,
+            o.attname is not null as in_old, n.attname is not null as in_new,
+            format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
+            o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
+            n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull, false) as must_fill,
+            o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
+            o.attcollation <> n.attcollation and o.attnum = any (
+                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
+            ) as other_order,
+            (
+                select string_agg(distinct w.ev_class::regclass::text, ', ')
+                from pg_catalog.pg_depend as p
+                inner join pg_catalog.pg_rewrite as w on w.oid = p.objid and p.classid = 'pg_catalog.pg_rewrite'::regclass
+                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = old_table and p.refobjsubid = o.attnum
+            ) as views
+        from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
+        full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
+            on n.attname = o.attname
+        left join pg_catalog.pg_attrdef as d on d.adrelid = n.attrelid and d.adnum = n.attnum
+        order by n.attnum
+    loop
+        fallback := null;
+        if not col.in_old then
+            if col.must_fill and col.default_value is null and col.attidentity = '' then
+                problems := array_append(problems, format('column %I of the new table is not null and has no default, and the old table lacks it', col.new_name));
+            end if;
+            continue;
+        end if;
+        continue when col.attgenerated <> '';
+        if not rpc_migrations.type_fits(col.old_type, col.new_type) then
+            problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
+            continue;
+        end if;
+        if col.old_generated <> '' then
+            problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
+        end if;
+        if col.views is not null and col.old_type_name <> col.new_type_name then
+            problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
+                col.name, col.new_type_name, col.views));
+        end if;
+        if col.other_order then
+            problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
+        end if;
+        if col.must_fill and col.default_value is not null then
+            -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
+            execute format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name) into fallback;
+        end if;
+        if col.must_fill and fallback is null then
+            problems := problems || rpc_migrations.count_problem(old_table, format('%I is null', col.name), format('%I may not be null', col.name));
+        end if;
+        if not col.same_type then
+            problems := problems || rpc_migrations.misfits(old_table, col.name, col.old_type_name, col.new_type_name);
+        end if;
+        plan := plan || jsonb_build_object(
+            'name', col.name, 'type', format_type(col.new_type, -1), 'old_type', format_type(col.old_type, -1),
+            'fallback', fallback, 'as_text', rpc_migrations.compares_as_text(col.new_type)
+        );
+    end loop;
+    if problems <> '{}' then
+        raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
+        using errcode = 'RM001', hint = 'Nothing was changed. Mend these rows or columns, then run the same command again.';
+    end if;
+    return plan;
+end;
+$function$;
+
+
+-- Whether every value of one type may be assigned to another without being asked for by name: the same type, or a cast
+-- that an INSERT makes on its own.
+create or replace function rpc_migrations.type_fits(old_type oid, new_type oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select
+        old_type = new_type
+        or exists (
+            select from pg_catalog.pg_cast as c
+            where c.castsource = old_type and c.casttarget = new_type and c.castcontext in ('i', 'a')
+        )
+        or exists (select from pg_catalog.pg_type as t where t.oid = new_type and t.typcategory = 'S');
+$function$;
+
+
+-- What is wrong with the values of a column when it gets another type: those that would not be the same again if they
+-- came back to the old one (cut off or rounded), or a value that makes PostgreSQL refuse the cast. Empty where all fit. Types
+-- that are written in other words each time (json) are not looked at.
+create or replace function rpc_migrations.misfits(relation oid, column_name text, old_type text, new_type text) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.count_problem(
+        relation,
+        case when old_type ~ '^json' then format('(%I)::%s is null and %I is not null', column_name, new_type, column_name)
+            else format('(%1$I)::%2$s::%3$s is distinct from %1$I', column_name, new_type, old_type) end,
+        format('%I does not fit %s', column_name, new_type));
+exception when data_exception or integrity_constraint_violation then
+    return array[format('%I does not fit %s (%s)', column_name, new_type, sqlerrm)];
+end;
+$function$;
+
+
+-- A sentence about the rows for which a condition holds, with the query that finds them; empty where there are none.
+create or replace function rpc_migrations.count_problem(relation oid, condition text, problem text) returns text[]
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    found_rows bigint;
+begin
+    execute format('select count(*) from only %s where %s', relation::regclass, condition) into found_rows;
+    if found_rows = 0 then
+        return '{}';
+    end if;
+    return array[format('%s in %s row(s), which this query finds: select * from %s where %s', problem, found_rows, relation::regclass, condition)];
+end;
+$function$;

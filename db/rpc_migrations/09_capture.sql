@@ -1,0 +1,104 @@
+-- Capture: a trigger on the source writes the primary key of every row that is inserted, updated or deleted into a log, in
+-- the transaction of the change. It never touches the target, so the application never waits for the copy. A truncation is
+-- an entry of its own.
+
+-- Makes the log of a copy and the trigger function that writes it. The function belongs to us and runs with our
+-- rights: the application's roles may not even see the schema.
+create or replace function rpc_migrations.create_log(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    old_keys text;
+    new_keys text;
+begin
+    select string_agg(format('old.%I', k.name), ', '), string_agg(format('new.%I', k.name), ', ') into old_keys, new_keys
+    from jsonb_to_recordset(copy.keys) as k (name text);
+
+    execute format('create table %s as select %s from %s with no data', parts.log, parts.keys, parts.source);
+    execute format(
+        'alter table %s add column rpc_migrations_id bigint generated always as identity primary key, '
+        'add column rpc_migrations_truncated boolean not null default false', parts.log);
+    execute format('create index on %s (%s)', parts.log, parts.keys);
+    execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
+    execute format('revoke all on table %s from public, anon, authenticated, service_role', parts.log);
+    execute format(
+        'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
+        copy.id, '', format(
+            $body$
+            begin
+                if tg_op = 'TRUNCATE' then
+                    insert into %1$s (rpc_migrations_truncated) values (true);
+                    return null;
+                end if;
+                if tg_op in ('UPDATE', 'DELETE') then
+                    insert into %1$s (%2$s) values (%3$s);
+                end if;
+                if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%5$s)) then
+                    insert into %1$s (%2$s) values (%4$s);
+                end if;
+                return null;
+            end;
+            $body$,
+            parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'old', 'new')));
+    execute format('revoke all on function rpc_migrations.capture_%s() from public, anon, authenticated, service_role', copy.id);
+end;
+$function$;
+
+
+-- Begins to capture the changes of the source. The lock that the triggers need waits for every transaction that has
+-- written to the table, so each change is either there for the copy to see or in the log. The triggers fire always:
+-- also for a session that plays a replica's role.
+create or replace function rpc_migrations.begin_capture(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    source text := copy.source::regclass;
+begin
+    execute format('lock table only %s in share row exclusive mode', source);
+    execute format(
+        'create trigger rpc_migrations_capture after insert or update or delete on %s for each row execute function rpc_migrations.capture_%s()',
+        source, copy.id);
+    execute format(
+        'create trigger rpc_migrations_capture_truncate after truncate on %s for each statement execute function rpc_migrations.capture_%s()',
+        source, copy.id);
+    execute format(
+        'alter table %s enable always trigger rpc_migrations_capture, enable always trigger rpc_migrations_capture_truncate', source);
+    perform rpc_migrations.check_source(copy);
+end;
+$function$;
+
+
+-- Takes away what captures the changes of the source.
+create or replace function rpc_migrations.end_capture(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
+        execute format('drop trigger if exists rpc_migrations_capture on %s', copy.source::regclass);
+        execute format('drop trigger if exists rpc_migrations_capture_truncate on %s', copy.source::regclass);
+    end if;
+    execute format('drop function if exists rpc_migrations.capture_%s()', copy.id);
+    execute format('drop table if exists rpc_migrations.log_%s', copy.id);
+end;
+$function$;
+
+
+-- Keeps the source from being truncated, rewritten or altered until the end of this transaction: a lock that no read or
+-- write conflicts with. Once it is held, a truncation is either in the log or will not happen before we are done.
+create or replace function rpc_migrations.hold_source(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
+        raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
+        using errcode = 'RM003', hint = 'Roll the migration back, which takes away the copy.';
+    end if;
+    execute format('lock table only %s in access share mode', copy.source::regclass);
+    perform rpc_migrations.check_source(copy);
+end;
+$function$;

@@ -1,0 +1,174 @@
+-- The copy: rows in physical order, by ranges of ctid, up to the size that the table had when the copy began. Rows move when
+-- they are updated; every row whose key is in the log is left out, and the replay brings it in. Indexes and constraints
+-- are built after the copy, which is far cheaper than keeping them up to date during it.
+
+-- Copies rows in physical order, chunk by chunk, until about a second has gone by. Chunks grow while they are quick and
+-- shrink while they are slow; after a statement timeout the caller asks for smaller ones (see batch_size).
+create or replace function rpc_migrations.copy_batch(out done boolean, out rows bigint, out progress double precision)
+language plpgsql
+set search_path = ''
+set row_security = off
+set jit = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    parts record;
+    chunk_rows bigint;
+begin
+    if copy.id is null then
+        raise exception 'no table is being rebuilt by this migration'
+        using errcode = 'RM005', hint = 'Call rpc_migrations.begin_copy in an earlier step of the same step file.';
+    end if;
+    rows := 0;
+    if copy.state = 'copying' then
+        perform rpc_migrations.quiet_triggers(copy);
+        perform rpc_migrations.hold_source(copy);
+        copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
+        parts := rpc_migrations.copy_parts(copy);
+        if copy.next_block = 0 then
+            execute format('truncate table only %s', parts.target);
+        end if;
+        if pg_relation_size(parts.log) > 16000000 then
+            -- Each chunk would read all of a long log; looking up each row's key costs a little more and stays the same.
+            perform set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
+        end if;
+        for chunk_rows in
+            select c.rows from rpc_migrations.each_chunk(copy, format(
+                'insert into %1$s (%2$s) overriding system value select %3$s from only %4$s as s '
+                'where s.ctid >= $1 and s.ctid < $2 and not exists (select from %5$s as l where %6$s)',
+                parts.target, parts.columns, parts.read, parts.source, parts.log, rpc_migrations.key_match(copy, 'l', 's')
+            )) as c
+        loop
+            rows := rows + chunk_rows;
+        end loop;
+        select c.* into copy from rpc_migrations.copies as c where c.id = copy.id;
+        if copy.next_block >= copy.end_block then
+            update rpc_migrations.copies as c set state = 'copied' where c.id = copy.id returning c.* into copy;
+        end if;
+    end if;
+    done := copy.state <> 'copying';
+    progress := case when done then 1 else copy.next_block::double precision / copy.end_block end;
+end;
+$function$;
+
+
+-- Runs a statement for one chunk of blocks after another, as ($1 <= ctid < $2), until about a second has gone by or the
+-- last block is done, and remembers where it stopped. Answers the rows of each chunk.
+create or replace function rpc_migrations.each_chunk(copy rpc_migrations.copies, statement text) returns table (rows bigint)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    began timestamptz := clock_timestamp();
+    chunk_began timestamptz;
+    chunk_seconds double precision;
+    chunk bigint;
+    last_block bigint;
+begin
+    while copy.next_block < copy.end_block and clock_timestamp() < began + interval '1 second' loop
+        chunk := rpc_migrations.batch_size(copy.chunk_blocks);
+        last_block := least(copy.next_block + chunk, copy.end_block);
+        chunk_began := clock_timestamp();
+        execute statement using format('(%s,0)', copy.next_block)::tid, format('(%s,0)', last_block)::tid;
+        get diagnostics rows = row_count;
+        return next;
+        chunk_seconds := extract(epoch from clock_timestamp() - chunk_began);
+        copy.next_block := last_block;
+        copy.chunk_blocks := case
+            when chunk_seconds < 0.15 then least(chunk * 2, 65536)
+            when chunk_seconds > 0.5 then greatest(chunk / 4, 1)
+            else chunk
+        end;
+    end loop;
+    update rpc_migrations.copies as c
+    set next_block = copy.next_block, chunk_blocks = copy.chunk_blocks
+    where c.id = copy.id;
+end;
+$function$;
+
+
+-- Begins the scan of a table at its first block, the first time and whenever the table has another file than before
+-- (TRUNCATE, VACUUM FULL, CLUSTER): the places where rows stood mean nothing then. The lock, which only such commands
+-- conflict with, keeps the answer true until the end of the transaction.
+create or replace function rpc_migrations.rewind_if_rewritten(copy rpc_migrations.copies, scanned oid) returns rpc_migrations.copies
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute format('lock table only %s in access share mode', scanned::regclass);
+    if copy.filenode is distinct from pg_relation_filenode(scanned) then
+        update rpc_migrations.copies as c
+        set
+            filenode = pg_relation_filenode(scanned), next_block = 0,
+            end_block = pg_relation_size(scanned) / current_setting('block_size')::bigint
+        where c.id = copy.id
+        returning c.* into copy;
+    end if;
+    return copy;
+end;
+$function$;
+
+
+-- Triggers of the target stay quiet until the swap: they have fired once, when the application wrote the row.
+create or replace function rpc_migrations.quiet_triggers(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    noisy record;
+begin
+    for noisy in
+        select t.tgname, t.tgenabled
+        from pg_catalog.pg_trigger as t
+        where t.tgrelid = copy.target and not t.tgisinternal and t.tgenabled <> 'D'
+    loop
+        execute format('alter table %s disable trigger %I', copy.target::regclass, noisy.tgname);
+        update rpc_migrations.copies as c
+        set quieted = c.quieted || jsonb_build_object(noisy.tgname, noisy.tgenabled)
+        where c.id = copy.id;
+    end loop;
+end;
+$function$;
+
+
+-- Builds on the new table, one a call, each constraint and index of the old table that the step file has not defined
+-- (foreign keys as not valid first, then validated in a call of their own).
+create or replace function rpc_migrations.carry_over(out done boolean, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    next_one record;
+begin
+    done := true;
+    rows := 0;
+    if copy.old_table is null or copy.state <> 'copied' then
+        return;
+    end if;
+    select m.* into next_one
+    from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
+    order by m.kind = 'foreign key', m.kind <> 'primary key', m.place
+    limit 1;
+    if not found then
+        select 'foreign key' as kind, c.conname::text as name,
+            format('alter table %s validate constraint %I', copy.target::regclass, c.conname) as statement
+        into next_one
+        from pg_catalog.pg_constraint as c
+        where
+            c.conrelid = copy.target and c.contype = 'f' and not c.convalidated
+            and not exists (
+                select from pg_catalog.pg_constraint as o
+                where o.conrelid = copy.source and o.conname = c.conname and not o.convalidated
+            )
+        limit 1;
+    end if;
+    if found then
+        execute next_one.statement;
+        done := false;
+        rows := 1;
+        message := concat_ws(' ', next_one.kind, next_one.name);
+    end if;
+end;
+$function$;

@@ -1,0 +1,128 @@
+-- The replay: for every key in the log, the target's row is made equal to the source's current one, or gone. It does not
+-- matter in which order, nor how often.
+
+-- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may
+-- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
+-- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit.
+create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    began timestamptz := clock_timestamp();
+    entries bigint := rpc_migrations.batch_size(5000);
+    taken bigint;
+begin
+    rows := 0;
+    done := copy.source is null or copy.state = 'copying';
+    if done then
+        return;
+    end if;
+    perform rpc_migrations.quiet_triggers(copy);
+    perform rpc_migrations.hold_source(copy);
+    perform rpc_migrations.replay_truncation(copy);
+    while not done and clock_timestamp() < began + interval '1 second' loop
+        begin
+            taken := rpc_migrations.replay_entries(copy, entries);
+            rows := rows + taken;
+            done := taken < least(entries, 500);
+            message := null;
+        exception when unique_violation or foreign_key_violation then
+            message := sqlerrm;
+            done := entries >= 80000;
+            entries := entries * 4;
+        end;
+    end loop;
+end;
+$function$;
+
+
+-- Takes a number of entries from the log and makes the target's rows with these keys equal to the source's, or gone.
+-- One statement, hence one snapshot: what is read of the log and of the source belongs together. Entries are deleted by
+-- the ids that were read, never by "up to the highest", because a transaction with a lower id may commit later. Rows
+-- are deleted first and inserted then, so that values may change places between rows under a unique index.
+-- Answers how many entries were taken. Always by index: a plan that reads a whole table for each batch would be chosen
+-- for lack of statistics, and take the longer the larger the table is.
+create or replace function rpc_migrations.replay_entries(copy rpc_migrations.copies, entries bigint) returns bigint
+language plpgsql
+set search_path = ''
+set row_security = off
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    taken_entries bigint;
+begin
+    -- Those that can wait for the commit would raise their errors where nobody catches them.
+    set constraints all immediate;
+    execute format(
+        $sql$
+        with taken as materialized (
+            select l.* from %1$s as l order by l.rpc_migrations_id limit $1
+        ),
+        forgotten as (
+            delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
+        ),
+        keys as materialized (select distinct %2$s from taken),
+        gone as (
+            delete from only %3$s as t using keys as k where %4$s returning 1
+        ),
+        present as (
+            insert into %3$s (%5$s) overriding system value
+            select %6$s from keys as k inner join only %7$s as s on %8$s
+            where (select count(*) from gone) is not null
+        )
+        select count(*) from taken
+        $sql$,
+        parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
+        rpc_migrations.key_match(copy, 's', 'k'))
+    into taken_entries
+    using entries;
+    return taken_entries;
+end;
+$function$;
+
+
+-- Empties the target where the source was truncated. Every row that the source has now was written after that, and its
+-- entry is in the log still: it became visible together with the truncation or later. Call hold_source before.
+create or replace function rpc_migrations.replay_truncation(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    log text := format('rpc_migrations.log_%s', copy.id);
+    was_truncated boolean;
+begin
+    execute format('select exists (select from %s where rpc_migrations_truncated)', log) into was_truncated;
+    if was_truncated then
+        execute format('delete from %s where rpc_migrations_truncated', log);
+        execute format('truncate table only %s', copy.target::regclass);
+    end if;
+end;
+$function$;
+
+
+-- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit.
+create or replace function rpc_migrations.replay_rest(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    left_over bigint;
+begin
+    if copy.source is null then
+        return;
+    end if;
+    perform rpc_migrations.quiet_triggers(copy);
+    perform rpc_migrations.replay_truncation(copy);
+    perform rpc_migrations.replay_entries(copy, 1000000000);
+    execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;
+    if left_over > 0 then
+        raise exception '% entries of the log could not be replayed', left_over using errcode = 'RM005';
+    end if;
+end;
+$function$;

@@ -1,0 +1,83 @@
+-- The comparison, before the swap: source and target must be the same, row by row, in all that both have. What differs stops
+-- the migration with nothing changed.
+
+-- Compares source and target in one snapshot, by the number of rows and a hash of all columns that both have, in which
+-- the order of the rows plays no part. Rows with an entry in the log are left out: the replay will see to them.
+-- Raises RM004 where they differ, with the number of differing rows and up to five of their keys.
+create or replace function rpc_migrations.compare(out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    parts record;
+    result record;
+    differing bigint;
+    examples text;
+begin
+    rows := 0;
+    if copy.source is null or copy.state = 'copying' then
+        return;
+    end if;
+    perform rpc_migrations.hold_source(copy);
+    perform rpc_migrations.replay_truncation(copy);
+    parts := rpc_migrations.copy_parts(copy);
+    execute format(
+        $sql$
+        select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
+        from (
+            select count(*) as rows, bit_xor(hash_record_extended(row(%1$s), 0)) as hash
+            from only %2$s as s where not exists (select from %5$s as l where %6$s)
+        ) as s
+        cross join (
+            select count(*) as rows, bit_xor(hash_record_extended(row(%3$s), 0)) as hash
+            from only %4$s as t where not exists (select from %5$s as l where %7$s)
+        ) as t
+        $sql$,
+        parts.source_row, parts.source, parts.target_row, parts.target, parts.log,
+        rpc_migrations.key_match(copy, 'l', 's'), rpc_migrations.key_match(copy, 'l', 't'))
+    into result;
+    if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
+        select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
+        raise exception '% and its new version differ in % row(s)', parts.source, differing
+        using errcode = 'RM004', detail = format('For example those with the primary keys: %s', examples),
+            hint = 'Nothing was changed. Roll the migration back and run it again; if it happens again, do not use it for this table.';
+    end if;
+    update rpc_migrations.copies as c set compared_at = clock_timestamp() where c.id = copy.id;
+    rows := result.source_rows;
+    message := 'source and target are the same';
+end;
+$function$;
+
+
+-- How many rows differ between source and target, and the primary keys of up to five of them. Rows with an entry in the
+-- log, where there is one, are left out.
+create or replace function rpc_migrations.differences(copy rpc_migrations.copies, out differing bigint, out examples text)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    not_logged text := '';
+begin
+    if to_regclass(parts.log) is not null then
+        not_logged := format('where not exists (select from %s as l where %s)', parts.log, rpc_migrations.key_match(copy, 'l', 'd'));
+    end if;
+    execute format(
+        $sql$
+        with differing as (
+            select %1$s from only %2$s as s
+            where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.*=) row(%6$s)::record)
+            union
+            select %1$s from only %3$s as t
+            where not exists (select from only %2$s as s where %4$s)
+        ),
+        counted as (select d.*, row_number() over () as place from differing as d %7$s)
+        select count(*), string_agg(row(%1$s)::text, ' ') filter (where c.place <= 5) from counted as c
+        $sql$,
+        parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row, not_logged)
+    into differing, examples;
+end;
+$function$;
