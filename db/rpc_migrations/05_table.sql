@@ -20,6 +20,15 @@ as $function$
 $function$;
 
 
+-- A role as GRANT and CREATE POLICY take it: quoted, and 0 is everybody.
+create or replace function rpc_migrations.role_name(role oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select case role when 0 then 'public' else role::regrole::text end;
+$function$;
+
+
 -- The other tables whose foreign keys point at a table, and the plain views on it: all that the swap alters besides.
 create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
 language sql stable
@@ -126,7 +135,7 @@ as $function$
         format('create policy %I on %s as %s for %s to %s', p.polname, as_name,
             case when p.polpermissive then 'permissive' else 'restrictive' end,
             case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
-            (select string_agg(case r when 0 then 'public' else r::regrole::text end, ', ') from unnest(p.polroles) as r))
+            (select string_agg(rpc_migrations.role_name(r), ', ') from unnest(p.polroles) as r))
         || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
         || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
         null
@@ -150,7 +159,7 @@ as $function$
     from (
         select
             acl.privilege_type as privilege, source.column_name, acl.is_grantable, source.place, acl.place as entry,
-            case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end as grantee
+            rpc_migrations.role_name(acl.grantee) as grantee
         from (
             select 0 as place, null::name as column_name, c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
             union all

@@ -83,6 +83,15 @@ as $function$
 $function$;
 
 
+-- The condition that a row has no entry in the log.
+create or replace function rpc_migrations.not_logged(copy rpc_migrations.copies, alias text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('not exists (select from rpc_migrations.log_%s as l where %s)', copy.id, rpc_migrations.key_match(copy, 'l', alias));
+$function$;
+
+
 -- The primary key's columns of one side of a join.
 create or replace function rpc_migrations.qualified_keys(copy rpc_migrations.copies, alias text) returns text
 language sql immutable

@@ -22,7 +22,7 @@ begin
         'add column rpc_migrations_truncated boolean not null default false', parts.log);
     execute format('create index on %s (%s)', parts.log, parts.keys);
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
-    execute format('revoke all on table %s from public, anon, authenticated, service_role', parts.log);
+    perform rpc_migrations.revoke_all(parts.log::regclass);
     execute format(
         'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
         copy.id, '', format(

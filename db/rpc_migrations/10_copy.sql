@@ -35,8 +35,8 @@ begin
         for chunk_rows in
             select c.rows from rpc_migrations.each_chunk(copy, format(
                 'insert into %1$s (%2$s) overriding system value select %3$s from only %4$s as s '
-                'where s.ctid >= $1 and s.ctid < $2 and not exists (select from %5$s as l where %6$s)',
-                parts.target, parts.columns, parts.read, parts.source, parts.log, rpc_migrations.key_match(copy, 'l', 's')
+                'where s.ctid >= $1 and s.ctid < $2 and %5$s',
+                parts.target, parts.columns, parts.read, parts.source, rpc_migrations.not_logged(copy, 's')
             )) as c
         loop
             rows := rows + chunk_rows;

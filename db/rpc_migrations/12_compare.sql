@@ -28,15 +28,15 @@ begin
         select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
         from (
             select count(*) as rows, bit_xor(hash_record_extended(row(%1$s), 0)) as hash
-            from only %2$s as s where not exists (select from %5$s as l where %6$s)
+            from only %2$s as s where %5$s
         ) as s
         cross join (
             select count(*) as rows, bit_xor(hash_record_extended(row(%3$s), 0)) as hash
-            from only %4$s as t where not exists (select from %5$s as l where %7$s)
+            from only %4$s as t where %6$s
         ) as t
         $sql$,
-        parts.source_row, parts.source, parts.target_row, parts.target, parts.log,
-        rpc_migrations.key_match(copy, 'l', 's'), rpc_migrations.key_match(copy, 'l', 't'))
+        parts.source_row, parts.source, parts.target_row, parts.target,
+        rpc_migrations.not_logged(copy, 's'), rpc_migrations.not_logged(copy, 't'))
     into result;
     if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
@@ -63,7 +63,7 @@ declare
     not_logged text := '';
 begin
     if to_regclass(parts.log) is not null then
-        not_logged := format('where not exists (select from %s as l where %s)', parts.log, rpc_migrations.key_match(copy, 'l', 'd'));
+        not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
     execute format(
         $sql$

@@ -200,30 +200,23 @@ end;
 $function$;
 
 
--- Closes a table to the API: no rights for anyone but the owner, and row level security without a way through.
-create or replace function rpc_migrations.close_table(relation oid) returns void
-language plpgsql
+-- The sequences of the columns that two tables have in common.
+create or replace function rpc_migrations.sequence_pairs(from_table oid, to_table oid)
+returns table (place smallint, from_sequence regclass, to_sequence regclass)
+language sql stable
 set search_path = ''
 as $function$
-declare
-    grantee text;
-begin
-    for grantee in
-        select distinct case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end
-        from (
-            select c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
-            union all
-            select a.attacl, c.relowner
-            from pg_catalog.pg_attribute as a inner join pg_catalog.pg_class as c on c.oid = a.attrelid
-            where a.attrelid = relation
-        ) as source
-        cross join lateral aclexplode(source.acl) as acl
-        where acl.grantee <> source.relowner
-    loop
-        execute format('revoke all on table %s from %s cascade', relation::regclass, grantee);
-    end loop;
-    execute format('alter table %s enable row level security', relation::regclass);
-end;
+    select p.*
+    from (
+        select
+            o.attnum as place,
+            pg_get_serial_sequence(from_table::regclass::text, o.attname)::regclass as from_sequence,
+            pg_get_serial_sequence(to_table::regclass::text, o.attname)::regclass as to_sequence
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
+        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped
+    ) as p
+    where p.from_sequence is not null and p.to_sequence is not null;
 $function$;
 
 
@@ -233,20 +226,10 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    from_sequence text;
-    to_sequence text;
+    pair record;
 begin
-    for from_sequence, to_sequence in
-        select
-            pg_get_serial_sequence(from_table::regclass::text, o.attname),
-            pg_get_serial_sequence(to_table::regclass::text, o.attname)
-        from pg_catalog.pg_attribute as o
-        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
-        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped
-    loop
-        if from_sequence is not null and to_sequence is not null then
-            execute format('select setval(%L, s.last_value, s.is_called) from %s as s', to_sequence, from_sequence);
-        end if;
+    for pair in select p.* from rpc_migrations.sequence_pairs(from_table, to_table) as p loop
+        execute format('select setval(%L, s.last_value, s.is_called) from %s as s', pair.to_sequence, pair.from_sequence);
     end loop;
 end;
 $function$;
@@ -261,18 +244,13 @@ declare
     statement text;
 begin
     for statement in
-        select format('grant %s on sequence %s to %s%s', acl.privilege_type,
-            pg_get_serial_sequence(to_table::regclass::text, o.attname),
-            case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end,
+        select format('grant %s on sequence %s to %s%s', acl.privilege_type, p.to_sequence, rpc_migrations.role_name(acl.grantee),
             case when acl.is_grantable then ' with grant option' end)
-        from pg_catalog.pg_attribute as o
-        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
-        inner join pg_catalog.pg_class as s on s.oid = pg_get_serial_sequence(from_table::regclass::text, o.attname)::regclass
+        from rpc_migrations.sequence_pairs(from_table, to_table) as p
+        inner join pg_catalog.pg_class as s on s.oid = p.from_sequence
         cross join lateral aclexplode(s.relacl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
-        where
-            o.attrelid = from_table and o.attnum > 0 and not o.attisdropped and acl.grantee <> s.relowner
-            and pg_get_serial_sequence(to_table::regclass::text, o.attname) is not null
-        order by o.attnum, acl.place
+        where acl.grantee <> s.relowner
+        order by p.place, acl.place
     loop
         execute statement;
     end loop;

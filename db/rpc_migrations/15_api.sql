@@ -1,4 +1,6 @@
--- public.execute_sql: the one function that the API reaches, and the rights on everything.
+-- The API's function, and all rights. public.execute_sql is the only thing that the API reaches, and service_role the only role
+-- that may execute it. Nothing relies on default privileges, in either direction: what we make is taken from everybody
+-- who was granted it, and then granted by name.
 
 -- A function of that name that is not ours stays as it is, and stops us: beside it, PostgREST could not tell which of
 -- the two a call means.
@@ -88,6 +90,44 @@ begin
         using errcode = 'RM006', detail = conflict ->> 'code', hint = 'Nothing of it remains. Run it again.';
     end if;
     return conflict;
+end;
+$function$;
+
+
+-- Takes every right on a table from everybody but its owner.
+create or replace function rpc_migrations.revoke_all(relation oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    grantee text;
+begin
+    for grantee in
+        select distinct rpc_migrations.role_name(acl.grantee)
+        from (
+            select c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
+            union all
+            select a.attacl, c.relowner
+            from pg_catalog.pg_attribute as a inner join pg_catalog.pg_class as c on c.oid = a.attrelid
+            where a.attrelid = relation
+        ) as source
+        cross join lateral aclexplode(source.acl) as acl
+        where acl.grantee <> source.relowner
+    loop
+        execute format('revoke all on table %s from %s cascade', relation::regclass, grantee);
+    end loop;
+end;
+$function$;
+
+
+-- Closes a table to the API: no rights for anyone but the owner, and row level security without a way through.
+create or replace function rpc_migrations.close_table(relation oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.revoke_all(relation);
+    execute format('alter table %s enable row level security', relation::regclass);
 end;
 $function$;
 
