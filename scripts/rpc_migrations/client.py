@@ -108,6 +108,12 @@ class RpcClient:
             )
         return answer
 
+    def rows(self, sql: str, *, patience: float | None = None) -> list[dict[str, Any]]:
+        """The rows of a query; as `query`."""
+        answer = self.query(sql, patience=patience)
+        assert isinstance(answer, list)
+        return answer
+
     def run_steps(self, arguments: dict[str, Any], attempts: Attempts) -> list[dict[str, Any]]:
         """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import output_files
-from .console import Console, moment
+from .console import Console
 from .errors import AccessRefused, MigrationError, NotDeployed, NotSupabase, SettingsError, Unreachable
+from .journal import Status, moment, read_status
 from .settings import PROJECT_ROOT, Settings
 from .step_file import Migration, read_migration
 
 if TYPE_CHECKING:
     from .client import RpcClient
-    from .runner import Status
 
 VERIFY_FILE = PROJECT_ROOT / "db" / "verify_user_clusters.sql"
 ROLLBACK_FILE = PROJECT_ROOT / "db" / "rollback.sql"
@@ -70,8 +70,7 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
         from .deployment import check_deployed
 
         check_deployed(client)
-        checks = client.query(VERIFY_FILE.read_text(encoding="utf-8"))
-    assert isinstance(checks, list)
+        checks = client.rows(VERIFY_FILE.read_text(encoding="utf-8"))
     console.checks("Verification of user_clusters and prompt_refinements", checks)
     return 0 if all(check["passed"] for check in checks) else 1
 
@@ -171,7 +170,6 @@ def _dry_run(plan: Migration, action: str, settings: Settings, console: Console)
     if settings.has_credentials:
         with _connected(settings, console) as client:
             from .doctor import size_warning
-            from .runner import read_status
 
             try:
                 status = read_status(client, plan)
@@ -190,8 +188,6 @@ def _status(migration: Migration, settings: Settings, console: Console) -> int:
     """Print where a migration stands."""
     _require_credentials(settings)
     with _connected(settings, console) as client:
-        from .runner import read_status
-
         _say_status(read_status(client, migration), migration, console)
     return 0
 

@@ -11,19 +11,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.text import Text
 
 from .errors import MigrationError
+from .journal import moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from .runner import Status
+    from .journal import Status
     from .step_file import Migration, Step
 
 PROGRESS_EVERY = 5.0  # seconds between two progress lines of one step in a pipe
@@ -292,9 +292,9 @@ class Console:
 
     def already_done(self, migration: Migration, status: Status) -> None:
         """Every step of the migration was done before this run."""
-        last = moment(max(row["finished_at"] for row in status.steps.values() if row["finished_at"]))
         self.nothing_to_do(
-            f"{migration.name} is applied already: all {len(migration.steps)} steps are done, the last one at {last}."
+            f"{migration.name} is applied already: all {len(migration.steps)} steps are done, "
+            f"the last one at {moment(status.last_finished_at)}."
         )
 
     def close(self, migration: Migration, action: str, copy: dict[str, Any] | None) -> None:
@@ -327,11 +327,6 @@ class Console:
         if self._as_json:
             json.dump(self.report, sys.stdout, indent=2, ensure_ascii=False)
             sys.stdout.write("\n")
-
-
-def moment(timestamp: str | None) -> str:
-    """A timestamp of the database as a person reads it; empty where there is none."""
-    return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""
 
 
 def _bar(view: StepView) -> RenderableType:

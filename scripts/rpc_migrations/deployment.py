@@ -234,8 +234,7 @@ def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
 
 def warn_of_open_functions(client: RpcClient, console: Console) -> None:
     """Warn of functions in public that run SQL texts and that anon or authenticated may execute."""
-    rows = client.query(OPEN_FUNCTIONS_QUERY)
-    for row in rows if isinstance(rows, list) else []:
+    for row in client.rows(OPEN_FUNCTIONS_QUERY):
         signature = row["signature"]
         console.warn(
             f"Anyone with the anonymous key, or any user, may execute the function {signature}. If it runs the SQL it is given, close it: "

@@ -11,6 +11,7 @@ import httpx
 from .client import RpcClient
 from .deployment import OPEN_FUNCTIONS_QUERY, check_deployed
 from .errors import MigrationError
+from .journal import read_status
 from .settings import Settings
 from .sql import quote_literal
 from .step_file import Migration
@@ -112,7 +113,7 @@ def _execute_sql(client: RpcClient, settings: Settings) -> Check:
 
 
 def _database(client: RpcClient) -> Check:
-    row = _row(client, _DATABASE_QUERY)
+    row = client.rows(_DATABASE_QUERY)[0]
     return Check(
         "database",
         True,
@@ -122,9 +123,7 @@ def _database(client: RpcClient) -> Check:
 
 def _open_functions(client: RpcClient) -> Check:
     """Whether something else in public opens the database to everyone."""
-    rows = client.query(OPEN_FUNCTIONS_QUERY)
-    assert isinstance(rows, list)
-    names = ", ".join(row["signature"] for row in rows)
+    names = ", ".join(row["signature"] for row in client.rows(OPEN_FUNCTIONS_QUERY))
     if names:
         return Check(
             "no open door beside it",
@@ -136,8 +135,7 @@ def _open_functions(client: RpcClient) -> Check:
 
 def _journal(client: RpcClient, migration: Migration) -> Check:
     """Where the migration stands."""
-    status = _row(client, f"select rpc_migrations.status({quote_literal(migration.name)}) as status")["status"]
-    done = sum(1 for row in status["steps"] if row["finished_at"])
+    done = sum(1 for row in read_status(client, migration).steps.values() if row["finished_at"])
     if not done:
         return Check("journal", True, f"{migration.name} has not begun")
     return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
@@ -146,7 +144,9 @@ def _journal(client: RpcClient, migration: Migration) -> Check:
 def size_warning(client: RpcClient, migration: Migration) -> str | None:
     """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
     found = _find_table(migration)
-    return _too_large(_row(client, _ROWS_QUERY.format(table=quote_literal(found[0])))["rows"] or 0) if found else None
+    if found is None:
+        return None
+    return _too_large(client.rows(_ROWS_QUERY.format(table=quote_literal(found[0])))[0]["rows"] or 0)
 
 
 def _too_large(rows: int) -> str | None:
@@ -164,7 +164,7 @@ def _table(client: RpcClient, migration: Migration) -> list[Check]:
     if found is None:
         return []
     table, backup = found
-    row = _row(client, _TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)))
+    row = client.rows(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)))[0]
     if not row["is_there"]:
         return [Check(table, True, "is not there: the migration will create it, empty")]
     if row["has_backup"]:
@@ -187,9 +187,3 @@ def _find_table(migration: Migration) -> tuple[str, str] | None:
     """The table that a migration rebuilds, and its backup's name, as its steps call begin_copy."""
     found = next((match for step in migration.steps if (match := _BEGIN_COPY.search(step.sql))), None)
     return (found[1], found[2] or "") if found else None
-
-
-def _row(client: RpcClient, sql: str) -> dict[str, Any]:
-    rows = client.query(sql)
-    assert isinstance(rows, list)
-    return rows[0]

@@ -18,7 +18,6 @@ from typing import Any
 
 from .client import Attempts, RpcClient
 from .console import Console
-from .deployment import check_deployed
 from .errors import (
     Blocked,
     MigrationError,
@@ -28,54 +27,22 @@ from .errors import (
     StoppedByUser,
     Unreachable,
 )
+from .journal import (
+    RUN_PATIENCE,
+    Status,
+    describe_busy,
+    describe_holders,
+    describe_run,
+    end_run,
+    read_status,
+    start_run,
+)
 from .settings import Settings
-from .sql import quote_literal
-from .step_file import ROLLBACK_PREFIX, Migration, Step
+from .step_file import Migration, Step
 
-RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
 MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a migration stands, as rpc_migrations.status tells it."""
-
-    steps: dict[str, dict[str, Any]]  # current journal rows by step
-    runs: list[dict[str, Any]]  # the newest first
-    copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
-
-    def is_done(self, step: Step) -> bool:
-        """Whether the step has taken effect."""
-        return self.steps.get(step.name, {}).get("finished_at") is not None
-
-    @property
-    def is_rolling_back(self) -> bool:
-        """Whether a rollback has begun and has steps left; the last ones come after the swap back."""
-        state = self.copy["state"] if self.copy else None
-        return state == "rolling back" or (state == "rolled back" and bool(self.copy and self.copy["unvalidated"]))
-
-    def edited_steps(self, migration: Migration) -> list[Step]:
-        """Steps that have had an effect with another text than they have now."""
-        return [
-            s
-            for s in migration.steps
-            if (row := self.steps.get(s.name)) and row["calls"] > 0 and row["checksum"] != s.checksum
-        ]
-
-
-def read_status(client: RpcClient, migration: Migration) -> Status:
-    """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
-    return _to_status(check_deployed(client, _status_call(migration)))
-
-
-def _status_call(migration: Migration) -> str:
-    return f"rpc_migrations.status({quote_literal(migration.name)})"
-
-
-def _to_status(answer: dict[str, Any]) -> Status:
-    return Status({row["step"]: row for row in answer["steps"]}, answer["runs"], answer["copy"])
 
 
 def migrate(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
@@ -106,10 +73,7 @@ def roll_back(
             hint="Write a step file that undoes what it did, and run that.",
         )
     status = read_status(client, migration)
-    forward_steps = [name for name in status.steps if not name.startswith(ROLLBACK_PREFIX)]
-    # Its last step comes after the swap back, which makes the forward steps count as not run.
-    unfinished = len(status.steps) > len(forward_steps) and not status.is_done(rollback.steps[-1])
-    if not forward_steps and not unfinished:
+    if not status.is_begun and not status.has_unfinished(rollback):
         kept = (
             f" The migrated table of the last rollback is kept as {status.copy['kept_as']}."
             if status.copy and status.copy.get("kept_as")
@@ -153,14 +117,10 @@ def _claim(
 ) -> None:
     """Register this run; wait while another one is under way. A run whose process is gone is not waited for."""
     wait = Wait(settings.patience)
-    host, pid = socket.gethostname(), os.getpid()
+    host = socket.gethostname()
     dead: str | None = None
     while True:
-        arguments: list[Any] = [run, migration.name, action, f"{_user()}@{host}", pid, RUN_PATIENCE, dead]
-        literals = ", ".join(quote_literal(value) for value in arguments)
-        rows = client.query(f"select rpc_migrations.start_run({literals}) as answer")
-        assert isinstance(rows, list)
-        answer = rows[0]["answer"]
+        answer = start_run(client, run, migration, action, user=f"{_user()}@{host}", pid=os.getpid(), dead=dead)
         if answer["state"] == "done":
             return
         other = answer.get("run") or {}
@@ -206,13 +166,8 @@ def _end_run(
 
     A run that nobody has ended counts as ended after RUN_PATIENCE.
     """
-    values = ", ".join(quote_literal(value) for value in (run, outcome, message))
     with suppress(MigrationError, KeyboardInterrupt):
-        rows = client.query(
-            f"select rpc_migrations.end_run({values}), {_status_call(migration)} as status", patience=patience
-        )
-        assert isinstance(rows, list)
-        return _to_status(rows[0]["status"])
+        return end_run(client, run, migration, outcome, message, patience=patience)
     return None
 
 
@@ -337,31 +292,6 @@ class _StepSender:
 def _as_sent(step: Step) -> dict[str, Any]:
     """A step as execute_sql takes it."""
     return {"query": step.sql, "step": step.name, "checksum": step.checksum, "batch": step.batch}
-
-
-def describe_holders(holders: list[dict[str, Any]] | None) -> str:
-    """Who may be in the way of a lock, in words."""
-    if not holders:
-        return "held by a transaction that has ended since"
-    return "; ".join(
-        f"pid {h['pid']} ({h.get('state') or 'state unknown'}, role {h.get('role') or 'unknown'}, "
-        f"transaction open for {h.get('transaction_seconds') or 0} s, on {h.get('relation')})"
-        for h in holders
-    )
-
-
-def describe_run(run: dict[str, Any]) -> str:
-    """A run in words."""
-    if not run:
-        return "started in the SQL Editor or by psql"
-    return f"{run['client']} (process {run['pid']}), since {run['started_at']}, last seen {run['last_seen_at']}"
-
-
-def describe_busy(answer: dict[str, Any]) -> str:
-    """Who is inside a migration, in words."""
-    holder = answer.get("holder") or {}
-    backend = f"; backend {holder['pid']}, {holder.get('state') or 'state unknown'}" if holder.get("pid") else ""
-    return describe_run(answer.get("run") or {}) + backend
 
 
 def _user() -> str:

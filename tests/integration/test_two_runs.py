@@ -18,7 +18,7 @@ from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
 from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.errors import Blocked
-from rpc_migrations.runner import RUN_PATIENCE
+from rpc_migrations.journal import RUN_PATIENCE
 
 # Fails at once where another session is inside a step, and counts each time it takes effect.
 _STEP = """

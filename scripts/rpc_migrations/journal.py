@@ -1,0 +1,131 @@
+"""What the journal in the database says of a migration: its steps, its runs, and who is busy with it, also in words."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .deployment import check_deployed
+from .sql import quote_literal
+from .step_file import ROLLBACK_PREFIX, Migration, Step
+
+if TYPE_CHECKING:
+    from .client import RpcClient
+
+RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a migration stands, as rpc_migrations.status tells it."""
+
+    steps: dict[str, dict[str, Any]]  # current journal rows by step
+    runs: list[dict[str, Any]]  # the newest first
+    copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step has taken effect."""
+        return self.steps.get(step.name, {}).get("finished_at") is not None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a step of the migration itself has begun, and was not taken back since."""
+        return any(not name.startswith(ROLLBACK_PREFIX) for name in self.steps)
+
+    @property
+    def is_rolling_back(self) -> bool:
+        """Whether a rollback has begun and has steps left; the last ones come after the swap back."""
+        state = self.copy["state"] if self.copy else None
+        return state == "rolling back" or (state == "rolled back" and bool(self.copy and self.copy["unvalidated"]))
+
+    def has_unfinished(self, rollback: Migration) -> bool:
+        """Whether that rollback has begun and its last step is not done.
+
+        That one comes after the swap back, which makes the forward steps count as not run.
+        """
+        return any(name.startswith(ROLLBACK_PREFIX) for name in self.steps) and not self.is_done(rollback.steps[-1])
+
+    @property
+    def last_finished_at(self) -> str:
+        """When the last of the steps was done. Raises ValueError where none is."""
+        return max(str(row["finished_at"]) for row in self.steps.values() if row["finished_at"])
+
+    def edited_steps(self, migration: Migration) -> list[Step]:
+        """Steps that have had an effect with another text than they have now."""
+        return [
+            step
+            for step in migration.steps
+            if (row := self.steps.get(step.name)) and row["calls"] > 0 and row["checksum"] != step.checksum
+        ]
+
+
+def read_status(client: RpcClient, migration: Migration) -> Status:
+    """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
+    return _to_status(check_deployed(client, _status_call(migration)))
+
+
+def start_run(
+    client: RpcClient, run: uuid.UUID, migration: Migration, action: str, *, user: str, pid: int, dead: str | None
+) -> dict[str, Any]:
+    """Register a run by `user`, as the journal shall name it. Its answer has the state "done", or "busy" and who is at it.
+
+    `dead`: the id of a run whose process is known to be gone, so that it is not waited for.
+    """
+    values: list[Any] = [run, migration.name, action, user, pid, RUN_PATIENCE, dead]
+    answer: dict[str, Any] = client.rows(f"select rpc_migrations.start_run({_literals(values)}) as answer")[0]["answer"]
+    return answer
+
+
+def end_run(
+    client: RpcClient, run: uuid.UUID, migration: Migration, outcome: str, message: str | None, *, patience: float
+) -> Status:
+    """Note how a run ended; return where the migration stood then. Tries for `patience` seconds, then raises."""
+    sql = f"select rpc_migrations.end_run({_literals([run, outcome, message])}), {_status_call(migration)} as status"
+    return _to_status(client.rows(sql, patience=patience)[0]["status"])
+
+
+def _status_call(migration: Migration) -> str:
+    return f"rpc_migrations.status({quote_literal(migration.name)})"
+
+
+def _to_status(answer: dict[str, Any]) -> Status:
+    return Status({row["step"]: row for row in answer["steps"]}, answer["runs"], answer["copy"])
+
+
+def _literals(values: list[Any]) -> str:
+    return ", ".join(quote_literal(value) for value in values)
+
+
+# --- in words ----------------------------------------------------------------------------------------------------------
+
+
+def describe_holders(holders: list[dict[str, Any]] | None) -> str:
+    """Who may be in the way of a lock."""
+    if not holders:
+        return "held by a transaction that has ended since"
+    return "; ".join(
+        f"pid {h['pid']} ({h.get('state') or 'state unknown'}, role {h.get('role') or 'unknown'}, "
+        f"transaction open for {h.get('transaction_seconds') or 0} s, on {h.get('relation')})"
+        for h in holders
+    )
+
+
+def describe_run(run: dict[str, Any]) -> str:
+    """A run: by whom, and since when."""
+    if not run:
+        return "started in the SQL Editor or by psql"
+    return f"{run['client']} (process {run['pid']}), since {run['started_at']}, last seen {run['last_seen_at']}"
+
+
+def describe_busy(answer: dict[str, Any]) -> str:
+    """Who is inside a migration."""
+    holder = answer.get("holder") or {}
+    backend = f"; backend {holder['pid']}, {holder.get('state') or 'state unknown'}" if holder.get("pid") else ""
+    return describe_run(answer.get("run") or {}) + backend
+
+
+def moment(timestamp: str | None) -> str:
+    """A timestamp of the database as a person reads it; empty where there is none."""
+    return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""
