@@ -29,7 +29,7 @@ def deploy(options: argparse.Namespace, settings: Settings, console: Console) ->
         _say_written(console, settings, output_files.write_deployment())
         return 0
     with _file_as_way_out(console, settings, output_files.write_deployment), _connected(settings, console) as client:
-        from .deployment import deploy as deploy_by_first_open_way
+        from .ways_in import deploy as deploy_by_first_open_way
 
         deploy_by_first_open_way(client, settings, console, options.via)
     return 0

@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 
 from .client import RpcClient
-from .deployment import OPEN_FUNCTIONS_QUERY, check_deployed
+from .deployment import check_deployed
 from .errors import MigrationError
 from .journal import read_status
 from .settings import Settings
 from .sql import quote_literal
 from .step_file import Migration
+from .ways_in import open_functions
 
 # Measured on two cores (README, "How long it takes"): rows that a migration copies, indexes and compares in a second, and
 # the rows up to which an index build stays within one request.
@@ -123,7 +124,7 @@ def _database(client: RpcClient) -> Check:
 
 def _open_functions(client: RpcClient) -> Check:
     """Whether something else in public opens the database to everyone."""
-    names = ", ".join(row["signature"] for row in client.rows(OPEN_FUNCTIONS_QUERY))
+    names = ", ".join(open_functions(client))
     if names:
         return Check(
             "no open door beside it",

@@ -13,7 +13,7 @@ import pytest
 from checkout import FUNCTION_FILE, Checkout, said
 from local_supabase import Cluster, Database, LocalSupabase
 from projects import deploy, one, project
-from rpc_migrations import deployment
+from rpc_migrations import ways_in
 from rpc_migrations.client import RpcClient
 from rpc_migrations.console import Console
 from rpc_migrations.deployment import current_version
@@ -208,12 +208,12 @@ def settings_for(running: LocalSupabase) -> Settings:
 
 
 def test_a_rest_layer_that_does_not_learn_of_it_is_told(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deployment, "RELOAD_PATIENCE", 0.5)
+    monkeypatch.setattr(ways_in, "RELOAD_PATIENCE", 0.5)
     with project(cluster, rows=None, deployed=False, reload_delay=60) as running:
         settings, console = settings_for(running), Console("test")
         client = RpcClient(settings, console.retrying)
         with pytest.raises(NotDeployed, match="the REST layer does not know it yet") as error:
-            deployment.deploy(client, settings, console, None)
+            ways_in.deploy(client, settings, console, None)
         client.close()
         assert "notify pgrst, 'reload schema'" in (error.value.hint or "")
         assert version(running) == current_version()

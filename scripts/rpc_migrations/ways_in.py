@@ -1,0 +1,169 @@
+"""Deploys execute_sql: which ways in there are, in the order of their safety, and which of them is open."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .deployment import EVERY_ARGUMENT, current_version, deployed_version, deployment_sql
+from .errors import AccessRefused, MigrationError, NotDeployed, SqlError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .client import RpcClient
+    from .console import Console
+
+RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
+
+_OPEN_FUNCTIONS_QUERY = """
+select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
+from pg_catalog.pg_proc as p
+where
+    p.pronamespace = 'public'::regnamespace and p.prokind = 'f'
+    and p.proname ~* '^(exec|execute|run|raw)?_?(sql|query|exec|ddl)$'
+    and 'text'::regtype = any (p.proargtypes::oid[])
+    and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))
+order by 1
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run the deployment's SQL: its name for --via, and what it is called in the output."""
+
+    name: str
+    title: str
+
+
+RPC = Way("rpc", "execute_sql itself")
+META = Way("meta", "postgres-meta (/pg/query)")
+MANAGEMENT = Way("management", "the Management API")
+WAYS = (RPC, META, MANAGEMENT)
+
+
+class WayClosed(MigrationError):
+    """A way in that is not open here."""
+
+
+def deploy(client: RpcClient, settings: Settings, console: Console, via: str | None) -> None:
+    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it.
+
+    Raises AccessRefused, NotDeployed (nobody lets us in: the SQL file is the way) or SqlError.
+    """
+    try:
+        if deployed_version(client) == current_version():
+            console.nothing_to_do("execute_sql is deployed and up to date.")
+            _warn_of_open_functions(client, console)
+            return
+        is_ours = True
+    except NotDeployed as reason:
+        if reason.code is None:  # it answers, and is somebody else's
+            raise
+        is_ours = False
+    for way in [way for way in WAYS if via in (None, way.name)]:
+        try:
+            if way is RPC and not is_ours:
+                raise WayClosed("not open (it is not there yet)")
+            _send(way, client, settings)
+        except WayClosed as reason:
+            console.say(f"{way.title}: {reason.message}")
+            continue
+        console.say(f"{'Brought up to date' if is_ours else 'Deployed'} through {way.title}.")
+        _wait_for_rest_layer(client, console)
+        _warn_of_open_functions(client, console)
+        return
+    raise NotDeployed(
+        f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open.",
+        hint="Paste the written file into the SQL Editor; or set SUPABASE_ACCESS_TOKEN and run the same command again.",
+    )
+
+
+def _send(way: Way, client: RpcClient, settings: Settings) -> None:
+    """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
+    if way is RPC:
+        client.query(deployment_sql())
+    elif way is META:
+        assert settings.url and settings.key
+        _post(client, f"{settings.url}/pg/query", settings.key.value, {"apikey": settings.key.value})
+    else:
+        if settings.access_token is None or settings.project is None:
+            raise WayClosed(
+                "not open (it needs SUPABASE_ACCESS_TOKEN, and a project's name in SUPABASE_URL or in the key)"
+            )
+        _post(
+            client,
+            f"{settings.management_url}/v1/projects/{settings.project}/database/query",
+            settings.access_token.value,
+            {},
+        )
+
+
+def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> None:
+    """POST the SQL to a service that takes {"query"}; one statement after another in one transaction."""
+    import httpx
+
+    try:
+        answer = client.http.post(
+            url,
+            json={"query": f"begin;\n{deployment_sql()}\ncommit;"},
+            headers={"Authorization": f"Bearer {bearer}", **headers},
+        )
+    except httpx.HTTPError as error:
+        raise WayClosed(f"not reachable ({type(error).__name__})") from error
+    if answer.status_code in (200, 201):
+        return
+    body = _json(answer)
+    if answer.status_code == 400 and body.get("message"):
+        raise SqlError(
+            str(body["message"]).strip(),
+            code=body.get("code"),
+            details=body.get("detail"),
+            hint=body.get("hint") or "Nothing was changed. Mend what it names, then run the same command again.",
+        )
+    reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
+    raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")
+
+
+def _json(answer: Any) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
+    """Wait until PostgREST has reloaded its schema cache and answers with our version; that is the first call."""
+    deadline = time.monotonic() + RELOAD_PATIENCE
+    pause = 0.05
+    while time.monotonic() < deadline:
+        try:
+            if deployed_version(client, EVERY_ARGUMENT) == current_version():
+                console.say("The REST layer knows the function; it was called once and answers.")
+                return
+        except NotDeployed as reason:
+            console.detail(reason.message)
+        except AccessRefused as reason:
+            raise AccessRefused(
+                "execute_sql was made, but this key may not execute it.", hint=reason.hint, code=reason.code
+            ) from reason
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+    raise NotDeployed(
+        f"execute_sql was made, but after {RELOAD_PATIENCE:g} s the REST layer does not know it yet.",
+        hint="In the SQL Editor, run: notify pgrst, 'reload schema'; then run the same command again.",
+    )
+
+
+def open_functions(client: RpcClient) -> list[str]:
+    """Signatures of functions in public that run SQL texts and that anon or authenticated may execute."""
+    return [row["signature"] for row in client.rows(_OPEN_FUNCTIONS_QUERY)]
+
+
+def _warn_of_open_functions(client: RpcClient, console: Console) -> None:
+    for signature in open_functions(client):
+        console.warn(
+            f"Anyone with the anonymous key, or any user, may execute the function {signature}. If it runs the SQL it is given, close it: "
+            f"revoke execute on function {signature} from public, anon, authenticated;"
+        )
