@@ -325,3 +325,9 @@ as $function$
         )
     order by s.place;
 $function$;
+
+
+-- Copies that an older version has begun go on in the words of this one (see 00_version.sql).
+update rpc_migrations.copies as c
+set definition = rpc_migrations.table_definition(c.old_table)
+where c.state in ('copying', 'copied') and c.old_table is not null and c.definition is null;

@@ -136,7 +136,7 @@ $function$;
 revoke all on schema rpc_migrations from public, anon, authenticated, service_role;
 revoke all on all tables in schema rpc_migrations from public, anon, authenticated, service_role;
 revoke all on all sequences in schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on all functions in schema rpc_migrations from public, anon, authenticated, service_role;
+revoke all on all routines in schema rpc_migrations from public, anon, authenticated, service_role;
 revoke all on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)
 from public, anon, authenticated, service_role;
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) to service_role;

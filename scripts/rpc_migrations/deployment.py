@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import NotDeployed, SqlError
+from .errors import MigrationError, NotDeployed, SqlError
 from .settings import PROJECT_ROOT
 from .sql import quote_literal
 
@@ -16,6 +17,9 @@ SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)"
 _DEPLOY = "python scripts/deploy_sql_function.py"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
+
+_THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
+_NUMBER = re.compile(r"rpc_migrations (\d{1,6}) ")  # in the comment of execute_sql
 
 # An older version may take other arguments; its comment tells that it is ours.
 _VERSION_QUERY = """
@@ -39,7 +43,9 @@ EVERY_ARGUMENT = {
 def deployment_sql() -> str:
     """The text that makes or updates execute_sql and the private schema, with its version as the function's comment."""
     text = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in sorted(SQL_FOLDER.glob("*.sql")))
-    version = f"rpc_migrations {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    number = _THIS_NUMBER.findall(text)
+    assert len(number) == 1
+    version = f"rpc_migrations {number[0]} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return f"{text}\n\ncomment on function {SIGNATURE}\nis {quote_literal(version)};\n"
 
 
@@ -48,8 +54,15 @@ def current_version() -> str:
     return deployment_sql().rsplit("'", 2)[1]
 
 
+def version_number(version: str) -> int:
+    """What versions are ordered by; those that bear no number are the first ones."""
+    match = _NUMBER.match(version)
+    return int(match[1]) if match else 1
+
+
 def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None) -> str:
-    """The version that is deployed. Raises NotDeployed where execute_sql is absent, incomplete or not ours.
+    """The version that is deployed. Raises NotDeployed where execute_sql is absent, incomplete or not ours, and
+    MigrationError where it is newer than these scripts.
 
     `arguments` are sent along, to see whether the REST layer knows them.
     """
@@ -57,7 +70,10 @@ def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None)
 
 
 def check_deployed(client: RpcClient, expression: str = "null") -> Any:
-    """Raise NotDeployed unless this very version of execute_sql is there; return an expression's value, asked for in one go."""
+    """Raise NotDeployed unless this very version of execute_sql is there; return an expression's value, asked for in one go.
+
+    Raises MigrationError where it is newer than these scripts.
+    """
     try:
         row = _ask(client, expression)
     except NotDeployed as reason:
@@ -65,7 +81,8 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
         if reason.code is None or (row := _ask(client, "null"))["version"] == current_version():
             raise
     if row["version"] != current_version():
-        raise NotDeployed("Another version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
+        kind = "An older" if version_number(row["version"]) < version_number(current_version()) else "Another"
+        raise NotDeployed(f"{kind} version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
     return row["value"]
 
 
@@ -86,5 +103,10 @@ def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = 
         raise NotDeployed(
             "There is a function execute_sql that this project did not make.",
             hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {_DEPLOY}",
+        )
+    if version_number(row["version"]) > version_number(current_version()):
+        raise MigrationError(
+            "A newer version of execute_sql is deployed than these scripts know.",
+            hint="Update the scripts, then run the same command again.",
         )
     return row

@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from .deployment import SIGNATURE, current_version, deployment_sql
+from .deployment import SIGNATURE, current_version, deployment_sql, version_number
 from .errors import MigrationError
 from .settings import PROJECT_ROOT
 from .sql import dollar_quote, quote_literal
@@ -22,6 +22,11 @@ DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
+    if substring(
+        obj_description(to_regnamespace('rpc_migrations'), 'pg_namespace') from '\\(version (\\d+)\\)')::integer > {number} then
+        raise exception 'a newer version of execute_sql is deployed'
+        using hint = 'Update the scripts, and write this file again.';
+    end if;
     if obj_description(to_regprocedure('{signature}'), 'pg_proc') is distinct from {version} then
         raise exception 'execute_sql is not deployed, or another version of it'
         using hint = 'Run db/create_execute_sql_function_output.sql first.';
@@ -49,7 +54,9 @@ def write_migration(migration: Migration, *, prefix: str = "", online: bool = Fa
 
 def migration_sql(migration: Migration, *, online: bool = False) -> str:
     """The text that `write_migration` writes."""
-    check = _NEEDS_DEPLOYMENT.format(signature=SIGNATURE, version=quote_literal(current_version()))
+    check = _NEEDS_DEPLOYMENT.format(
+        signature=SIGNATURE, version=quote_literal(current_version()), number=version_number(current_version())
+    )
     steps = "\n\n".join(_step_sql(migration, step, online=online) for step in migration.steps)
     if online:
         header = (

@@ -167,7 +167,7 @@ def test_an_older_version_is_brought_up_to_date_through_itself(
         with running.database.connect() as connection:
             make_older(connection, other_arguments=other_arguments)
         done = checkout.run("migrate_clusters.py", env=running.environment())
-        said(done, "Another version of execute_sql is deployed", "python scripts/deploy_sql_function.py", code=1)
+        said(done, "An older version of execute_sql is deployed", "python scripts/deploy_sql_function.py", code=1)
 
         running._options.rest.reload_delay = 0.7
         done = checkout.run(DEPLOY, env=running.environment())

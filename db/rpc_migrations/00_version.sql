@@ -1,0 +1,90 @@
+-- What must hold before anything is deployed: nobody else deploys, what is there is not newer, and no step is at work.
+--
+-- The files of this folder are deployed together, in the order of their names, in one transaction. Running them again
+-- brings an older version up to date and keeps the journal. They need no superuser: the role that runs them (postgres,
+-- on Supabase) owns what they make. Nothing relies on default privileges, in either direction: every right is revoked and
+-- granted by name.
+
+do $block$
+declare
+    -- Raise it with the first change of this folder after a release: whatever has another number is told to be older or newer.
+    this_version constant integer := 2;
+    deployed_version integer;
+begin
+    perform set_config('client_min_messages', 'warning', true);  -- "already exists, skipping", for every table and column
+    -- Two at once would both make the same schema, or replace the same function: one of them would fail.
+    perform pg_advisory_xact_lock(hashtextextended('rpc_migrations deployment', 0));
+    deployed_version := substring(
+        obj_description(to_regnamespace('rpc_migrations'), 'pg_namespace') from '\(version (\d{1,6})\)');
+    if deployed_version > this_version then
+        raise exception 'a newer version is deployed (%) than this one (%)', deployed_version, this_version
+        using errcode = 'RM001', hint = 'Nothing was changed. Update the scripts, or take the newer file.';
+    end if;
+    create schema if not exists rpc_migrations;
+    execute format('comment on schema rpc_migrations is %L', format(
+        'Journal and functions of the migrations run through public.execute_sql (version %s). Not exposed by the API.', this_version));
+end;
+$block$;
+
+
+-- A step that is at work ends first: it has begun with the functions and columns of before. Asked for with a short timeout,
+-- again and again: whoever holds one of these locks may be waiting for another.
+do $block$
+declare
+    began timestamptz := clock_timestamp();
+begin
+    while to_regclass('rpc_migrations.copies') is not null loop
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            lock table rpc_migrations.runs, rpc_migrations.journal, rpc_migrations.copies in access exclusive mode;
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() > began + interval '20 seconds' then
+                raise exception 'a step of a migration is at work'
+                using errcode = 'RM001', hint = 'Nothing was changed. Wait until it has ended, then run the same command again.';
+            end if;
+        end;
+        perform pg_sleep(0.1);
+    end loop;
+end;
+$block$;
+
+
+-- Each version describes a table in its own words. Whether a table was altered since its copy began, the version that
+-- described it can still tell: where it was not, the description is taken away, and 05_table.sql writes it anew.
+do $block$
+begin
+    if to_regprocedure('rpc_migrations.table_definition(oid)') is not null then
+        update rpc_migrations.copies as c
+        set definition = null
+        where c.state in ('copying', 'copied') and c.definition = rpc_migrations.table_definition(c.old_table);
+    end if;
+end;
+$block$;
+
+
+-- Functions of an older version go: "create or replace" could not change what they take and answer. Those that capture the
+-- changes of a table that is being rebuilt belong to that copy, and stay.
+do $block$
+declare
+    old_routine regprocedure;
+begin
+    for old_routine in
+        select p.oid
+        from pg_catalog.pg_proc as p
+        where p.pronamespace = 'rpc_migrations'::regnamespace and p.proname !~ '^capture_[0-9]+$'
+    loop
+        execute format('drop routine %s', old_routine);
+    end loop;
+end;
+$block$;
+
+
+-- Version 1 asks for no version, and would replace this one. It drops every routine of the schema as a function, though, and
+-- so fails at this one, whose name is then in the message: "... is not a function".
+create procedure rpc_migrations.a_newer_version_is_deployed_update_the_scripts()
+language sql
+set search_path = ''
+as $procedure$
+    select null;
+$procedure$;
