@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import output_files
 from .console import Console
 from .errors import AccessRefused, MigrationError, NotDeployed, NotSupabase, SettingsError, Unreachable
-from .journal import Status, moment, read_status
+from .journal import read_status
+from .report import Check
 from .settings import PROJECT_ROOT, Settings
 from .step_file import Migration, read_migration
 
@@ -70,9 +71,9 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
         from .deployment import check_deployed
 
         check_deployed(client)
-        checks = client.rows(VERIFY_FILE.read_text(encoding="utf-8"))
-    console.checks("Verification of user_clusters and prompt_refinements", checks)
-    return 0 if all(check["passed"] for check in checks) else 1
+        rows = client.rows(VERIFY_FILE.read_text(encoding="utf-8"))
+    checks = [Check(row["check"], row["passed"], row["detail"]) for row in rows]
+    return 0 if console.checks("Verification of user_clusters and prompt_refinements", checks) else 1
 
 
 def doctor(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -82,8 +83,7 @@ def doctor(options: argparse.Namespace, settings: Settings, console: Console) ->
         from .doctor import examine
 
         checks = examine(client, settings, read_migration(options.file))
-    console.checks("What was found; nothing was changed", checks)
-    return 0 if all(check["passed"] for check in checks) else 1
+    return 0 if console.checks("What was found; nothing was changed", checks) else 1
 
 
 def remove(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -125,8 +125,8 @@ def _connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
     try:
         yield client
     finally:
-        console.report["requests"] = client.requests
-        console.report["longest_request"] = round(client.longest_request, 3)
+        console.report.requests = client.requests
+        console.report.longest_request = client.longest_request
         client.close()
 
 
@@ -148,7 +148,7 @@ def _say_written(console: Console, settings: Settings, path: Path, *, is_wanted:
     if not settings.has_credentials and not is_wanted:
         console.say(f"No credentials: {settings.missing()}.")
     console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
-    console.report.setdefault("files", []).append(str(path.relative_to(PROJECT_ROOT)))
+    console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
     if path.name.endswith("_online_output.sql"):
         console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
     else:
@@ -188,53 +188,5 @@ def _status(migration: Migration, settings: Settings, console: Console) -> int:
     """Print where a migration stands."""
     _require_credentials(settings)
     with _connected(settings, console) as client:
-        _say_status(read_status(client, migration), migration, console)
+        console.status(migration, read_status(client, migration))
     return 0
-
-
-def _say_status(status: Status, migration: Migration, console: Console) -> None:
-    """Print what the journal says of a migration's steps and runs."""
-    names = [step.name for step in migration.steps]
-    names += [name for name in status.steps if name not in names]
-    steps = [_step_status(name, status.steps.get(name)) for name in names]
-    console.table(
-        f"Steps of {migration.name}",
-        ["step", "state", "rows", "seconds", "calls", "finished"],
-        [
-            [
-                step["name"],
-                step["state"],
-                *(
-                    [f"{step['rows']:,}", f"{step['seconds']:.2f}", str(step["calls"])]
-                    if step["calls"]
-                    else ["", "", ""]
-                ),
-                moment(step["finished_at"]),
-            ]
-            for step in steps
-        ],
-    )
-    console.table(
-        "Runs, the newest first",
-        ["started", "action", "by", "ended", "message"],
-        [
-            [
-                moment(run["started_at"]),
-                run["action"],
-                f"{run['client']} ({run['pid']})",
-                run["outcome"] or "under way, or killed",
-                run["message"] or "",
-            ]
-            for run in status.runs
-        ],
-    )
-    if status.copy:
-        console.say(f"Table {status.copy['table']}: {status.copy['state']}; backup {status.copy['backup']}")
-    console.report.update(migration=migration.name, outcome="done", steps=steps, runs=status.runs, table=status.copy)
-
-
-def _step_status(name: str, row: dict[str, Any] | None) -> dict[str, Any]:
-    """A step as the journal has it, or as nothing where it has not begun."""
-    row = row or {"rows": 0, "seconds": 0.0, "calls": 0, "finished_at": None, "started_at": None}
-    state = "done" if row["finished_at"] else "under way" if row["started_at"] else "to do"
-    return {"name": name, "state": state} | {key: row[key] for key in ("rows", "seconds", "calls", "finished_at")}

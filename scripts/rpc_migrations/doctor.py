@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import httpx
 
@@ -12,6 +10,7 @@ from .client import RpcClient
 from .deployment import check_deployed
 from .errors import MigrationError
 from .journal import read_status
+from .report import Check
 from .settings import Settings
 from .sql import quote_literal
 from .step_file import Migration
@@ -54,25 +53,21 @@ select
 """
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    check: str
-    passed: bool
-    detail: str
-
-
-def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[dict[str, Any]]:
-    """Return what was found, as {check, passed, detail}, up to the first thing without which no more can be seen."""
+def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
+    """Return what was found, up to the first thing without which no more can be seen."""
     assert settings.key is not None
     checks = [Check("settings", True, f"{settings.url}, {settings.key.describe()}")]
     for look in (_rest_layer, _execute_sql):
         checks.append(look(client, settings))
         if not checks[-1].passed:
-            return [asdict(check) for check in checks]
-    checks += [_database(client), _open_functions(client), _journal(client, migration), *_table(client, migration)]
-    return [asdict(check) for check in checks]
+            return checks
+    return [
+        *checks,
+        _database(client),
+        _open_functions(client),
+        _journal(client, migration),
+        *_table(client, migration),
+    ]
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:

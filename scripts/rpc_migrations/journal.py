@@ -52,6 +52,12 @@ class Status:
         """When the last of the steps was done. Raises ValueError where none is."""
         return max(str(row["finished_at"]) for row in self.steps.values() if row["finished_at"])
 
+    def list_steps(self, migration: Migration) -> list[dict[str, Any]]:
+        """All steps of a migration, and those in the journal besides, as {name, state, rows, seconds, calls, finished_at}."""
+        names = [step.name for step in migration.steps]
+        names += [name for name in self.steps if name not in names]
+        return [_to_step(name, self.steps.get(name)) for name in names]
+
     def edited_steps(self, migration: Migration) -> list[Step]:
         """Steps that have had an effect with another text than they have now."""
         return [
@@ -92,6 +98,13 @@ def _status_call(migration: Migration) -> str:
 
 def _to_status(answer: dict[str, Any]) -> Status:
     return Status({row["step"]: row for row in answer["steps"]}, answer["runs"], answer["copy"])
+
+
+def _to_step(name: str, row: dict[str, Any] | None) -> dict[str, Any]:
+    """A step as the journal has it, or as nothing where it has not begun."""
+    row = row or {"rows": 0, "seconds": 0.0, "calls": 0, "finished_at": None, "started_at": None}
+    state = "done" if row["finished_at"] else "under way" if row["started_at"] else "to do"
+    return {"name": name, "state": state} | {key: row[key] for key in ("rows", "seconds", "calls", "finished_at")}
 
 
 def _literals(values: list[Any]) -> str:

@@ -109,7 +109,7 @@ def _run_steps(
         console.warn(
             f"The journal could not be told that this run has ended. It counts as ended in {RUN_PATIENCE:.0f} s."
         )
-    console.close(migration, action, status_at_end.copy if status_at_end else None)
+    console.close(status_at_end.copy if status_at_end else None)
 
 
 def _claim(

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from rpc_migrations import commands
 from rpc_migrations.cli import CLUSTERS
 from rpc_migrations.console import Console
+from rpc_migrations.console.document import document
 from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.errors import MigrationError
 from rpc_migrations.keys import read_key
@@ -179,12 +180,12 @@ def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = Fals
         online=False,
     )
     console = Console("test", as_json=True, quiet=True)
-    outcome = Outcome(0, report=console.report)
+    outcome = Outcome(0)
     try:
         outcome.exit_code = commands.migrate(options, settings, console)
     except MigrationError as error:
         outcome.exit_code, outcome.error = error.exit_code, error
-    outcome.notes, outcome.lines = console.report["notes"], console.report["lines"]
+    outcome.notes, outcome.lines, outcome.report = console.report.notes, console.report.lines, document(console.report)
     return outcome
 
 

@@ -8,11 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from rich.console import Console as RichConsole
-from rich.panel import Panel
 from rich.text import Text
 from rpc_migrations import commands
 from rpc_migrations.cli import AFTER_CLUSTERS
 from rpc_migrations.console import Console
+from rpc_migrations.console.live import closing_panel, step_list
+from rpc_migrations.report import RunReport
 from rpc_migrations.settings import load_settings
 
 from local_supabase import Cluster, LocalSupabase, create_old_table
@@ -43,8 +44,9 @@ def main() -> None:
             commands.migrate(MIGRATE, load_settings(), console)
     picture = RichConsole(record=True, width=122, file=io.StringIO())
     picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
-    picture.print(console.step_list())
-    picture.print(Panel(Text("\n".join(console.report["lines"][2:])), title="Done", border_style="green", expand=False))
+    assert isinstance(console.report.result, RunReport)
+    picture.print(step_list(console.report.result))
+    picture.print(closing_panel(console.report.lines[2:]))
     picture.save_svg(str(ROOT / ".github" / "migration.svg"), title="migrate_clusters.py")
 
 

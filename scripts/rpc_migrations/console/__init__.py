@@ -1,0 +1,218 @@
+"""What the person sees. `Console` words what happens, keeps it in a report and has it shown: by a live list on a terminal,
+by plain lines elsewhere, by one JSON document where that is asked for.
+
+Results go to standard output; retries, waits, warnings and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+
+from ..journal import moment
+from ..report import Check, ChecksReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
+from .document import document
+from .lines import Lines
+
+if TYPE_CHECKING:
+    from ..errors import MigrationError
+    from ..journal import Status
+    from ..step_file import Migration, Step
+
+
+class Console:
+    """The one place that prints. `quiet`: errors and warnings only; `verbose`: details as well."""
+
+    def __init__(self, command: str, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.report = Report(command)
+        self.next_steps: list[str] = []  # what to do after the command, for the closing lines
+        self._as_json = as_json
+        self._run: RunReport | None = None  # the one that is under way, or was the last
+        self._view = _choose_view(as_json=as_json, quiet=quiet, verbose=verbose)
+
+    # --- lines ---------------------------------------------------------------------------------------------------
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of the result."""
+        self.report.lines.append(text)
+        self._view.say(text, style)
+
+    def nothing_to_do(self, text: str) -> None:
+        """A line of the result: there was nothing to do."""
+        self.report.outcome = "nothing to do"
+        self.say(f"Nothing to do. {text}")
+
+    def note(self, text: str) -> None:
+        """A line about how it goes."""
+        self.report.notes.append(text)
+        self._view.note(text)
+
+    def detail(self, text: str) -> None:
+        """A line for --verbose; the report does not keep it."""
+        self._view.detail(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, also when quiet."""
+        self.report.warnings.append(text)
+        self._view.warn(text)
+
+    def error(self, error: MigrationError) -> None:
+        """What stopped the command and what to do next."""
+        self.report.error = error
+        self.report.outcome = "interrupted" if error.exit_code == 130 else "failed"
+        self._view.error(error)
+
+    def retrying(self, fault: MigrationError, pause: float, attempt: int) -> None:
+        """An attempt failed in passing; the next one comes after `pause` seconds."""
+        self.note(f"attempt {attempt} failed ({fault.message}); trying again in {pause:.1f} s")
+
+    def waiting(self, what: str, seconds: float) -> None:
+        """We wait for something, since so many seconds. A list shows it all the time, lines tell it now and then."""
+        text = f"waiting for {what} (since {seconds:.0f} s)"
+        if self._run:
+            self._run.waiting_for = text
+        if self._view.is_time_for_a_line(first=seconds == 0):
+            self.note(text)
+
+    # --- a run ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
+        """Show the steps of a run while they run; `status`: where the journal says that the migration stands before it."""
+        run = self._run = self.report.result = RunReport.of(migration, action, status)
+        self.say(
+            f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps"
+        )
+        try:
+            with self._view.steps(run):
+                yield
+        except BaseException:
+            run.fail()
+            raise
+
+    def step_begins(self, step: Step) -> None:
+        """A step is the next one to be done."""
+        assert self._run
+        self._run.begin(step)
+        self._view.step_begins()
+        self.detail(f'"{step.name}" begins ({step.path.name}, line {step.line})')
+
+    def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
+        """A batch step has done another batch."""
+        assert self._run
+        self._view.step_goes_on(self._run.take(step, answer))
+
+    def step_done(self, step: Step, answer: dict[str, Any]) -> None:
+        """A step is done, by this run or before it."""
+        assert self._run
+        done = self._run.finish(step, answer)
+        self._view.step_done(done, self._run)
+        self.detail(f'"{done.name}": {done.calls} call(s), the longest {done.longest_call:.2f} s')
+
+    def steps_done(self) -> list[str]:
+        """Names of the steps that are done."""
+        return self._run.done if self._run else []
+
+    def already_done(self, migration: Migration, status: Status) -> None:
+        """Every step of the migration was done before this run."""
+        self.nothing_to_do(
+            f"{migration.name} is applied already: all {len(migration.steps)} steps are done, "
+            f"the last one at {moment(status.last_finished_at)}."
+        )
+
+    def close(self, table: dict[str, Any] | None) -> None:
+        """What the run has done, where the original of the table that it rebuilt is, and what to do next."""
+        run = self._run
+        assert run
+        run.table, run.next_steps = table, self.next_steps
+        done = "is applied" if run.action == "migrate" else "is rolled back"
+        lines = [
+            f"{run.migration} {done}: {len(run.steps)} steps, {run.rows:,} rows, {self.report.seconds:.2f} s in all."
+        ]
+        if table and run.action == "migrate":
+            lines.append(
+                f"{table['table']} is the new table. The original one is {table['backup']}, closed to the API."
+            )
+        elif table and table["kept_as"]:
+            lines.append(
+                f"{table['table']} is the original table. The migrated one is kept as {table['kept_as']}, closed to the API."
+            )
+        lines += [f"Next: {step}" for step in self.next_steps]
+        self.report.outcome = "done"
+        self.report.lines += lines
+        self._view.close(lines)
+
+    # --- what was found ------------------------------------------------------------------------------------------
+
+    def plan(self, migration: Migration, action: str, done: set[str] | None) -> None:
+        """Each step, done or to do (as far as is known; nothing is where `done` is None), and its SQL."""
+        steps = [PlannedStep(step, "done" if done and step.name in done else "to do") for step in migration.steps]
+        plan = PlanReport(migration.name, action, steps)
+        self.report.outcome, self.report.result = "dry run", plan
+        what = migration.name if action == "migrate" else f"the rollback of {migration.name}"
+        self.say(f"Plan of {what}, {len(migration.steps)} steps. Nothing is run.")
+        self._view.plan(plan)
+
+    def status(self, migration: Migration, status: Status) -> None:
+        """What the journal says of a migration's steps and runs."""
+        found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy)
+        self.report.outcome, self.report.result = "done", found
+        columns = ["step", "state", "rows", "seconds", "calls", "finished"]
+        self._view.table(f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
+        columns = ["started", "action", "by", "ended", "message"]
+        self._view.table("Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
+        if found.table:
+            self.say(f"Table {found.table['table']}: {found.table['state']}; backup {found.table['backup']}")
+
+    def checks(self, title: str, checks: list[Check]) -> bool:
+        """Checks that passed or failed, and how many of each. Returns whether all have passed."""
+        report = ChecksReport(title, checks)
+        self.report.result = report
+        failed = len(report.failed)
+        self.report.outcome = "failed" if failed else "done"
+        rows = [["passed" if check.passed else "FAILED", check.check, check.detail or ""] for check in checks]
+        self._view.table(title, ["", "check", "what was found"], rows)
+        self.say(f"{len(checks) - failed} passed, {failed} failed", style="bold red" if failed else "bold green")
+        return not failed
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def finish(self, exit_code: int) -> None:
+        """The command has come to its end. Prints the report where --json asks for it."""
+        self.report.exit_code = exit_code
+        self.report.outcome = self.report.outcome or ("done" if exit_code == 0 else "failed")
+        if self._as_json:
+            json.dump(document(self.report), sys.stdout, indent=2, ensure_ascii=False)
+            sys.stdout.write("\n")
+
+
+def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
+    """A live list on a terminal, else plain lines; with --json only those to standard error are seen."""
+    out = RichConsole(highlight=False, soft_wrap=True, quiet=quiet or as_json)
+    err = RichConsole(highlight=False, soft_wrap=True, stderr=True)
+    if out.is_terminal and not out.quiet:
+        from .live import LiveList
+
+        return LiveList(out, err, quiet=quiet, verbose=verbose)
+    return Lines(out, err, quiet=quiet, verbose=verbose)
+
+
+def _step_cells(step: dict[str, Any]) -> list[str]:
+    calls = [f"{step['rows']:,}", f"{step['seconds']:.2f}", str(step["calls"])] if step["calls"] else ["", "", ""]
+    return [step["name"], step["state"], *calls, moment(step["finished_at"])]
+
+
+def _run_cells(run: dict[str, Any]) -> list[str]:
+    by = f"{run['client']} ({run['pid']})"
+    return [
+        moment(run["started_at"]),
+        run["action"],
+        by,
+        run["outcome"] or "under way, or killed",
+        run["message"] or "",
+    ]

@@ -1,0 +1,53 @@
+"""The report as one JSON document, for --json. Seconds are rounded to milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ..report import ChecksReport, PlanReport, Report, RunReport, StatusReport, StepReport
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The whole report. What did not come up is left out."""
+    return {
+        "command": report.command, "outcome": report.outcome,
+        "lines": report.lines, "warnings": report.warnings, "notes": report.notes,
+        **_result(report.result),
+        **({"files": report.files} if report.files else {}),
+        **({"error": report.error.to_dict()} if report.error else {}),
+        **({} if report.requests is None else {"requests": report.requests, "longest_request": round(report.longest_request, 3)}),
+        "exit_code": report.exit_code, "seconds": round(report.seconds, 3),
+    }  # fmt: skip
+
+
+def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | None) -> dict[str, Any]:
+    match result:
+        case RunReport():
+            return _run(result)
+        case PlanReport():
+            steps = [
+                {"name": one.step.name, "state": one.state, "batch": one.step.batch, "sql": one.step.sql}
+                for one in result.steps
+            ]
+            return {"migration": result.migration, "action": result.action, "steps": steps}
+        case StatusReport():
+            return asdict(result)
+        case ChecksReport():
+            return {"checks": [asdict(check) for check in result.checks]}
+        case None:
+            return {}
+
+
+def _run(run: RunReport) -> dict[str, Any]:
+    """A run; where it came to its end, also what to do next, and the table that it rebuilt."""
+    closing = {} if run.next_steps is None else {"next": run.next_steps, "table": run.table}
+    steps = [_step(step) for step in run.steps.values()]
+    return {"migration": run.migration, "action": run.action, "steps": steps, **closing}
+
+
+def _step(step: StepReport) -> dict[str, Any]:
+    return {
+        "name": step.name, "state": step.state, "rows": step.rows, "calls": step.calls, "seconds": round(step.seconds, 3),
+        "longest_call": round(step.longest_call, 3), "already": step.already, "message": step.message,
+    }  # fmt: skip

@@ -1,0 +1,118 @@
+"""Plain lines, for a pipe or a log: results on standard output, how it goes and what is wrong on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+    from ..errors import MigrationError
+    from ..report import PlanReport, RunReport, StepReport
+
+PROGRESS_EVERY = 5.0  # seconds between two lines about the same step
+
+
+class Lines:
+    """Shows a report line by line. `quiet`: no notes (that `out` is quiet is up to who makes it); `verbose`: details as well."""
+
+    def __init__(self, out: RichConsole, err: RichConsole, *, quiet: bool, verbose: bool) -> None:
+        self.out, self.err = out, err
+        self._quiet, self._verbose = quiet, verbose
+        self._last_line = 0.0
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line of the result."""
+        self.out.print(Text(text, style=style))
+
+    def note(self, text: str) -> None:
+        """A line about how it goes."""
+        if not self._quiet:
+            self.err.print(Text(f"  {text}", style="yellow"))
+
+    def detail(self, text: str) -> None:
+        """A line for those who want to know more."""
+        if self._verbose:
+            self.err.print(Text(f"  {text}", style="dim"))
+
+    def warn(self, text: str) -> None:
+        """A warning."""
+        self.err.print(Text(f"Warning: {text}", style="yellow"))
+
+    def error(self, error: MigrationError) -> None:
+        """What stopped the command, and what to do next."""
+        code = f" [{error.code}]" if error.code else ""
+        self.err.print(Text.assemble(("Error: ", "bold red"), f"{error.message}{code}"))
+        if error.details:
+            self.err.print(Text(f"  Detail: {error.details}"))
+        if error.hint:
+            self.err.print(Text.assemble(("  What to do: ", "bold"), error.hint))
+
+    @contextmanager
+    def steps(self, run: RunReport) -> Iterator[None]:
+        """Show the steps of a run while they run."""
+        yield
+
+    def is_time_for_a_line(self, *, first: bool = False) -> bool:
+        """Whether to say something again about what goes on, rather than keep silent; `first`: it has just begun."""
+        now = time.monotonic()
+        if first or now - self._last_line >= PROGRESS_EVERY:
+            self._last_line = now
+            return True
+        return False
+
+    def step_begins(self) -> None:
+        """A step is the next one to be done."""
+        self._last_line = time.monotonic()
+
+    def step_goes_on(self, step: StepReport) -> None:
+        """A batch step has done another batch."""
+        if self.is_time_for_a_line():
+            self.out.print(Text(f"         {step.name}: {describe_step(step)}", style="dim"))
+
+    def step_done(self, step: StepReport, run: RunReport) -> None:
+        """A step is done, by this run or before it."""
+        place = list(run.steps).index(step.name) + 1
+        width = max(len(name) for name in run.steps)
+        self.out.print(Text(f"  {place:2d}/{len(run.steps)}  {step.name:<{width}}  {describe_step(step)}"))
+
+    def plan(self, plan: PlanReport) -> None:
+        """Each step of a plan, and its SQL."""
+        for place, planned in enumerate(plan.steps, start=1):
+            batch = " (batch)" if planned.step.batch else ""
+            heading = f"\n{place:2d}/{len(plan.steps)}  {planned.step.name}{batch}: {planned.state}"
+            self.out.print(Text(heading, style="bold"))
+            self.out.print(Text(planned.step.sql.rstrip("\n"), style="dim"))
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A table: one line a row, whole, with two blanks between columns."""
+        lines = [columns, *rows]
+        widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+        self.out.print(Text(title))
+        for row in lines:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.out.print(Text("  " + "  ".join(cells).rstrip()))
+
+    def close(self, lines: list[str]) -> None:
+        """How a run ended, and what to do next."""
+        self.out.print(Text("\n".join(lines)))
+
+
+def describe_step(step: StepReport) -> str:
+    """Rows, time and what the database said of a step."""
+    if step.already:
+        return "done before"
+    parts = [f"{step.rows:,} rows"] if step.rows else []
+    if step.state == "running" and step.progress is not None and step.progress < 1:
+        parts.insert(0, f"{step.progress:.0%}")
+        parts.append(f"{step.rows / max(step.seconds, 0.001):,.0f} rows/s")
+        if step.progress > 0:
+            parts.append(f"{step.seconds * (1 - step.progress) / step.progress:.0f} s left")
+    else:
+        parts.append(f"{step.seconds:.2f} s")
+    return ", ".join(parts) + (f"  {step.message}" if step.message else "")

@@ -1,0 +1,176 @@
+"""What a command has found and done, as data. The package console shows it: as a live list, as plain lines, as JSON."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import MigrationError
+    from .journal import Status
+    from .step_file import Migration, Step
+
+
+@dataclass
+class StepReport:
+    """How a step of a run stands. Times are those of the client."""
+
+    name: str
+    batch: bool
+    state: str = "to do"  # or running, done, failed
+    rows: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    longest_call: float = 0.0  # seconds
+    already: bool = False  # done before this run
+    progress: float | None = None  # of a batch step, from 0 to 1
+    message: str | None = None  # what the database said of it
+    began: float | None = None  # on the monotonic clock
+
+    def begin(self, moment: float) -> None:
+        """It is the next one to be done, since a moment on the monotonic clock."""
+        self.state, self.began = "running", moment
+
+    def take(self, answer: dict[str, Any]) -> None:
+        """Take in what execute_sql answered about it."""
+        result = answer.get("result") or {}
+        self.calls += 1
+        self.longest_call = max(self.longest_call, answer["call_seconds"])
+        self.rows = answer["rows"] if answer.get("already") else self.rows + (answer.get("rows") or 0)
+        self.progress = result.get("progress")
+        self.message = result.get("message") or self.message
+        self.seconds = answer["ended"] - self.began if self.began else 0.0
+
+    def tick(self) -> None:
+        """Let the time go on while it runs."""
+        if self.state == "running" and self.began:
+            self.seconds = time.monotonic() - self.began
+
+
+@dataclass
+class RunReport:
+    """A run of a migration's steps, forth (action "migrate") or back ("roll back")."""
+
+    migration: str
+    action: str
+    steps: dict[str, StepReport]  # by name, in order
+    waiting_for: str | None = None  # what the running step waits for at the moment, in words
+    table: dict[str, Any] | None = None  # the table that it rebuilt, as the journal has it at the end
+    next_steps: list[str] | None = None  # what to do after it; None: it has not come to its end
+    step_ended: float = field(default_factory=time.monotonic)  # when the last step did, and the next one began
+
+    @classmethod
+    def of(cls, migration: Migration, action: str, status: Status) -> RunReport:
+        """The report of a run that is about to begin where the journal says that the migration stands."""
+        steps = {step.name: StepReport(step.name, step.batch) for step in migration.steps}
+        for step in migration.steps:
+            if status.is_done(step):
+                steps[step.name].state, steps[step.name].already = "done", True
+        return cls(migration.name, action, steps)
+
+    def begin(self, step: Step) -> StepReport:
+        """A step is the next one to be done."""
+        self.waiting_for = None
+        self.steps[step.name].begin(self.step_ended)
+        return self.steps[step.name]
+
+    def take(self, step: Step, answer: dict[str, Any]) -> StepReport:
+        """Take in what execute_sql answered about a step."""
+        self.waiting_for = None
+        self.steps[step.name].take(answer)
+        self.step_ended = answer["ended"]
+        return self.steps[step.name]
+
+    def finish(self, step: Step, answer: dict[str, Any]) -> StepReport:
+        """The same for the last answer about a step: it is done, by this run or before it."""
+        done = self.take(step, answer)
+        done.state, done.already = "done", bool(answer.get("already"))
+        return done
+
+    def fail(self) -> None:
+        """The run has stopped: the step that was running has failed."""
+        for step in self.steps.values():
+            step.state = "failed" if step.state == "running" else step.state
+
+    @property
+    def done(self) -> list[str]:
+        """Names of the steps that are done."""
+        return [step.name for step in self.steps.values() if step.state == "done"]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the batch steps of this run have worked on."""
+        return sum(step.rows for step in self.steps.values() if step.batch and not step.already)
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step that a run would execute, or would find done."""
+
+    step: Step
+    state: str  # to do, done
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a run would do."""
+
+    migration: str
+    action: str
+    steps: list[PlannedStep]
+
+
+@dataclass(frozen=True)
+class StatusReport:
+    """What the journal says of a migration."""
+
+    migration: str
+    steps: list[dict[str, Any]]  # name, state, rows, seconds, calls, finished_at
+    runs: list[dict[str, Any]]  # the newest first
+    table: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    check: str
+    passed: bool
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class ChecksReport:
+    """What was looked at."""
+
+    title: str
+    checks: list[Check]
+
+    @property
+    def failed(self) -> list[Check]:
+        """Those that failed."""
+        return [check for check in self.checks if not check.passed]
+
+
+@dataclass
+class Report:
+    """A command from its beginning to its end. Times are in seconds."""
+
+    command: str
+    outcome: str | None = None  # done, nothing to do, dry run, failed, interrupted; None: not known yet
+    lines: list[str] = field(default_factory=list)  # the results
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # how it went: retries, waits
+    result: RunReport | PlanReport | StatusReport | ChecksReport | None = None
+    files: list[str] = field(default_factory=list)  # that were written
+    error: MigrationError | None = None  # what stopped it
+    requests: int | None = None  # None: there was no connection
+    longest_request: float = 0.0
+    exit_code: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.began
