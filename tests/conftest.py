@@ -46,6 +46,16 @@ def default_grants() -> str:
     return "all"
 
 
+# The versions that a test of what depends on them is run with. A real one is the one that it is.
+POSTGREST_VERSIONS = ("16",) if "POSTGREST" in os.environ else ("16", "14")
+
+
+@pytest.fixture
+def postgrest() -> str:
+    """Which PostgREST the test's Supabase has: override it, or `parametrize` it, with "14"."""
+    return "16"
+
+
 @pytest.fixture
 def database(cluster: Cluster, default_grants: Any) -> Iterator[Database]:
     """A fresh database."""
@@ -56,9 +66,9 @@ def database(cluster: Cluster, default_grants: Any) -> Iterator[Database]:
 
 
 @pytest.fixture
-def supabase(database: Database) -> Iterator[LocalSupabase]:
+def supabase(database: Database, postgrest: str) -> Iterator[LocalSupabase]:
     """A Supabase over the fresh database."""
-    with LocalSupabase(database) as running:
+    with LocalSupabase(database, postgrest=postgrest) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import local_supabase
 import pytest
+from conftest import POSTGREST_VERSIONS
 from local_supabase import Cluster, LocalSupabase
 
 ANSWERS = Path(local_supabase.__file__).parent / "postgrest_answers"
@@ -19,15 +20,17 @@ RECORDED = json.loads((ANSWERS / "answers.json").read_text())
 CASES = RECORDED["replayable"]
 # The gateway's own answer is not PostgREST's; and pg-safeupdate is only emulated by the stand-in.
 REAL_ONE = "POSTGREST" in os.environ
+# To these 14.17 answers nothing: it repeats the transaction (see test_postgrest_versions.py).
+UNANSWERED_BY_14 = ("run: deadlock", "run: serialization failure")
 
 
-@pytest.fixture(scope="module")
-def recorded_project(cluster: Cluster) -> Iterator[LocalSupabase]:
+@pytest.fixture(scope="module", params=POSTGREST_VERSIONS)
+def recorded_project(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[LocalSupabase]:
     """A project with the functions that the recorded requests call."""
     database = cluster.create_database()
     with database.connect() as connection:
         connection.execute((ANSWERS / "setup.sql").read_text())
-    with LocalSupabase(database) as running:
+    with LocalSupabase(database, postgrest=request.param) as running:
         yield running
     database.drop()
 
@@ -62,6 +65,8 @@ def replay(project: LocalSupabase, case: dict[str, Any]) -> httpx.Response:
 def test_answers_as_recorded(recorded_project: LocalSupabase, case: dict[str, Any]) -> None:
     if REAL_ONE and "safeupdate" in case["name"]:
         pytest.skip("the server has no pg-safeupdate")
+    if recorded_project.postgrest == "14" and case["name"] in UNANSWERED_BY_14:
+        pytest.skip("14 repeats this transaction without end")
     answer = replay(recorded_project, case)
     body = answer.json() if answer.headers.get("content-type", "").startswith("application/json") else answer.text
     expected = case["response"]

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from local_supabase import Cluster, LocalSupabase, create_old_table
+from local_supabase.rest import VERSIONS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
             if options.rows is not None:
                 with database.connect() as connection:
                     create_old_table(connection, options.rows, options.variant)
-            local = stack.enter_context(LocalSupabase(database, meta=not options.hosted, port=options.port))
+            local = stack.enter_context(
+                LocalSupabase(database, meta=not options.hosted, postgrest=options.postgrest, port=options.port)
+            )
             _report(local)
             signal.pause()
         except KeyboardInterrupt:
@@ -60,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what the API's roles get on new objects in public (none: hosted projects since October 2026)",
     )
     parser.add_argument("--hosted", action="store_true", help="without /pg/query, as on a hosted project")
+    parser.add_argument(
+        "--postgrest",
+        choices=sorted(VERSIONS),
+        default="16",
+        help="the version that it stands in for (14: most hosted projects; default: 16)",
+    )
     parser.add_argument("--port", type=int, default=0, help="of the API (default: a free one)")
     return parser
 

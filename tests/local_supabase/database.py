@@ -226,6 +226,8 @@ class Cluster:
     def _make_templates(self) -> None:
         with self.connect() as connection:
             connection.execute((_HERE / "supabase_roles.sql").read_text())
+            # What safeupdate.py makes the REST layer's sessions say is for it alone, and too much for a log.
+            connection.execute("alter role authenticator set log_min_messages = 'fatal'")
             for kind in ("all", "none"):
                 connection.execute(f"create database {_template(kind)} owner postgres")
         for kind in ("all", "none"):

@@ -1,4 +1,4 @@
-"""The errors of the REST layer, as PostgREST 16.2 words them and maps them to HTTP."""
+"""The errors of the REST layer, as PostgREST words them and maps them to HTTP."""
 
 from __future__ import annotations
 
@@ -100,6 +100,12 @@ def connection_lost(details: str = "no connection to the server\n") -> RestError
 def no_connection(error: Exception) -> RestError:
     """The database could not be reached: nothing has happened."""
     return RestError(503, "PGRST000", "Database connection error.", str(error), headers={"Retry-After": "0"})
+
+
+def no_schema_cache() -> RestError:
+    """The database has not been read yet, or not since it was down: nothing has happened."""
+    message = "Could not query the database for the schema cache. Retrying."
+    return RestError(503, "PGRST002", message, headers={"Retry-After": "0"})
 
 
 def _status(code: str, message: str, role: str) -> int:

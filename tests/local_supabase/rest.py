@@ -1,4 +1,4 @@
-"""The stand-in for PostgREST 16.2: an ASGI application that answers what PostgREST answers.
+"""The stand-in for PostgREST 16.2 or 14.17: an ASGI application that answers what PostgREST answers.
 
 What it does is what this project and the application under migration use: RPC, the simpler table requests,
 and the root document. It holds itself to answers recorded from the real one (postgrest_answers/).
@@ -21,13 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local_supabase import safeupdate, statements
-from local_supabase.errors import JSON_TYPE, RestError, database_error, json_response, token_error
+from local_supabase import statements
+from local_supabase.errors import JSON_TYPE, RestError, json_response, no_schema_cache, token_error
 from local_supabase.pool import Connection, Pool
 from local_supabase.schema_cache import SCHEMA, Function, SchemaCache
+from local_supabase.transaction import Result, Transaction, Work
 
-VERSION = "16.2"
-_SEARCH_PATH = f'"{SCHEMA}", "extensions"'
+VERSIONS = {"14": "14.17", "16": "16.2"}
 _OBJECT_TYPE = "application/vnd.pgrst.object+json"
 # PostgREST allows for clocks that differ by this much.
 _CLOCK_SKEW_SECONDS = 30
@@ -38,11 +38,15 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"]
 class RestOptions:
     """How the REST layer is set up. Seconds throughout.
 
-    `reload_delay` is waited between the news of a change and its being known, so that tests see PGRST202.
+    `reload_delay` is waited between the news of a change and its being known, so that tests see PGRST202. `postgrest` is
+    the major version that it stands in for, "16" or "14"; `catch_up` is how long 14 refuses requests (PGRST002) after the
+    database was down.
     """
 
     dsn: str
     secret: str
+    postgrest: str = "16"
+    catch_up: float = 2.5
     reload_delay: float = 0.0
     pool_size: int = 20
     pool_wait: float = 10.0
@@ -54,6 +58,8 @@ class RestLayer:
     def __init__(self, options: RestOptions) -> None:
         self.options = options
         self.cache: SchemaCache | None = None
+        self._is_14 = options.postgrest == "14"
+        self._is_catching_up = False
         self._pool: Pool | None = None
 
     @contextlib.asynccontextmanager
@@ -75,9 +81,11 @@ class RestLayer:
         """Answer a request; the path begins below /rest/v1."""
         try:
             response = await self._answer(request)
+            if not self._is_14:
+                response.headers["Vary"] = "Accept, Prefer, Range"
         except RestError as error:
             response = error.response()
-        response.headers["Server"] = f"postgrest/{VERSION}"
+        response.headers["Server"] = f"postgrest/{VERSIONS[self.options.postgrest]}"
         return response
 
     async def _listen(self, loaded: asyncio.Event) -> None:
@@ -91,6 +99,7 @@ class RestLayer:
             except RestError:
                 # Without a database it starts all the same, and says so to who asks (PGRST002).
                 loaded.set()
+                self._is_catching_up = self._is_14 and self.cache is not None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.5)
                 continue
@@ -99,7 +108,8 @@ class RestLayer:
                 async with connection:
                     # Listening comes first: a change after that is news, a change before that is read.
                     await connection.execute("listen pgrst")
-                    await self._load(connection)
+                    await self._load(connection, self.options.catch_up if self._is_catching_up else 0.0)
+                    self._is_catching_up = False
                     loaded.set()
                     while True:
                         async for _ in connection.notifies(stop_after=1):
@@ -119,13 +129,15 @@ class RestLayer:
 
     async def _answer(self, request: Request) -> Response:
         claims = self._claims(request)
-        if self.cache is None:
-            message = "Could not query the database for the schema cache. Retrying."
-            raise RestError(503, "PGRST002", message)
+        if self._is_catching_up:
+            # Without a server that is what it says; with one, that it does not know its schema yet.
+            await (await self.pool.connect()).close()
+        if self.cache is None or self._is_catching_up:
+            raise no_schema_cache()
         _check_schema(request)
         path = request.scope["rest_path"]
         if path in ("", "/"):
-            return _root(self.cache)
+            return _root(self.cache, VERSIONS[self.options.postgrest])
         name = path.removeprefix("/")
         if name.startswith("rpc/"):
             return await self._rpc(request, name.removeprefix("rpc/"), claims)
@@ -161,23 +173,14 @@ class RestLayer:
         arguments, body, content_type = await _arguments(request)
         function = self.cache.find_function(name, arguments, content_type)
         text, parameters = statements.call(function, arguments, body)
-        async with self._transaction(request, claims, function) as connection:
-            await self._refuse_unqualified(connection, function, arguments)
-            row = await (await connection.execute(text, parameters)).fetchone()
+
+        async def call(connection: Connection) -> Any:
+            return await (await connection.execute(text, parameters)).fetchone()
+
+        row = await self._run(call, request, claims, function)
         if function.returns_void:
             return Response(status_code=204)
         return Response(row[0] if row else "null", 200, {"Content-Type": JSON_TYPE})
-
-    async def _refuse_unqualified(self, connection: Connection, function: Function, arguments: dict[str, Any]) -> None:
-        """What pg-safeupdate does; a caller without the right to execute learns of that first."""
-        if not function.runs_text:
-            return
-        texts = (value for value in arguments.values() if isinstance(value, str))
-        message = next(filter(None, map(safeupdate.refusal, texts)), None)
-        if message:
-            allowed = await connection.execute("select has_function_privilege($1::oid, 'execute')", [function.oid])
-            if (await allowed.fetchone() or [False])[0]:
-                raise RestError(400, "21000", message)
 
     async def _table(self, request: Request, name: str, claims: dict[str, Any]) -> Response:
         assert self.cache is not None
@@ -195,55 +198,25 @@ class RestLayer:
             text, parameters = statements.delete(table, query)
         else:
             text, parameters = statements.read(table, query)
-        if request.method in ("PATCH", "DELETE") and not statements.has_filters(query):
-            word = "UPDATE" if request.method == "PATCH" else "DELETE"
-            raise RestError(400, "21000", f"{word} requires a WHERE clause")
-        async with self._transaction(request, claims) as connection:
-            row = await (await connection.execute(text, parameters)).fetchone()
-            rows, number = row or ("[]", 0)
+
+        async def work(connection: Connection) -> tuple[str, int, str]:
+            rows, number = await (await connection.execute(text, parameters)).fetchone() or ("[]", 0)
             total = "*"
             if prefer.get("count"):
                 total = str((await (await connection.execute(*statements.count(table, query))).fetchone() or [0])[0])
-            rows = _single(rows, number) if _OBJECT_TYPE in request.headers.get("accept", "") else rows
-        return _table_response(request.method, rows, number, total, prefer, dict(query))
+            return _single(rows, number) if is_single else rows, number, total
 
-    @contextlib.asynccontextmanager
-    async def _transaction(
-        self, request: Request, claims: dict[str, Any], function: Function | None = None
-    ) -> AsyncIterator[Connection]:
-        """A transaction with role and settings of the request; database errors leave it as RestError."""
-        role = str(claims["role"])
-        async with self.pool.connection() as connection:
-            try:
-                async with connection.transaction():
-                    if request.method in ("GET", "HEAD") or (function and not function.volatile):
-                        await connection.execute("set transaction read only")
-                    settings = self._settings(request, claims, role, function)
-                    calls = ", ".join(f"set_config(${2 * n + 1}, ${2 * n + 2}, true)" for n in range(len(settings)))
-                    await connection.execute(f"select {calls}", [text for pair in settings for text in pair])
-                    yield connection
-            except psycopg.Error as error:
-                if connection.closed:
-                    raise
-                raise database_error(error, role) from error
+        is_single = _OBJECT_TYPE in request.headers.get("accept", "")
+        return _table_response(request.method, *await self._run(work, request, claims), prefer, dict(query))
 
-    def _settings(
-        self, request: Request, claims: dict[str, Any], role: str, function: Function | None
-    ) -> list[tuple[str, str]]:
-        """In PostgREST's order: the role's own settings before the role, the function's last."""
+    async def _run(
+        self, work: Work[Result], request: Request, claims: dict[str, Any], function: Function | None = None
+    ) -> Result:
+        """Do the work in the request's transaction."""
         assert self.cache is not None
-        headers = {key: value for key, value in request.headers.items() if key != "cookie"}
-        return [
-            ("search_path", _SEARCH_PATH),
-            *self.cache.role_settings.get(role, {}).items(),
-            ("role", role),
-            ("request.jwt.claims", json.dumps(claims)),
-            ("request.method", request.method),
-            ("request.path", request.scope["rest_path"]),
-            ("request.headers", json.dumps(headers)),
-            ("request.cookies", json.dumps(request.cookies)),
-            *(function.settings.items() if function else ()),
-        ]
+        transaction = Transaction(request, claims, self.cache, function)
+        async with self.pool.connection() as connection:
+            return await transaction.run(connection, work, repeat=self._is_14)
 
 
 def rest_app(options: RestOptions) -> Starlette:
@@ -317,13 +290,13 @@ def _table_response(
     return Response(status_code=201 if method == "POST" else 204, headers={"Content-Range": f"*/{total}"})
 
 
-def _root(cache: SchemaCache) -> Response:
+def _root(cache: SchemaCache, version: str) -> Response:
     paths: dict[str, Any] = {"/": {"get": {"tags": ["Introspection"]}}}
     paths |= {f"/{name}": {} for name in cache.tables}
     paths |= {f"/rpc/{function.name}": {"post": {}} for function in cache.functions}
     document = {
         "swagger": "2.0",
-        "info": {"description": "", "title": "standard public schema", "version": VERSION},
+        "info": {"description": "", "title": "standard public schema", "version": version},
         "host": "0.0.0.0:3000",
         "basePath": "/",
         "paths": paths,

@@ -38,8 +38,7 @@ select
     procedure.prorettype = 'void'::regtype as returns_void,
     type.typtype = 'c' or coalesce(procedure.proargmodes::text[] && '{t,b,o}', false) as returns_rows,
     procedure.provolatile = 'v' as volatile,
-    coalesce(procedure.proconfig, '{}') as settings,
-    procedure.prosrc ~* '\\mexecute\\M' as runs_text
+    coalesce(procedure.proconfig, '{}') as settings
 from pg_catalog.pg_proc as procedure
 join pg_catalog.pg_type as type on type.oid = procedure.prorettype
 where
@@ -96,7 +95,6 @@ class Function:
     returns_rows: bool
     volatile: bool
     settings: dict[str, str]
-    runs_text: bool
 
     def takes(self, keys: Collection[str]) -> bool:
         """Whether it can be called with exactly these named arguments."""
@@ -206,7 +204,6 @@ def _function(
     returns_rows: bool,
     volatile: bool,
     settings: list[str],
-    runs_text: bool,
 ) -> Function:
     # Without modes every argument is an input; with them the outputs (o, t) are to be left out.
     inputs = [n for n, mode in zip(names, modes, strict=True) if mode in "ibv"] if modes else names
@@ -223,7 +220,6 @@ def _function(
         returns_rows,
         volatile,
         hoisted,
-        runs_text,
     )
 
 

@@ -38,6 +38,7 @@ class LocalSupabase:
 
     - `subprocess`: run it in a process of its own, so that measurements are not disturbed.
     - `meta`: whether `/pg/query` is there (self-hosted and local stacks) or answers 404 (hosted projects).
+    - `postgrest`: "16", or "14" as most hosted projects have it; and `catch_up`: see RestOptions.
     - `reload_delay`: seconds between a change and the REST layer knowing of it.
     - `check_keys`, `legacy_keys_disabled`, `management_limit`: see GatewayOptions.
     - `port`: a fixed one, to stop and start it at the same address.
@@ -51,6 +52,8 @@ class LocalSupabase:
         *,
         subprocess: bool = False,
         meta: bool = True,
+        postgrest: str = "16",
+        catch_up: float = 2.5,
         reload_delay: float = 0.0,
         check_keys: bool = True,
         legacy_keys_disabled: bool = False,
@@ -62,10 +65,13 @@ class LocalSupabase:
     ) -> None:
         self.database = database
         self.keys = keys or Keys()
+        self.postgrest = postgrest
         self.port = port
         self._options = GatewayOptions(
             keys=self.keys,
-            rest=RestOptions(database.dsn("authenticator"), self.keys.secret, reload_delay, pool_size, pool_wait),
+            rest=RestOptions(
+                database.dsn("authenticator"), self.keys.secret, postgrest, catch_up, reload_delay, pool_size, pool_wait
+            ),
             meta_dsn=database.dsn("postgres") if meta else None,
             management_dsn=database.dsn("postgres"),
             check_keys=check_keys,

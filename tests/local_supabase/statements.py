@@ -125,11 +125,6 @@ def delete(table: Table, query: Query) -> Statement:
     return _returning(table, query, text), parameters
 
 
-def has_filters(query: Query) -> bool:
-    """Whether the request selects rows at all; pg-safeupdate refuses to change a table without."""
-    return any(key not in _NOT_FILTERS for key, _ in query)
-
-
 def _returning(table: Table, query: Query, text: str) -> str:
     return (
         f"with changed as ({text} returning {_columns(table, query)}) "
