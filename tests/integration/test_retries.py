@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Scripts
+from conftest import POSTGREST_VERSIONS, Scripts
 from faults.harness import Outcome, run_here, settings_for
 from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
@@ -70,6 +70,12 @@ class Bench:
         return int(row[0])
 
 
+@pytest.fixture(params=POSTGREST_VERSIONS)
+def postgrest(request: pytest.FixtureRequest) -> Any:
+    """Each, since 14 tries some things again by itself."""
+    return request.param
+
+
 @pytest.fixture
 def bench(
     database: Database, supabase: LocalSupabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +102,7 @@ def gateway_json(status: int) -> Fault:
     )
 
 
-def postgrest(status: int, code: str) -> Fault:
+def postgrest_says(status: int, code: str) -> Fault:
     """PostgREST's own JSON."""
     return lambda exchange: exchange.json(status, {"code": code, "message": "not now", "details": None, "hint": None})
 
@@ -132,10 +138,10 @@ PASSING: dict[str, Fault] = {
     "a hotel's page": foreign_page,
     **{f"HTTP {status}": page(status) for status in (408, 429, 502, 503, 504, 520, 521, 522, 523, 524)},
     **{f"HTTP {status} in JSON without a code": gateway_json(status) for status in (429, 502, 503, 504)},
-    "PGRST000": postgrest(503, "PGRST000"),
-    "PGRST001": postgrest(503, "PGRST001"),
-    "PGRST002": postgrest(503, "PGRST002"),
-    "PGRST003": postgrest(504, "PGRST003"),
+    "PGRST000": postgrest_says(503, "PGRST000"),
+    "PGRST001": postgrest_says(503, "PGRST001"),
+    "PGRST002": postgrest_says(503, "PGRST002"),
+    "PGRST003": postgrest_says(504, "PGRST003"),
 }
 
 
