@@ -12,6 +12,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from conftest import POSTGREST_VERSIONS, Scripts
@@ -30,6 +31,7 @@ from rpc_migrations.client import (
 from rpc_migrations.deployment import SIGNATURE, deployment_sql
 from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
+from test_local_supabase import wait_until
 
 STEP = "count one"
 COUNT_ONE = f"-- A migration with one step, which must not be done twice.\n\n-- step: {STEP}\nupdate public.counter set n = n + 1 where true;\n"
@@ -61,6 +63,11 @@ class Bench:
         """Run the step file."""
         return run_here(settings_for(self.proxy.url, self.supabase.service_key, **settings), self.file)
 
+    def wait_until_answered(self, query: str, expected: Any) -> None:
+        """Until the REST layer has heard of what was just changed."""
+        url, headers = f"{self.supabase.url}/rest/v1/rpc/execute_sql", {"apikey": self.supabase.service_key}
+        assert wait_until(lambda: httpx.post(url, headers=headers, json={"query": query}).json() == expected)
+
     @property
     def count(self) -> int:
         """How often the step took effect."""
@@ -86,6 +93,7 @@ def bench(
     # The way out when nobody answers; the tests of the commands look at it.
     monkeypatch.setattr(output_files, "write_migration", lambda *_, **__: PROJECT_ROOT / "db" / "not_written.sql")
     made = Bench(database, supabase, tmp_path)
+    made.wait_until_answered("select 1 as one", [{"one": 1}])
     with made.proxy:
         yield made
 
@@ -210,11 +218,16 @@ def test_a_lock_that_is_not_to_be_had(bench: Bench) -> None:
     with bench.database.connect(autocommit=False) as holder:
         holder.execute("lock table public.counter in access exclusive mode")
         pid = holder.info.backend_pid
-        threading.Timer(0.6, holder.rollback).start()
+
+        def release_after_it(exchange: Exchange) -> None:
+            answer = exchange.forward()
+            holder.rollback()
+            exchange.answer(answer)
+
+        bench.faults = [release_after_it]
         outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 1
-    assert len(bench.attempts) >= 2
+    assert (bench.count, len(bench.attempts)) == (1, 2)
     assert f"waiting for a lock: pid {pid} (idle in transaction, role postgres" in outcome.notes[0]
 
 
@@ -452,12 +465,13 @@ def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
 # --- timeouts of statements ------------------------------------------------------------------------------------------
 
 
-def _limit(connection: psycopg.Connection[Any], milliseconds: int) -> None:
+def _limit(bench: Bench, milliseconds: int) -> None:
     """A shorter limit than the 50 s of execute_sql, which the REST layer applies in the same way."""
-    connection.execute(
-        f"alter function {SIGNATURE} set statement_timeout = '{milliseconds}ms'; notify pgrst, 'reload schema'"
-    )
-    time.sleep(0.3)
+    with bench.database.connect() as connection:
+        connection.execute(
+            f"alter function {SIGNATURE} set statement_timeout = '{milliseconds}ms'; notify pgrst, 'reload schema'"
+        )
+    bench.wait_until_answered("select current_setting('statement_timeout') as t", [{"t": f"{milliseconds}ms"}])
 
 
 def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection[Any]) -> None:
@@ -473,7 +487,7 @@ def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection
         "select (select count(*) from gone) as rows, (select count(*) from public.work) = (select count(*) from gone) as done\n"
         "from counted\n"
     )
-    _limit(admin, 400)
+    _limit(bench, 400)
     outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
     assert bench.count == 200
@@ -482,10 +496,10 @@ def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection
     assert admin.execute("select rows from rpc_migrations.journal").fetchall() == [(200,)]
 
 
-def test_a_timeout_elsewhere_says_which_and_what_to_do(bench: Bench, admin: psycopg.Connection[Any]) -> None:
+def test_a_timeout_elsewhere_says_which_and_what_to_do(bench: Bench) -> None:
     """It would be cut again the next time, so it is sent once."""
     bench.write("update public.counter set n = n + 1 where pg_sleep(20) is not null;")
-    _limit(admin, 400)
+    _limit(bench, 400)
     outcome = bench.run()
     assert isinstance(outcome.error, StatementTimedOut)
     assert outcome.error.code == "57014"
