@@ -5,6 +5,54 @@
 -- on Supabase) owns what they make. Nothing relies on default privileges, in either direction: every right is revoked and
 -- granted by name.
 
+-- Nothing that others made, in public or in this session, is found by a name without a schema.
+set local search_path = pg_catalog, pg_temp;
+
+
+-- What is there already must be ours. A schema of that name that somebody else made would hand them what we put into it,
+-- and a trigger or default of theirs on one of its tables would run as us.
+do $block$
+declare
+    others text;
+begin
+    select string_agg(o.thing, '; ') into others
+    from (
+        select format('schema rpc_migrations belongs to %s', n.nspowner::regrole)
+        from pg_catalog.pg_namespace as n
+        where n.nspname = 'rpc_migrations' and n.nspowner <> current_user::regrole
+        union all
+        select format('%s belongs to %s', pg_describe_object(o.class, o.object, 0), o.owner::regrole)
+        from (
+            select 'pg_class'::regclass, c.oid, c.relowner, c.relnamespace from pg_catalog.pg_class as c
+            where c.relkind not in ('i', 'I', 'S', 't')
+            union all
+            select 'pg_proc'::regclass, p.oid, p.proowner, p.pronamespace from pg_catalog.pg_proc as p
+            union all
+            select 'pg_type'::regclass, t.oid, t.typowner, t.typnamespace from pg_catalog.pg_type as t
+            where t.typrelid = 0 and t.typelem = 0
+        ) as o (class, object, owner, namespace)
+        where o.namespace = to_regnamespace('rpc_migrations') and o.owner <> current_user::regrole
+        union all
+        -- Defaults, checks, triggers, rules and policies of our tables call functions of ours and of PostgreSQL only.
+        select distinct format('%s of rpc_migrations.%s calls a function of %s',
+            pg_describe_object(own.classid, own.objid, 0), c.relname, p.proowner::regrole)
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_depend as own
+            on own.refclassid = 'pg_class'::regclass and own.refobjid = c.oid and own.deptype in ('a', 'i', 'n')
+            and own.classid in (
+                'pg_attrdef'::regclass, 'pg_constraint'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
+        inner join pg_catalog.pg_depend as used
+            on used.classid = own.classid and used.objid = own.objid and used.refclassid = 'pg_proc'::regclass
+        inner join pg_catalog.pg_proc as p on p.oid = used.refobjid
+        where c.relnamespace = to_regnamespace('rpc_migrations') and not pg_has_role(p.proowner, current_user, 'usage')
+    ) as o (thing);
+    if others is not null then
+        raise exception 'others have made something where this deploys: %', others
+        using errcode = 'RM001', hint = 'Nothing was changed. See who made it and why. If nobody needs it, drop it; then deploy again.';
+    end if;
+end;
+$block$;
+
 do $block$
 declare
     -- Raise it with the first change of this folder after a release: whatever has another number is told to be older or newer.

@@ -88,7 +88,8 @@ $function$;
 
 -- Runs a text in this transaction. The rows, as a JSON array of objects, where it is one statement that returns rows;
 -- else the number of rows that its last statement affected. PostgreSQL itself tells which of the two it is: a text that
--- cannot be opened as a cursor is refused before any of it runs.
+-- cannot be opened as a cursor is refused before any of it runs. Names in it are looked up in public and extensions, as the
+-- SQL Editor does: everything here that is ours names its schema.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
 set search_path = public, extensions, pg_temp
@@ -108,15 +109,15 @@ begin
     if not returns_rows then
         execute query;
         get diagnostics affected = row_count;
-        return to_jsonb(affected);
+        return pg_catalog.to_jsonb(affected);
     end if;
     loop
         fetch cursor_name into current_row;
         exit when not found;
-        all_rows := array_append(all_rows, to_jsonb(current_row));
+        all_rows := pg_catalog.array_append(all_rows, pg_catalog.to_jsonb(current_row));
     end loop;
     close cursor_name;
-    return to_jsonb(all_rows);
+    return pg_catalog.to_jsonb(all_rows);
 end;
 $function$;
 
@@ -178,7 +179,7 @@ create or replace function rpc_migrations.run_step(
     query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0
 ) returns jsonb
 language plpgsql
-set search_path = public, extensions, pg_temp
+set search_path = ''
 as $function$
 declare
     entry rpc_migrations.journal;
@@ -208,7 +209,7 @@ begin
     begin
         -- While we wait for a lock, everyone who comes after us waits too: so we wait for a moment only, and try again.
         perform set_config('lock_timeout', '100ms', true);
-        answer := rpc_migrations.run_sql(run_step.query);
+        answer := rpc_migrations.run_text(run_step.query);
     exception when lock_not_available then
         return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
     end;

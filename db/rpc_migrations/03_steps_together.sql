@@ -16,7 +16,7 @@ create or replace function rpc_migrations.run_steps(
     query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb
 ) returns jsonb
 language plpgsql
-set search_path = public, extensions, pg_temp
+set search_path = ''
 as $function$
 declare
     steps jsonb := jsonb_build_array(jsonb_build_object(
@@ -44,9 +44,7 @@ begin
             );
             -- What is deferred would fail at the commit, and all steps with it.
             set constraints all immediate;
-            -- A setting with a name of its own is listed nowhere.
-            is_last := rpc_migrations.left_behind() is distinct from left_before
-                or next_step ->> 'query' ~* '\mset_config\M|\mset\s+(local\s+|session\s+)?"?\w+"?\.';
+            is_last := rpc_migrations.left_behind() is distinct from left_before;
         exception when others or query_canceled or assert_failure then
             if answers = '[]' then
                 raise;
@@ -67,38 +65,29 @@ end;
 $function$;
 
 
--- What this transaction keeps until its end and others could notice: locks on tables outside our own schema (temporary
--- ones and those that it has dropped as well), advisory locks, and settings. Not counted: what a reader holds on a table
--- that is not large, because what is done next with such a table takes a moment; and nextval, which nobody waits for and
--- which event triggers call (that of pg_graphql does at every DDL).
+-- The locks that this transaction keeps until its end and others could notice: on tables outside our own schema (temporary
+-- ones and those that it has dropped as well), and advisory locks. Not counted: what a reader holds on a table that is not
+-- large, because what is done next with such a table takes a moment; and nextval, which nobody waits for and which event
+-- triggers call (that of pg_graphql does at every DDL).
 create or replace function rpc_migrations.left_behind() returns jsonb
 language sql volatile
 set search_path = ''
 as $function$
-    select jsonb_build_object(
-        'locks', (
-            select jsonb_agg(distinct to_jsonb(array[
-                l.locktype, l.mode, l.relation::text, l.classid::text, l.objid::text, l.objsubid::text
-            ]))
-            from pg_catalog.pg_locks as l
-            left join pg_catalog.pg_class as c on c.oid = l.relation
-            left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-            where
-                l.pid = pg_backend_pid()
-                and (
-                    l.locktype = 'advisory'
-                    or (
-                        l.locktype = 'relation'
-                        and coalesce(n.nspname, '') not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
-                        and (l.mode <> 'AccessShareLock' or pg_relation_size(l.relation) > 256000000)
-                        and (c.relkind is distinct from 'S' or l.mode <> 'RowExclusiveLock')
-                    )
-                )
-        ),
-        'settings', (
-            select jsonb_object_agg(s.name, s.setting)
-            from pg_catalog.pg_settings as s
-            where s.source = 'session'
-        )
-    );
+    select jsonb_agg(distinct to_jsonb(array[
+        l.locktype, l.mode, l.relation::text, l.classid::text, l.objid::text, l.objsubid::text
+    ]))
+    from pg_catalog.pg_locks as l
+    left join pg_catalog.pg_class as c on c.oid = l.relation
+    left join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where
+        l.pid = pg_backend_pid()
+        and (
+            l.locktype = 'advisory'
+            or (
+                l.locktype = 'relation'
+                and coalesce(n.nspname, '') not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+                and (l.mode <> 'AccessShareLock' or pg_relation_size(l.relation) > 256000000)
+                and (c.relkind is distinct from 'S' or l.mode <> 'RowExclusiveLock')
+            )
+        );
 $function$;

@@ -10,18 +10,18 @@ declare
 begin
     for other in
         select
-            p.oid::regprocedure as signature,
-            coalesce(obj_description(p.oid, 'pg_proc'), '') like 'rpc_migrations %' as is_ours
+            p.oid::regprocedure as signature, p.proowner::regrole as owner,
+            coalesce(obj_description(p.oid, 'pg_proc'), '') like 'rpc_migrations %'
+                and p.proowner = current_user::regrole as is_ours
         from pg_catalog.pg_proc as p
         where p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
     loop
         if not other.is_ours then
-            raise exception 'there is a function % already, which this project did not make', other.signature
+            raise exception 'there is a function % of role % already, which this project did not make', other.signature, other.owner
             using errcode = 'RM001',
                 hint = format('See who uses it. If nobody does, run: drop function %s; and then deploy again.', other.signature);
         end if;
-        if other.signature::text <> 'execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)'
-            and other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)' then
+        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)' then
             execute format('drop function %s', other.signature);
         end if;
     end loop;
@@ -51,7 +51,7 @@ create or replace function public.execute_sql(
 ) returns jsonb
 language plpgsql
 security definer
-set search_path = public, extensions, pg_temp
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '50s'
 set default_transaction_isolation = 'read committed'
 as $function$
@@ -59,13 +59,19 @@ declare
     answer jsonb;
     conflict jsonb;
 begin
+    if exists (
+        select from pg_catalog.pg_type as t
+        where t.typnamespace = pg_catalog.pg_my_temp_schema() and t.typowner <> current_user::regrole
+    ) then
+        discard temporary;
+    end if;
     if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
         raise exception 'the transaction is serializable, and could fail at its commit'
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
     end if;
     begin
         if execute_sql.step is null then
-            answer := rpc_migrations.run_sql(execute_sql.query);
+            answer := rpc_migrations.run_text(execute_sql.query);
         elsif execute_sql.following is null then
             answer := rpc_migrations.run_step(
                 execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,

@@ -19,6 +19,8 @@ from .step_file import Migration, Step
 DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
+# What is ours names its schemas; so nothing that others made is found in their place.
+_OWN_NAMES = "set local search_path = pg_catalog, pg_temp;\n"
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
@@ -62,20 +64,20 @@ def migration_sql(migration: Migration, *, online: bool = False) -> str:
         header = (
             f"-- {migration.name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- Stopped half way, run it again: steps that are done are not repeated.\n"
-            "\\set ON_ERROR_STOP on\nset statement_timeout = 0;\n"
+            "\\set ON_ERROR_STOP on\nset search_path = pg_catalog, pg_temp;\n"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (
         f"-- {migration.name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
-    return f"{header}\nbegin;\n\n{check}\n\n{steps}\n\ncommit;\n"
+    return f"{header}\nbegin;\n{_OWN_NAMES}\n{check}\n\n{steps}\n\ncommit;\n"
 
 
 def write_removal(*, keep_journal: bool) -> Path:
     """Write what takes execute_sql away; return the path. Raises MigrationError where it cannot be written."""
     header = "-- Takes public.execute_sql away. Run it whole: in the SQL Editor, or with psql -f.\n"
-    return _write(DROP_FILE, f"{header}\nbegin;\n\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n")
+    return _write(DROP_FILE, f"{header}\nbegin;\n{_OWN_NAMES}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n")
 
 
 def removal_sql(*, keep_journal: bool) -> str:
@@ -101,7 +103,9 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
         "    end loop;\nend;\n"
     )
     title = step.name.replace("\n", " ")
-    return f"-- {title}\ndo {dollar_quote(body)};\n"
+    # Over a direct connection a call may take as long as it likes; what the step before it has set is the default again.
+    before = "set statement_timeout = 0;\n" if online else ""
+    return f"-- {title}\n{before}do {dollar_quote(body)};\n"
 
 
 def _write(path: Path, text: str) -> Path:

@@ -104,10 +104,6 @@ LEFT_BEHIND = {
     "a dropped view": "drop view public.seen;",
     "a new table": "create table public.fresh (id integer);",
     "a temporary table": "create temporary table fresh (id integer) on commit drop;",
-    "a setting": "set local work_mem = '9MB';",
-    "a setting by a function": "do $$ begin perform set_config('enable_hashjoin', 'off', true); end $$;",
-    "a setting with a name of its own": "set local app.tenant = '7';",
-    "a setting with a name of its own by a function": "select set_config('app.tenant', '7', true);",
     "an advisory lock": "select pg_advisory_xact_lock(4);",
 }
 

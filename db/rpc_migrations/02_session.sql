@@ -1,0 +1,219 @@
+-- The session that a text runs in. It belongs to the REST layer's pool, and the application's next request gets it: so what a
+-- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors) is put back after
+-- each text, also after one that fails. And the text runs as the database's owner, by names that are looked up in schemas
+-- where others may create things: so nothing of theirs may stand in for PostgreSQL's own there.
+
+-- What a session keeps beyond its transaction, to be compared afterwards. "names" are settings to be noted by name: those
+-- with a dot in theirs are listed nowhere.
+create or replace function rpc_migrations.session_state(names text[]) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'settings', (
+            select coalesce(jsonb_object_agg(s.name, s.setting), '{}')
+            from pg_catalog.pg_settings as s
+            where s.source = 'session' and not starts_with(s.name, 'transaction_')
+        ),
+        'named', (
+            select coalesce(jsonb_object_agg(n, current_setting(n, true)), '{}')
+            from unnest(names) as n
+            where not exists (select from pg_catalog.pg_settings as s where lower(s.name) = n)
+        ),
+        'locks', (
+            select coalesce(jsonb_agg(jsonb_build_array(l.classid, l.objid, l.objsubid, l.mode)), '[]')
+            from pg_catalog.pg_locks as l
+            where l.locktype = 'advisory' and l.granted and l.pid = pg_backend_pid()
+        ),
+        'temporary', (
+            select coalesce(jsonb_agg(jsonb_build_array(d.classid, d.objid)), '[]')
+            from pg_catalog.pg_depend as d
+            where d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = pg_my_temp_schema()
+        ),
+        'prepared', (
+            select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
+        ),
+        'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c where c.is_holdable)
+    );
+$function$;
+
+
+-- The settings that a text names where it sets one.
+create or replace function rpc_migrations.settings_named_in(query text) returns text[]
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(array_agg(distinct lower(replace(coalesce(found[1], found[2]), '"', ''))), '{}')
+    from regexp_matches(
+        query, '\mset(?:\s+(?:session|local))?\s+("?[\w$]+"?(?:\."?[\w$]+"?)*)|\mset_config\s*\(\s*''([\w$.]+)''', 'gi'
+    ) as found;
+$function$;
+
+
+-- Makes the session what it was: for the rest of the transaction each setting has its old value again, and after it the
+-- session's own default, which is what a session of the pool had before the transaction.
+create or replace function rpc_migrations.restore_session(before jsonb, names text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    now_there jsonb := rpc_migrations.session_state(names);
+    changed record;
+begin
+    for changed in
+        select s.key as name, before -> 'settings' ->> s.key as value
+        from pg_catalog.jsonb_each_text(now_there -> 'settings') as s
+        where s.value is distinct from before -> 'settings' ->> s.key or pg_catalog.lower(s.key) = any (names)
+        union all
+        select s.key, before -> 'named' ->> s.key
+        from pg_catalog.jsonb_each_text(now_there -> 'named') as s
+        where s.value is not null and s.key not in ('role', 'session_authorization')
+    loop
+        execute 'reset ' || rpc_migrations.setting_name(changed.name);
+        perform pg_catalog.set_config(changed.name, changed.value, true) where changed.value is not null;
+    end loop;
+    -- What was set before and is not now was reset to the session's default.
+    perform pg_catalog.set_config(s.key, s.value, true)
+    from pg_catalog.jsonb_each_text(before -> 'settings') as s
+    where not now_there -> 'settings' ? s.key;
+    if now_there - 'settings' - 'named' <> before - 'settings' - 'named' then
+        perform rpc_migrations.give_up(now_there, before);
+    end if;
+end;
+$function$;
+
+
+-- The name of a setting as SQL takes it, each part quoted.
+create or replace function rpc_migrations.setting_name(name text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(quote_ident(part), '.' order by place) from string_to_table(name, '.') with ordinality as p (part, place);
+$function$;
+
+
+-- Gives up what the session has of locks, temporary objects, prepared statements and cursors and did not have before.
+-- Advisory locks of the transaction cannot be told from those of the session; unlocking one warns, and does nothing.
+create or replace function rpc_migrations.give_up(now_there jsonb, before jsonb) returns void
+language plpgsql
+set search_path = ''
+set client_min_messages = error
+as $function$
+declare
+    item jsonb;
+    statement text;
+begin
+    for statement in
+        select pg_catalog.format('close %I', c) from pg_catalog.jsonb_array_elements_text(now_there -> 'cursors') as c
+        where not before -> 'cursors' ? c
+        union all
+        select pg_catalog.format('deallocate %I', p) from pg_catalog.jsonb_array_elements_text(now_there -> 'prepared') as p
+        where not before -> 'prepared' ? p
+    loop
+        execute statement;
+    end loop;
+    for item in select t from pg_catalog.jsonb_array_elements(now_there -> 'temporary') as t where not before -> 'temporary' @> pg_catalog.jsonb_build_array(t) loop
+        -- Gone already where it belonged to another one of them.
+        select pg_catalog.format('drop %s %s cascade', o.type, o.identity) into statement
+        from pg_catalog.pg_identify_object((item ->> 0)::oid, (item ->> 1)::oid, 0) as o
+        where o.identity is not null;
+        continue when not found;
+        execute statement;
+    end loop;
+    for item in select l from pg_catalog.jsonb_array_elements(now_there -> 'locks') as l where not before -> 'locks' @> pg_catalog.jsonb_build_array(l) loop
+        perform rpc_migrations.unlock(item);
+    end loop;
+end;
+$function$;
+
+
+-- Gives up an advisory lock of the session, [classid, objid, objsubid, mode] as pg_locks has it, as often as it is held. Two
+-- keys of four bytes have objsubid 2, one of eight has 1 (PostgreSQL's documentation of pg_locks).
+create or replace function rpc_migrations.unlock(held jsonb) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    high bigint := held ->> 0;
+    low bigint := held ->> 1;
+    suffix text := case when held ->> 3 = 'ShareLock' then '_shared' else '' end;
+    unlocked boolean := true;
+begin
+    while unlocked and exists (
+        select from pg_catalog.pg_locks as l
+        where
+            l.locktype = 'advisory' and l.pid = pg_catalog.pg_backend_pid()
+            and pg_catalog.jsonb_build_array(l.classid, l.objid, l.objsubid, l.mode) = held
+    ) loop
+        if held ->> 2 = '1' then
+            execute pg_catalog.format('select pg_catalog.pg_advisory_unlock%s($1)', suffix) into unlocked
+            using (high << 32) | low;
+        else
+            execute pg_catalog.format('select pg_catalog.pg_advisory_unlock%s($1, $2)', suffix) into unlocked
+            using high::bit(32)::integer, low::bit(32)::integer;
+        end if;
+    end loop;
+end;
+$function$;
+
+
+-- What others have put where our texts look names up, and what PostgreSQL would take for its own there: a function
+-- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner.
+create or replace function rpc_migrations.impostors() returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    with places as (
+        select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('public', 'extensions')
+    )
+    select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole)
+    from pg_catalog.pg_proc as p
+    where
+        p.pronamespace in (select place.oid from places as place)
+        and not pg_has_role(p.proowner, current_user, 'usage')
+        and exists (
+            select from pg_catalog.pg_proc as s
+            where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
+        )
+    union all
+    select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole)
+    from pg_catalog.pg_operator as o
+    where
+        o.oprnamespace in (select place.oid from places as place)
+        and not pg_has_role(o.oprowner, current_user, 'usage')
+        and exists (
+            select from pg_catalog.pg_operator as s
+            where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace
+        );
+$function$;
+
+
+-- Runs a text (see run_sql) so that nothing but its work remains: neither in the session, nor by names that others made.
+-- Raises RM001 where something of theirs could be taken for PostgreSQL's own.
+create or replace function rpc_migrations.run_text(query text) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    names text[] := rpc_migrations.settings_named_in(query);
+    before jsonb := rpc_migrations.session_state(names);
+    impostors text;
+    answer jsonb;
+begin
+    select string_agg(i, '; ') into impostors from rpc_migrations.impostors() as i;
+    if impostors is not null then
+        raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
+        using errcode = 'RM001', hint = 'Nothing was run. See who made it and why; then drop it, or give it to the role that runs this.';
+    end if;
+    begin
+        answer := rpc_migrations.run_sql(query);
+    exception when others or query_canceled or assert_failure then
+        -- Locks of the session and prepared statements outlive the error.
+        perform rpc_migrations.restore_session(before, names);
+        raise;
+    end;
+    perform pg_catalog.set_config('search_path', '', true);
+    perform rpc_migrations.restore_session(before, names);
+    return answer;
+end;
+$function$;

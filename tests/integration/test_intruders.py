@@ -1,0 +1,176 @@
+"""What those try who have a right or two: a role that may create things in public, one that owns a table, one that shares a
+session. What they make must never run as the database's owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import psycopg
+import pytest
+from local_supabase import Cluster, Database, LocalSupabase
+from postgrest.exceptions import APIError
+from step_runner import Connection, deploy
+from supabase import create_client
+
+APP = "customer_app"
+# Whoever runs a function of theirs is noted.
+LOOT = """
+create table public.loot (who text);
+grant insert on public.loot to public;
+"""
+NOTE_WHO = "insert into public.loot values (current_user)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def role(cluster: Cluster) -> Iterator[None]:
+    """A role of the application."""
+    with cluster.connect() as connection:
+        connection.execute(f"create role {APP} login".encode())
+        yield
+        connection.execute(f"drop role {APP}".encode())
+
+
+@pytest.fixture
+def app(database: Database, admin: Connection) -> Iterator[Connection]:
+    """A session of the application's role, which may create things in public."""
+    admin.execute(f"{LOOT}; grant usage, create on schema public to {APP}".encode())
+    with database.connect(APP) as connection:
+        yield connection
+
+
+def loot(admin: Connection) -> set[str]:
+    """The roles as which something of theirs has run."""
+    return {who for (who,) in admin.execute("select who from public.loot")}
+
+
+IMPOSTORS = {
+    "function public.to_jsonb(bigint)": (
+        "create function public.to_jsonb(bigint) returns jsonb language plpgsql as $$ begin {note}; return 'null'; end $$",
+        "create table if not exists public.made ()",
+    ),
+    "function public.array_append(jsonb[],jsonb)": (
+        "create function public.array_append(jsonb[], jsonb) returns jsonb[] language plpgsql as $$ begin {note}; return $1; end $$",
+        "select 1 as one",
+    ),
+    "function public.lower(name)": (
+        "create function public.lower(name) returns text language plpgsql as $$ begin {note}; return ''; end $$",
+        "select lower(relname) from pg_class limit 1",
+    ),
+    "operator public.=(oid,regnamespace)": (
+        "create function public.same(oid, regnamespace) returns boolean language plpgsql as $$ begin {note}; return true; end $$; "
+        "create operator public.= (function = public.same, leftarg = oid, rightarg = regnamespace)",
+        "select relname from pg_class where relnamespace = 'public'::regnamespace",
+    ),
+}
+
+
+@pytest.mark.parametrize("deployed_before", [True, False], ids=["deployed", "not yet deployed"])
+@pytest.mark.parametrize("what", IMPOSTORS)
+def test_what_could_be_taken_for_postgresqls_own(
+    admin: Connection, app: Connection, what: str, deployed_before: bool
+) -> None:
+    """A text is refused while it is there, by its name and its owner's."""
+    definition, text = IMPOSTORS[what]
+    if deployed_before:
+        deploy(admin)
+    app.execute(definition.format(note=NOTE_WHO).encode())
+    if not deployed_before:
+        deploy(admin)
+    for step in ("null", "'s'"):
+        with pytest.raises(psycopg.Error) as refused:
+            admin.execute(f"select public.execute_sql($text${text}$text$, 'm', {step}, 'c')".encode())
+        assert refused.value.sqlstate == "RM001"
+        assert f"{what} of role {APP}" in str(refused.value)
+    assert loot(admin) == set()
+
+
+@pytest.mark.parametrize("what", list(IMPOSTORS)[:2])
+def test_nothing_of_ours_takes_them(admin: Connection, app: Connection, what: str) -> None:
+    """Even if they were let pass: what is not the caller's text looks in no schema of theirs."""
+    deploy(admin, [("    if impostors is not null then", "    if false then")])
+    definition, text = IMPOSTORS[what]
+    app.execute(definition.format(note=NOTE_WHO).encode())
+    for step in ("null", "'s'"):
+        admin.execute(f"select public.execute_sql($text${text}$text$, 'm', {step}, 'c')".encode())
+    assert loot(admin) == set()
+
+
+def test_functions_that_are_no_danger_are_left_alone(admin: Connection, app: Connection) -> None:
+    """The owner's own, and names that PostgreSQL does not have."""
+    deploy(admin)
+    admin.execute("create function public.lower(name) returns text language sql return ''")
+    app.execute("create function public.theirs(integer) returns integer language sql return 1")
+    assert admin.execute("select public.execute_sql('select 1 as one')").fetchone() == ([{"one": 1}],)
+
+
+@pytest.mark.parametrize("type_name", ["jsonb", "text", "uuid", "oid"])
+def test_a_type_left_in_the_session(database: Database, admin: Connection, app: Connection, type_name: str) -> None:
+    """The pool gives everybody the same sessions, and an empty search_path looks for types among temporary ones first."""
+    deploy(admin)
+    admin.execute(
+        "create function public.report(query text) returns void language plpgsql as 'begin execute query; end'; "
+        "grant execute on function public.report(text) to authenticated"
+    )
+    with LocalSupabase(database, pool_size=1) as api:
+        user = create_client(api.url, api.authenticated_key("00000000-0000-4000-8000-000000000001"))
+        user.rpc("report", {"query":
+            f"create function pg_temp.note(pg_catalog.{type_name}) returns boolean language plpgsql as "
+            f"$$ begin {NOTE_WHO}; return true; end $$; "
+            f"create domain pg_temp.{type_name} as pg_catalog.{type_name} check (pg_temp.note(value))"
+        }).execute()  # fmt: skip
+        service = create_client(api.url, api.service_key)
+        step = {"migration": "m", "step": "s", "checksum": "c", "following": []}
+        # A REST layer that takes their type for its own has lost already, but to the caller's role.
+        with nullcontext() if type_name != "text" else pytest.raises(APIError):
+            assert service.rpc("execute_sql", {"query": "select 1 as one"}).execute().data == [{"one": 1}]
+            answer: Any = service.rpc("execute_sql", {"query": "select 2 as two", **step}).execute().data
+            assert answer["state"] == "done"
+    assert "postgres" not in loot(admin)
+
+
+MADE_BEFOREHAND = {
+    "the schema": ("create schema rpc_migrations", f"schema rpc_migrations belongs to {APP}"),
+    "a table in it": (
+        "create table rpc_migrations.journal (id integer)",
+        f"table rpc_migrations.journal belongs to {APP}",
+    ),
+    "a function in it": (
+        "create function rpc_migrations.lock_key(text) returns bigint language sql return 1",
+        f"function rpc_migrations.lock_key(text) belongs to {APP}",
+    ),
+    "a type in it": ("create type rpc_migrations.journal as (n integer)", "rpc_migrations.journal belongs to"),
+    "a domain in it": ("create domain rpc_migrations.d as integer", f"type rpc_migrations.d belongs to {APP}"),
+    "a trigger on the journal": (
+        "create function public.note() returns trigger language plpgsql as $$ begin {note}; return new; end $$; "
+        "create trigger note before insert on rpc_migrations.journal for each row execute function public.note()",
+        f"trigger note on table rpc_migrations.journal of rpc_migrations.journal calls a function of {APP}",
+    ),
+    "the function, with a comment like ours": (
+        "create function public.execute_sql(query text) returns jsonb language plpgsql as $$ begin {note}; return '[]'; end $$; "
+        "comment on function public.execute_sql(text) is 'rpc_migrations 0123456789abcdef'",
+        f"function public.execute_sql(text) of role {APP}",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MADE_BEFOREHAND)
+def test_what_others_made_beforehand(database: Database, admin: Connection, app: Connection, what: str) -> None:
+    """Nothing is deployed into it; it is named, and its owner."""
+    definition, message = MADE_BEFOREHAND[what]
+    admin.execute(f'grant create on database "{database.name}" to {APP}'.encode())
+    if "trigger" in what:
+        deploy(admin)
+        admin.execute(
+            f"grant usage on schema rpc_migrations to {APP}; grant trigger on rpc_migrations.journal to {APP}".encode()
+        )
+    elif "in it" in what:
+        admin.execute(f"create schema rpc_migrations; grant usage, create on schema rpc_migrations to {APP}".encode())
+    app.execute(definition.format(note=NOTE_WHO).encode())
+    with pytest.raises(psycopg.Error) as refused:
+        deploy(admin)
+    assert refused.value.sqlstate == "RM001"
+    assert message in str(refused.value)
+    assert loot(admin) == set()
