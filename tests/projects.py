@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,12 +31,7 @@ def project(
 
 def table_as_it_is(database: Database, table: str = "public.user_clusters") -> tuple[str, list[Any]]:
     """A table's definition, with all that belongs to it, and its rows."""
-    dump = subprocess.run(
-        [database.cluster.programs / "pg_dump", "--schema-only", f"--table={table}", database.dsn("supabase_admin")],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    # Newer versions put a random word into the first and the last line of a dump.
-    definition = "\n".join(line for line in dump.stdout.splitlines() if "restrict " not in line)
+    definition = database.dump_schema(f"--table={table}")
     with database.connect("supabase_admin") as connection:
         rows = connection.execute(f"select to_jsonb(t) from {table} as t order by t::text".encode()).fetchall()
     return definition, rows

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-
 from local_supabase import Database
 
 # What a migration and its rollback leave behind, as README says.
@@ -24,13 +22,7 @@ def dump_schema(database: Database) -> list[str]:
         connection.execute("set search_path = ''")
         journal = connection.execute("select to_regclass('rpc_migrations.copies')").fetchone() != (None,)
         kept_tables = [row[0] for row in connection.execute(KEPT_TABLES).fetchall() if row[0]] if journal else []
-    command = [
-        str(database.cluster.programs / "pg_dump"),
-        "--schema-only",
-        f"--dbname={database.dsn('supabase_admin')}",
-    ]
-    command += [*LEFTOVERS, *(f"--exclude-table={name}" for name in kept_tables)]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = database.dump_schema(*LEFTOVERS, *(f"--exclude-table={name}" for name in kept_tables))
     blocks = text.split("\n--\n-- ")  # each statement, or each few that belong together, has a heading
     kept = []
     for block in blocks[1:]:

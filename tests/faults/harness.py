@@ -422,11 +422,8 @@ def open_runs(database: Database) -> list[tuple[Any, ...]]:
 
 
 def _dump(database: Database) -> list[str]:
-    done = subprocess.run(
-        [database.cluster.programs / "pg_dump", "--schema-only", "--schema=public", "-d", database.dsn("supabase_admin")],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return [line for line in done.stdout.splitlines() if line and not line.startswith(("--", "\\"))]
+    text = database.dump_schema("--schema=public")
+    return [line for line in text.splitlines() if line and not line.startswith(("--", "\\"))]
 
 
 def _normalised(value: Any) -> Any:

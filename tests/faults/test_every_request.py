@@ -157,6 +157,7 @@ def test_the_table_has_every_request(case: CommandCase, undisturbed: Any) -> Non
     assert "\n".join(undisturbed(case)[1]) == "\n".join(requests_of(case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "request_label", "fault", "postgrest"), QUICK, ids=_name)
 def test_fault_in_short(case: CommandCase, request_label: str, fault: Fault, run: Disturbed, undisturbed: Any) -> None:
     """A few requests."""

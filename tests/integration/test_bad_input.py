@@ -24,6 +24,7 @@ OTHER_REF = "abcdefghijklmnopqrst"
 HOSTED = "https://zyxwvutsrqponmlkjihg.supabase.co"
 DEPLOY, MIGRATE = "deploy_sql_function.py", "migrate_clusters.py"
 
+pytestmark = pytest.mark.slow
 Keys = Callable[[LocalSupabase], dict[str, str]]
 
 

@@ -16,6 +16,7 @@ from benchmarks.traffic import Seen
 TESTS = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--rows", "1000", "--repetitions", "1", "--no-start"]

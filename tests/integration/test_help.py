@@ -92,10 +92,11 @@ def test_readme_names_no_option_or_script_that_there_is_not(help_of: dict[str, s
 
 
 def test_readme_and_makefile_have_the_same_targets(readme: str, makefile: str) -> None:
+    readme += (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE)) - {"help"}
     assert targets >= {"deploy-function", "migrate-clusters", "migration-all", "verify-clusters", "rollback-clusters"}
     assert targets - set(re.findall(r"`make ([a-z-]+)`", readme)) == set()
-    for path in (ROOT / "README.md", ROOT / ".ci/run", *SOURCES):
+    for path in (ROOT / "README.md", ROOT / "tests/README.md", ROOT / ".ci/run", *SOURCES):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             assert (

@@ -35,6 +35,7 @@ end;
 $step$;
 """
 STEPS = ("first", "second", "third")
+pytestmark = pytest.mark.slow
 
 
 class Runs:

