@@ -8,6 +8,8 @@
 
 
 -- step: check the old table
+-- formerly: 843c308c511b8087da2ed03562a8481f2478fab0e2fce678ef23ca9e6f61ce9d
+-- formerly: d2365ab6e166ffcefd429a1961f6eec687e50aaccdc887d4913ff4f90b641bc4
 -- Clusters whose user is gone could not be held by the foreign key of the new table. What else the new table may not
 -- be able to hold is checked when the copy begins.
 do $step$
@@ -55,6 +57,7 @@ $step$;
 
 
 -- step: create the new table
+-- formerly: 2444822dfedd23b23261e4d02b7c998ade427204721fccbec2965ce0d10fae61
 -- Without indexes and foreign keys: these are far cheaper to build once, after the copy. Nobody but us gets at it before
 -- the swap, whatever default privileges grant.
 create table rpc_migrations.user_clusters (
@@ -106,6 +109,7 @@ select * from rpc_migrations.carry_over();
 
 
 -- step: define security and trigger
+-- formerly: 8c40f6485802f2ac3add156ad087737d951b92b64d8caf9c620b22c013bd6c2a
 -- Users see, add and change their own rows, and no others. Where the old table has a policy of its own that lets users do
 -- one of these, it is carried over in the swap instead, as it is: what its owner decided stays so, and nothing is doubled.
 alter table rpc_migrations.user_clusters enable row level security;

@@ -123,7 +123,8 @@ $function$;
 
 
 -- The step's current journal row, made where there is none. A step that has had an effect keeps its text: refused with
--- RM002 when it comes back with another one. A forward step ends what a finished rollback left in the journal.
+-- RM002 when it comes back with another one. "checksum" may be several with a blank between: the first is recorded, and a
+-- row with any of them was made of a text with the same effect. A forward step ends what a finished rollback left in the journal.
 create or replace function rpc_migrations.open_step(migration text, step text, checksum text, run uuid)
 returns rpc_migrations.journal
 language plpgsql
@@ -136,13 +137,13 @@ begin
     from rpc_migrations.journal as j
     where j.migration = open_step.migration and j.step = open_step.step and j.undone_at is null;
     if found then
-        if entry.calls > 0 and entry.checksum <> open_step.checksum then
+        if entry.calls > 0 and entry.checksum <> all (string_to_array(open_step.checksum, ' ')) then
             raise exception 'step "%" of % was run with another text on %', open_step.step, open_step.migration, entry.started_at
             using errcode = 'RM002',
                 hint = 'Put the step''s old text back; or roll the migration back and run it again; or put the change into a new step.';
         end if;
         update rpc_migrations.journal as j
-        set run = open_step.run, checksum = open_step.checksum
+        set run = open_step.run, checksum = split_part(open_step.checksum, ' ', 1)
         where j.id = entry.id and j.finished_at is null
         returning j.* into entry;
         if not found then
@@ -158,7 +159,7 @@ begin
         where j.migration = open_step.migration and j.step ~ '^roll back: ' and j.undone_at is null;
     end if;
     insert into rpc_migrations.journal (migration, step, checksum, run)
-    values (open_step.migration, open_step.step, open_step.checksum, open_step.run)
+    values (open_step.migration, open_step.step, split_part(open_step.checksum, ' ', 1), open_step.run)
     returning * into entry;
     return entry;
 end;

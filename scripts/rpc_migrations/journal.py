@@ -63,7 +63,16 @@ class Status:
         return [
             step
             for step in migration.steps
-            if (row := self.steps.get(step.name)) and row["calls"] > 0 and row["checksum"] != step.checksum
+            if (row := self.steps.get(step.name)) and row["calls"] > 0 and row["checksum"] not in step.checksums
+        ]
+
+    def steps_of_another_file(self, migration: Migration) -> list[str]:
+        """Names of steps that have had an effect and are not in the migration's file."""
+        own = {step.name for step in migration.steps}
+        return [
+            name
+            for name, row in self.steps.items()
+            if row["calls"] > 0 and name not in own and not name.startswith(ROLLBACK_PREFIX)
         ]
 
 

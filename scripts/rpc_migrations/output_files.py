@@ -93,7 +93,7 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
         "\ndeclare\n    answer jsonb;\nbegin\n    loop\n"
         "        answer := rpc_migrations.run_step(\n"
         f"            migration => {quote_literal(migration.name)}, step => {quote_literal(step.name)},\n"
-        f"            checksum => {quote_literal(step.checksum)}, batch => {quote_literal(step.batch)},\n"
+        f"            checksum => {quote_literal(' '.join(step.checksums))}, batch => {quote_literal(step.batch)},\n"
         f"            query => {dollar_quote(chr(10) + step.sql)}\n"
         "        );\n"
         f"        raise notice '%: %', {quote_literal(step.name)}, rpc_migrations.in_words(answer);\n"

@@ -57,6 +57,11 @@ def migrate(client: RpcClient, migration: Migration, settings: Settings, console
     if all(status.is_done(step) for step in migration.steps):
         console.already_done(migration, status)
         return
+    if unknown := status.steps_of_another_file(migration):
+        console.warn(
+            f"{migration.name} was begun with another version of its file, which had steps that this one has not: {', '.join(unknown)}. "
+            "Should a step fail for it, roll the migration back and run it again."
+        )
     try:
         _run_steps(client, migration, "migrate", status, settings, console)
     except NothingToDo as reason:
@@ -291,7 +296,7 @@ class _StepSender:
 
 def _as_sent(step: Step) -> dict[str, Any]:
     """A step as execute_sql takes it."""
-    return {"query": step.sql, "step": step.name, "checksum": step.checksum, "batch": step.batch}
+    return {"query": step.sql, "step": step.name, "checksum": " ".join(step.checksums), "batch": step.batch}
 
 
 def _user() -> str:

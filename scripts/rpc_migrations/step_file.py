@@ -1,7 +1,8 @@
 """Step files: a migration as one SQL file that a person reads from top to bottom.
 
 A line `-- step: NAME` begins a step, `-- step: NAME (batch)` one that is sent again until it says that it is done. What
-stands above the first step is a comment for the reader.
+stands above the first step is a comment for the reader. Lines `-- formerly: CHECKSUM` below it name the checksums of earlier
+texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from .errors import StepFileError
@@ -16,6 +18,7 @@ from .errors import StepFileError
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 
 _STEP_LINE = re.compile(r"^--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*$", re.IGNORECASE)
+_FORMERLY_LINE = re.compile(r"^--\s*formerly:\s*(?P<checksum>[0-9a-f]{64})\s*$", re.IGNORECASE)
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -27,12 +30,15 @@ class Step:
     sql: str
     batch: bool
     path: Path
-    line: int  # where the step's text begins in the file, counted from 1
+    line: int  # of the line that names it, counted from 1
+    formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
 
     @property
-    def checksum(self) -> str:
-        """SHA-256 of the text, so that the journal can tell whether a step that was done has been edited since."""
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+    def checksums(self) -> tuple[str, ...]:
+        """SHA-256 of the text, so that the journal can tell whether a step that was done has been edited since; and of the
+        earlier texts that count as the same.
+        """
+        return hashlib.sha256(self.sql.encode()).hexdigest(), *self.formerly
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ def _split(path: Path, lines: list[str]) -> list[Step]:
     for (number, match), end in zip(starts, ends, strict=True):
         if not match["name"]:
             raise StepFileError(f"{path}, line {number}: a step without a name.", hint="Write `-- step: NAME`.")
-        sql = "\n".join(lines[number:end]).strip("\n") + "\n"
-        steps.append(Step(match["name"], sql, match["batch"] is not None, path, number))
+        former = [found["checksum"] for found in takewhile(bool, map(_FORMERLY_LINE.match, lines[number:end])) if found]
+        sql = "\n".join(lines[number + len(former) : end]).strip("\n") + "\n"
+        steps.append(Step(match["name"], sql, match["batch"] is not None, path, number, tuple(former)))
     return steps
 
 

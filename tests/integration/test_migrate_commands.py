@@ -189,9 +189,8 @@ def test_dry_run_shows_every_step_and_changes_nothing(checkout: Checkout, shared
         done = checkout.run(MIGRATE, "--dry-run", env=shared.environment())
         assert one(connection, runs) == runs_before
     said(done, "Plan of migrate_user_clusters, 17 steps. Nothing is run.", " 4/17  copy the rows (batch): to do")
-    steps = (checkout.root / "db/migrate_user_clusters.sql").read_text().split("\n-- step: ")[1:]
-    for step in steps:
-        assert step.split("\n", 1)[1].strip() in done.stdout
+    for step in read_migration(checkout.root / "db/migrate_user_clusters.sql").steps:
+        assert step.sql.strip() in done.stdout
     assert table_as_it_is(shared.database) == before
     assert checkout.written() == set()
 
@@ -457,7 +456,7 @@ def test_a_rollback_is_finished_before_migrating_again(
     assert scripts("migrate_clusters.py", env=environment).returncode == 0
     for step in read_migration(ROOT / "db" / "rollback.sql", name="migrate_user_clusters").steps:
         send = "select rpc_migrations.run_step(%s, 'migrate_user_clusters', %s, %s, %s) ->> 'state'"
-        while admin.execute(send, (step.sql, step.name, step.checksum, step.batch)).fetchone() != ("done",):
+        while admin.execute(send, (step.sql, step.name, step.checksums[0], step.batch)).fetchone() != ("done",):
             pass
         if step.name == stop_after:
             break

@@ -71,13 +71,22 @@ def test_the_text_of_a_step_is_not_changed(tmp_path: Path, text: str) -> None:
 )
 def test_how_an_editor_saves_a_file_does_not_change_its_checksums(tmp_path: Path, text: str) -> None:
     saved_otherwise, original = read(tmp_path, text), read(tmp_path, TWO_STEPS)
-    assert [step.checksum for step in saved_otherwise.steps] == [step.checksum for step in original.steps]
+    assert [step.checksums for step in saved_otherwise.steps] == [step.checksums for step in original.steps]
 
 
 def test_a_step_edited_has_another_checksum(tmp_path: Path) -> None:
     first, second = read(tmp_path, TWO_STEPS).steps
     edited, same = read(tmp_path, TWO_STEPS.replace("numeric", "integer")).steps
-    assert (edited.checksum != first.checksum, same.checksum) == (True, second.checksum)
+    assert (edited.checksums != first.checksums, same.checksums) == (True, second.checksums)
+
+
+def test_checksums_of_earlier_texts_stand_below_the_name(tmp_path: Path) -> None:
+    one, other = "a" * 64, "0" * 64
+    plain = read(tmp_path, "-- step: one\nselect 1;\n").steps[0]
+    step = read(tmp_path, f"-- step: one\n-- formerly: {one}\n-- formerly: {other}\nselect 1;\n").steps[0]
+    assert (step.sql, step.checksums) == (plain.sql, (*plain.checksums, one, other))
+    further_down = read(tmp_path, f"-- step: one\n-- why\n-- formerly: {one}\nselect 1;\n").steps[0]
+    assert len(further_down.checksums) == 1, "a comment like others"
 
 
 @pytest.mark.parametrize(
