@@ -74,7 +74,7 @@ create table rpc_migrations.user_clusters (
     updated_at timestamptz default now()
 );
 
-revoke all on table rpc_migrations.user_clusters from public, anon, authenticated, service_role;
+select rpc_migrations.revoke_all(to_regclass('rpc_migrations.user_clusters'));
 
 
 -- step: begin the copy
@@ -203,7 +203,7 @@ drop policy if exists "Users can view their own prompt refinements" on public.pr
 create policy "Users can view their own prompt refinements" on public.prompt_refinements
 for select to authenticated using ((select auth.uid()) = user_id);
 
-revoke all on table public.prompt_refinements from public, anon, authenticated, service_role;
+select rpc_migrations.revoke_all(to_regclass('public.prompt_refinements'));
 grant select on table public.prompt_refinements to authenticated;
 grant select, insert, update, delete on table public.prompt_refinements to service_role;
 

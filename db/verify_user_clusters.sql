@@ -244,14 +244,20 @@ missing_table_problems (check_name, problem) as (
 ),
 
 backup_problems (check_name, problem) as (
-    select
+    select distinct
         'backup: closed to the API',
-        format('%s may read or change public.%I: revoke all on public.%I from public, %s', r.name, b.name, b.name, r.name)
+        format('%1$s has rights on public.%2$I: revoke all on public.%2$I from %1$s', g.name, b.name)
     from backups as b
-    cross join api_roles as r
-    where
-        has_table_privilege(r.role, b.relation, 'select, insert, update, delete, truncate, references, trigger')
-        or has_any_column_privilege(r.role, b.relation, 'select, insert, update, references')
+    cross join lateral (
+        select c.relacl, c.relowner from pg_catalog.pg_class as c where c.oid = b.relation
+        union all
+        select a.attacl, c.relowner
+        from pg_catalog.pg_class as c inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid
+        where c.oid = b.relation
+    ) as source (acl, owner)
+    cross join lateral aclexplode(source.acl) as acl
+    cross join lateral (select case acl.grantee when 0 then 'public' else acl.grantee::regrole::text end) as g (name)
+    where acl.grantee <> source.owner
     union all
     select
         'backup: closed to the API',
@@ -273,10 +279,21 @@ sql_functions (function, signature, is_ours) as (
 
 function_problems (check_name, problem) as (
     select
-        case when f.is_ours then 'execute_sql: only for the service' else 'no other function runs SQL for users' end,
+        'no other function runs SQL for users',
         format('%s may execute %s: revoke execute on function %s from public, %s', r.name, f.signature, f.signature, r.name)
     from sql_functions as f
     inner join api_roles as r on r.name in ('anon', 'authenticated') and has_function_privilege(r.role, f.function, 'execute')
+    where not f.is_ours
+    union all
+    select
+        'execute_sql: only for the service',
+        case
+            when o.by_membership then format('%s may execute it as a member of service_role: revoke service_role from %s', o.role, o.role)
+            else format('%s may execute it: revoke execute on function %s from public, %s', o.role, f.signature, o.role)
+        end
+    from sql_functions as f
+    cross join rpc_migrations.other_callers() as o
+    where f.is_ours
     union all
     select
         'execute_sql: only for the service',
@@ -287,35 +304,9 @@ function_problems (check_name, problem) as (
 ),
 
 private_problems (check_name, problem) as (
-    select
-        'rpc_migrations: closed to the API',
-        format('%s may use the schema: revoke all on schema rpc_migrations from public, %s', r.name, r.name)
-    from api_roles as r
-    cross join pg_catalog.pg_namespace as n
-    where n.nspname = 'rpc_migrations' and has_schema_privilege(r.role, n.oid, 'usage, create')
-    union all
-    select
-        'rpc_migrations: closed to the API',
-        format('%s may use %s: revoke all on %s from public, %s', r.name, o.name, o.name, r.name)
-    from api_roles as r
-    cross join lateral (
-        select format('function %s', p.oid::regprocedure) as name
-        from pg_catalog.pg_proc as p
-        where p.pronamespace = to_regnamespace('rpc_migrations') and has_function_privilege(r.role, p.oid, 'execute')
-        union all
-        select format('table %s', c.oid::regclass)
-        from pg_catalog.pg_class as c
-        where
-            c.relnamespace = to_regnamespace('rpc_migrations') and c.relkind in ('r', 'v', 'm', 'p')
-            and has_table_privilege(r.role, c.oid, 'select, insert, update, delete, truncate')
-        union all
-        select format('sequence %s', c.oid::regclass)
-        from pg_catalog.pg_class as c
-        where
-            c.relnamespace = to_regnamespace('rpc_migrations')
-            -- In a case, because a sequence's rights cannot be asked of anything else, and conditions have no order.
-            and case when c.relkind = 'S' then has_sequence_privilege(r.role, c.oid, 'usage, select, update') else false end
-    ) as o
+    select 'rpc_migrations: closed to the API', format('%s has rights on %s: %s', r.grantee, r.object, r.statement)
+    from rpc_migrations.rights_of_others() as r
+    where r.object not like 'routine public.%'
     union all
     select
         'rpc_migrations: closed to the API',
@@ -382,7 +373,7 @@ found (check_name, detail) as (
     from backups as b
     having count(*) > 0
     union all
-    select 'execute_sql: only for the service', string_agg(f.signature, ', ') || ': neither anon nor authenticated may execute it'
+    select 'execute_sql: only for the service', string_agg(f.signature, ', ') || ': no role but its owner and service_role may execute it'
     from sql_functions as f
     where f.is_ours
     having count(*) > 0

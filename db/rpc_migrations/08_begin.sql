@@ -25,7 +25,7 @@ begin
     copy.old_table := to_regclass(old_table);
     copy.new_table := to_regclass('rpc_migrations.' || quote_ident(copy.table_name));
     perform rpc_migrations.check_begin(copy, old_name, backup_name);
-    perform rpc_migrations.revoke_all(copy.new_table);
+    perform rpc_migrations.close_to_others();
     -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
 

@@ -22,7 +22,6 @@ begin
         'add column rpc_migrations_truncated boolean not null default false', parts.log);
     execute format('create index on %s (%s)', parts.log, parts.keys);
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
-    perform rpc_migrations.revoke_all(parts.log::regclass);
     execute format(
         'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
         copy.id, '', format(
@@ -42,7 +41,7 @@ begin
             end;
             $body$,
             parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'old', 'new')));
-    execute format('revoke all on function rpc_migrations.capture_%s() from public, anon, authenticated, service_role', copy.id);
+    perform rpc_migrations.close_to_others();  -- this, the log, and sequences of further columns of the new table
 end;
 $function$;
 

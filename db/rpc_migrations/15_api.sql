@@ -138,13 +138,80 @@ end;
 $function$;
 
 
--- Rights, by name: revoking from public alone would leave what default privileges grant to the API's roles by name.
-revoke all on schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on all tables in schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on all sequences in schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on all routines in schema rpc_migrations from public, anon, authenticated, service_role;
-revoke all on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)
-from public, anon, authenticated, service_role;
+-- Every right that somebody other than the owner has on something of ours, and the statement that takes it away: on the
+-- private schema, on what is in it, and on execute_sql, but for service_role's to execute that. Default privileges may have
+-- given it to any role when we made the thing, and nobody is told.
+create or replace function rpc_migrations.rights_of_others() returns table (object text, grantee text, statement text)
+language sql stable
+set search_path = ''
+as $function$
+    with ours (object, acl, owner) as (
+        select 'schema rpc_migrations', coalesce(n.nspacl, acldefault('n', n.nspowner)), n.nspowner
+        from pg_catalog.pg_namespace as n
+        where n.nspname = 'rpc_migrations'
+        union all
+        select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass), c.relacl, c.relowner
+        from pg_catalog.pg_class as c
+        where c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind not in ('i', 'I', 't', 'c')
+        union all
+        select format('table %s', c.oid::regclass), a.attacl, c.relowner
+        from pg_catalog.pg_class as c inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid
+        where c.relnamespace = 'rpc_migrations'::regnamespace and a.attacl is not null
+        union all
+        select format('routine %s', p.oid::regprocedure), coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace = 'rpc_migrations'::regnamespace
+            or p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+            and p.proowner = (select n.nspowner from pg_catalog.pg_namespace as n where n.nspname = 'rpc_migrations')
+    )
+    select distinct
+        o.object, rpc_migrations.role_name(acl.grantee),
+        format('revoke all on %s from %s cascade', o.object, rpc_migrations.role_name(acl.grantee))
+    from ours as o
+    cross join lateral aclexplode(o.acl) as acl
+    where
+        acl.grantee <> o.owner
+        and not (
+            o.object like 'routine public.execute_sql(%' and acl.grantee = 'service_role'::regrole
+            and acl.privilege_type = 'EXECUTE' and not acl.is_grantable
+        );
+$function$;
+
+
+-- Roles that may execute execute_sql, other than its owner and service_role: granted it, or by being a member of one that was.
+-- Whoever could act as the owner anyway (a superuser) is not listed.
+create or replace function rpc_migrations.other_callers() returns table (role text, by_membership boolean)
+language sql stable
+set search_path = ''
+as $function$
+    select r.oid::regrole::text, pg_has_role(r.oid, 'service_role', 'usage')
+    from pg_catalog.pg_proc as p
+    cross join pg_catalog.pg_roles as r
+    where
+        p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+        and p.proowner = (select n.nspowner from pg_catalog.pg_namespace as n where n.nspname = 'rpc_migrations')
+        and r.rolname <> 'service_role' and not pg_has_role(r.oid, p.proowner, 'usage')
+        and has_function_privilege(r.oid, p.oid, 'execute');
+$function$;
+
+
+-- Takes all these rights away.
+create or replace function rpc_migrations.close_to_others() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in select r.statement from rpc_migrations.rights_of_others() as r loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
+
+select rpc_migrations.close_to_others();
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) to service_role;
 
 notify pgrst, 'reload schema';

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)"
-_DEPLOY = "python scripts/deploy_sql_function.py"
+DEPLOY = "python scripts/deploy_sql_function.py"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
@@ -82,7 +82,7 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
             raise
     if row["version"] != current_version():
         kind = "An older" if version_number(row["version"]) < version_number(current_version()) else "Another"
-        raise NotDeployed(f"{kind} version of execute_sql is deployed.", hint=f"Run: {_DEPLOY}")
+        raise NotDeployed(f"{kind} version of execute_sql is deployed.", hint=f"Run: {DEPLOY}")
     return row["value"]
 
 
@@ -95,14 +95,14 @@ def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = 
             raise NotDeployed(
                 f"execute_sql is there, but not all that it needs: {error.message}.",
                 code=error.code,
-                hint=f"Run: {_DEPLOY}",
+                hint=f"Run: {DEPLOY}",
             ) from error
         raise
     row = rows[0] if isinstance(rows, list) and rows else None
     if not isinstance(row, dict) or not row.get("version"):
         raise NotDeployed(
             "There is a function execute_sql that this project did not make.",
-            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {_DEPLOY}",
+            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY}",
         )
     if version_number(row["version"]) > version_number(current_version()):
         raise MigrationError(

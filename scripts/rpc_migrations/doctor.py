@@ -7,7 +7,7 @@ import re
 import httpx
 
 from .client import RpcClient
-from .deployment import check_deployed
+from .deployment import DEPLOY, check_deployed
 from .errors import MigrationError
 from .journal import read_status
 from .report import Check
@@ -29,6 +29,16 @@ select
     current_user as owner,
     current_setting('statement_timeout') as statement_timeout,
     pg_size_pretty(pg_database_size(current_database())) as size
+"""
+
+_RIGHTS_QUERY = """
+select format('%s has rights on %s: %s', r.grantee, r.object, r.statement) as problem
+from rpc_migrations.rights_of_others() as r
+where r.object not like 'routine public.%'
+union all
+select format('%s may execute execute_sql%s', o.role, case when o.by_membership then ', as a member of service_role' end)
+from rpc_migrations.other_callers() as o
+order by 1
 """
 
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
@@ -65,6 +75,7 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         *checks,
         _database(client),
         _open_functions(client),
+        _rights(client),
         _journal(client, migration),
         *_table(client, migration),
     ]
@@ -127,6 +138,16 @@ def _open_functions(client: RpcClient) -> Check:
             f"anon or authenticated may execute {names}: revoke execute on each from public, anon, authenticated",
         )
     return Check("no open door beside it", True, "no other function of that kind is open to anon or authenticated")
+
+
+def _rights(client: RpcClient) -> Check:
+    """Whether a role that is neither the owner nor service_role gets at anything of ours."""
+    rows = client.query(_RIGHTS_QUERY)
+    assert isinstance(rows, list)
+    problems = "; ".join(row["problem"] for row in rows)
+    if problems:
+        return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY}")
+    return Check("only for the service", True, "no other role may execute execute_sql or has rights on the journal")
 
 
 def _journal(client: RpcClient, migration: Migration) -> Check:

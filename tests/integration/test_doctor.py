@@ -40,6 +40,9 @@ def test_what_is_in_the_way_is_named(scripts: Scripts, supabase: LocalSupabase, 
     deploy(admin)
     admin.execute("create materialized view public.scores as select cluster_score from public.user_clusters")
     admin.execute("create function public.exec_sql(query text) returns void language sql as $$ select 1 $$")
+    admin.execute(
+        "grant execute on function public.execute_sql to dashboard_user; grant select on rpc_migrations.runs to anon"
+    )
     code, checks = examine(scripts, supabase)
     assert code == 1
     assert "scores" in checks["can be rebuilt"]["detail"]
@@ -47,7 +50,11 @@ def test_what_is_in_the_way_is_named(scripts: Scripts, supabase: LocalSupabase, 
     assert {name for name, check in checks.items() if not check["passed"]} == {
         "can be rebuilt",
         "no open door beside it",
+        "only for the service",
     }
+    rights = checks["only for the service"]["detail"]
+    assert "anon has rights on table rpc_migrations.runs" in rights
+    assert "dashboard_user may execute execute_sql" in rights
 
 
 def test_a_very_large_table_is_pointed_to_psql(

@@ -310,16 +310,36 @@ def test_rights_after_every_step(admin: psycopg.Connection[Any], default_grants:
 
 
 @pytest.mark.parametrize("default_grants", ["all", "none"])
-def test_rights_where_default_privileges_open_every_schema(admin: psycopg.Connection[Any], default_grants: str) -> None:
-    """Default privileges that hold for every schema do not open the private one; but for a sequence, which is behind it."""
-    for kind in ("tables", "functions", "sequences"):
-        admin.execute(f"alter default privileges grant all on {kind} to anon, authenticated, service_role".encode())
-    create_old_table(admin, rows=5)
+def test_rights_where_default_privileges_open_everything(
+    database: Database, admin: psycopg.Connection[Any], default_grants: str
+) -> None:
+    """Default privileges for any role, in every schema and on schemas, open nothing of ours, nor what was closed to it."""
+    for kind in ("schemas", "tables", "functions", "sequences"):
+        admin.execute(f"alter default privileges grant all on {kind} to {', '.join(ROLES)}".encode())
+    create_old_table(admin, rows=5, variant="extra")
+    admin.execute(f"revoke all on public.user_clusters from {INTRUDER}".encode())
     deploy(admin)
-    for file in (MIGRATION, ROLLBACK):
+    tables = "select has_table_privilege(%s, c.oid, 'select') from pg_class as c where c.relname ~ '^(user_clust|prompt_ref).*s(_|$)' and c.relkind = 'r'"
+    for file in (MIGRATION, ROLLBACK, MIGRATION):
         for step in run_steps(admin, file):
-            found = admin.execute(PRIVATE_RIGHTS.encode(), [list(ROLES)]).fetchall()
-            assert {(role, name) for role, name in found if not name.endswith("_rpc_migrations_id_seq")} == set(), step
+            assert admin.execute(PRIVATE_RIGHTS.encode(), [list(ROLES)]).fetchall() == [], step
+            assert (
+                admin.execute(PUBLIC_FUNCTIONS.encode(), [[INTRUDER, "anon"]])
+                .fetchall()
+                .count((INTRUDER, "execute_sql"))
+                == 0
+            )
+            assert not any(can_read for (can_read,) in admin.execute(tables.encode(), [INTRUDER])), step
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(f"grant {INTRUDER} to authenticator; grant usage on schema public to {INTRUDER}".encode())
+        try:
+            with LocalSupabase(database) as api:
+                client = make_clients(api)["role of someone else"]
+                assert outcome(client.rpc("execute_sql", {"query": "select 1"})) == DENIED
+                for table in ("user_clusters", "user_clusters_backup", "prompt_refinements"):
+                    assert outcome(client.table(table).select("*")) == DENIED
+        finally:
+            superuser.execute(f"revoke {INTRUDER} from authenticator".encode())
 
 
 @pytest.mark.parametrize("default_grants", ["all", "none"])

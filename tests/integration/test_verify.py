@@ -227,12 +227,17 @@ BROKEN: dict[str, list[str]] = {
         "grant select (id) on public.user_clusters_backup to authenticated",
         "grant delete on public.user_clusters_backup to public",
         "grant select on public.user_clusters_backup to service_role",
+        "grant select on public.user_clusters_backup to dashboard_user",
         *_on("user_clusters_backup", "disable row level security"),
         "do $$ begin execute (select format('grant select on %s to anon', oid::regclass)"
         " from pg_class where relname ~ '^user_clusters_rolled_back_[0-9]+$'); end $$",
     ],
     "execute_sql: only for the service": [
-        *(f"grant execute on function {EXECUTE_SQL} to {role}" for role in ("anon", "authenticated", "public")),
+        *(
+            f"grant execute on function {EXECUTE_SQL} to {role}"
+            for role in ("anon", "authenticated", "public", "dashboard_user")
+        ),
+        "reset role; grant service_role to dashboard_user",
         f"revoke execute on function {EXECUTE_SQL} from service_role",
     ],
     "no other function runs SQL for users": [
@@ -251,7 +256,9 @@ BROKEN: dict[str, list[str]] = {
             f"grant usage on schema rpc_migrations to {role}"
             for role in ("anon", "authenticated", "service_role", "public")
         ),
+        "grant usage on schema rpc_migrations to dashboard_user",
         "grant select on rpc_migrations.journal to anon",
+        "grant insert (id) on rpc_migrations.journal to dashboard_user",
         "grant execute on function rpc_migrations.run_sql to service_role",
         "grant usage on sequence rpc_migrations.journal_id_seq to authenticated",
         "reset role; alter role authenticator set pgrst.db_schemas = 'public, rpc_migrations'",
