@@ -1,4 +1,4 @@
-"""Command lines: parses arguments, sets the exit code. What a command does is in commands.py."""
+"""Command lines: parses arguments, chooses the command, sets the exit code. What a command does is in commands/."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from . import commands
 from .console import Console
 from .errors import MigrationError, StoppedByUser
 from .settings import PROJECT_ROOT, Settings, load_settings
@@ -42,7 +43,7 @@ def deploy() -> int:
         choices=("rpc", "meta", "management"),
         help="use this way in only: execute_sql itself, postgres-meta, the Management API",
     )
-    return _run(parser, "deploy")
+    return _run(parser, commands.deploy)
 
 
 def migrate_clusters() -> int:
@@ -63,7 +64,7 @@ def migrate_clusters() -> int:
         discard_changes=False,
         next_steps=AFTER_CLUSTERS,
     )
-    return _run(parser, "migrate")
+    return _run(parser, _migrate)
 
 
 def rollback_clusters() -> int:
@@ -80,7 +81,7 @@ def rollback_clusters() -> int:
         rollback=True,
         next_steps=["python scripts/migrate_clusters.py migrates again, when you are ready."],
     )
-    return _run(parser, "migrate")
+    return _run(parser, _migrate)
 
 
 def run_migration() -> int:
@@ -98,7 +99,7 @@ def run_migration() -> int:
     )
     _add_migration_options(parser)
     _add_discard_option(parser)
-    return _run(parser, "migrate")
+    return _run(parser, _migrate)
 
 
 def verify_clusters() -> int:
@@ -107,7 +108,7 @@ def verify_clusters() -> int:
         "Checks that user_clusters and prompt_refinements are as the migration makes them. Changes nothing.",
         ["python scripts/verify_clusters.py", "python scripts/verify_clusters.py --json"],
     )
-    return _run(parser, "verify")
+    return _run(parser, commands.verify)
 
 
 def remove() -> int:
@@ -118,7 +119,7 @@ def remove() -> int:
         ["python scripts/remove_sql_function.py", "python scripts/remove_sql_function.py --keep-journal"],
     )
     parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
-    return _run(parser, "remove")
+    return _run(parser, commands.remove)
 
 
 def doctor() -> int:
@@ -129,7 +130,7 @@ def doctor() -> int:
         ["python scripts/doctor.py"],
     )
     parser.set_defaults(file=CLUSTERS)
-    return _run(parser, "doctor")
+    return _run(parser, commands.doctor)
 
 
 def _parser(description: str, examples: list[str]) -> argparse.ArgumentParser:
@@ -180,8 +181,23 @@ def _add_discard_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(parser: argparse.ArgumentParser, name: str) -> int:
-    """Parse, run the command of this name, and turn what stops it into words and an exit code."""
+def choose_command(options: argparse.Namespace) -> Command:
+    """Which of the commands on a migration the options mean."""
+    if options.dry_run:
+        return commands.plan
+    if options.write_sql:
+        return commands.write
+    if options.status:
+        return commands.status
+    return commands.roll_back if options.rollback else commands.run
+
+
+def _migrate(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    return choose_command(options)(options, settings, console)
+
+
+def _run(parser: argparse.ArgumentParser, command: Command) -> int:
+    """Parse, run the command, and turn what stops it into words and an exit code."""
     options = parser.parse_args()
     if getattr(options, "online", False) and not options.write_sql:
         parser.error("--online goes with --write-sql")
@@ -194,9 +210,6 @@ def _run(parser: argparse.ArgumentParser, name: str) -> int:
     console.next_steps = getattr(options, "next_steps", [])
     try:
         settings = load_settings(allow_http=options.allow_http, patience=options.patience)
-        from . import commands
-
-        command: Command = getattr(commands, name)
         exit_code = command(options, settings, console)
     except MigrationError as error:
         console.error(error)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import MigrationError, NotDeployed, SqlError
+from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, SqlError
 from .settings import PROJECT_ROOT
 from .sql import quote_literal
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb)"
-DEPLOY = "python scripts/deploy_sql_function.py"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
@@ -81,8 +80,13 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
         if reason.code is None or (row := _ask(client, "null"))["version"] == current_version():
             raise
     if row["version"] != current_version():
-        kind = "An older" if version_number(row["version"]) < version_number(current_version()) else "Another"
-        raise NotDeployed(f"{kind} version of execute_sql is deployed.", hint=f"Run: {DEPLOY}")
+        is_older = version_number(row["version"]) < version_number(current_version())
+        message = (
+            "An older version of execute_sql is deployed."
+            if is_older
+            else "Another version of execute_sql is deployed."
+        )
+        raise NotDeployed(message, hint=f"Run: {DEPLOY_COMMAND}")
     return row["value"]
 
 
@@ -95,14 +99,14 @@ def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = 
             raise NotDeployed(
                 f"execute_sql is there, but not all that it needs: {error.message}.",
                 code=error.code,
-                hint=f"Run: {DEPLOY}",
+                hint=f"Run: {DEPLOY_COMMAND}",
             ) from error
         raise
     row = rows[0] if isinstance(rows, list) and rows else None
     if not isinstance(row, dict) or not row.get("version"):
         raise NotDeployed(
             "There is a function execute_sql that this project did not make.",
-            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY}",
+            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY_COMMAND}",
         )
     if version_number(row["version"]) > version_number(current_version()):
         raise MigrationError(

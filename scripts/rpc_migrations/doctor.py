@@ -7,8 +7,8 @@ import re
 import httpx
 
 from .client import RpcClient
-from .deployment import DEPLOY, check_deployed
-from .errors import MigrationError
+from .deployment import check_deployed
+from .errors import DEPLOY_COMMAND, MigrationError
 from .journal import read_status
 from .report import Check
 from .settings import Settings
@@ -146,7 +146,7 @@ def _rights(client: RpcClient) -> Check:
     assert isinstance(rows, list)
     problems = "; ".join(row["problem"] for row in rows)
     if problems:
-        return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY}")
+        return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY_COMMAND}")
     return Check("only for the service", True, "no other role may execute execute_sql or has rights on the journal")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+DEPLOY_COMMAND = "python scripts/deploy_sql_function.py"  # the next step of many errors
+
 
 class MigrationError(Exception):
     """A run cannot go on. `hint` is the next step for the person, `code` an SQLSTATE, PostgREST code or HTTP status."""

@@ -25,8 +25,7 @@ from faults.proxy import FaultProxy, Request
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from rpc_migrations import commands
-from rpc_migrations.cli import CLUSTERS
+from rpc_migrations.cli import CLUSTERS, choose_command
 from rpc_migrations.console import Console
 from rpc_migrations.console.document import document
 from rpc_migrations.deployment import deployment_sql
@@ -182,7 +181,7 @@ def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = Fals
     console = Console("test", as_json=True, quiet=True)
     outcome = Outcome(0)
     try:
-        outcome.exit_code = commands.migrate(options, settings, console)
+        outcome.exit_code = choose_command(options)(options, settings, console)
     except MigrationError as error:
         outcome.exit_code, outcome.error = error.exit_code, error
     outcome.notes, outcome.lines, outcome.report = console.report.notes, console.report.lines, document(console.report)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import POSTGREST_VERSIONS, ROOT
 from local_supabase import Cluster, Database, LocalSupabase
-from rpc_migrations.commands import ROLLBACK_FILE
+from rpc_migrations.commands.migration import ROLLBACK_FILE
 from rpc_migrations.step_file import read_migration
 
 from faults.faults import FAULTS, IN_DOUBT, Fault

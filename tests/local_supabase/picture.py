@@ -41,7 +41,7 @@ def main() -> None:
             commands.deploy(Namespace(via=None), load_settings(), Console("deploy_sql_function.py", quiet=True))
             console = Console("migrate_clusters.py", quiet=True)
             console.next_steps = AFTER_CLUSTERS
-            commands.migrate(MIGRATE, load_settings(), console)
+            commands.run(MIGRATE, load_settings(), console)
     picture = RichConsole(record=True, width=122, file=io.StringIO())
     picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
     assert isinstance(console.report.result, RunReport)

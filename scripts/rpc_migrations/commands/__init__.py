@@ -1,0 +1,11 @@
+"""What the scripts do, one function a command: each takes the options of its command line, returns an exit code or raises
+MigrationError. Which command the options mean, cli.py says.
+"""
+
+from __future__ import annotations
+
+from .checks import doctor, verify
+from .execute_sql import deploy, remove
+from .migration import plan, roll_back, run, status, write
+
+__all__ = ["deploy", "doctor", "plan", "remove", "roll_back", "run", "status", "verify", "write"]

@@ -1,0 +1,67 @@
+"""What commands have in common: a connection, and the SQL file that is written where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import output_files
+from ..console import Console
+from ..errors import DEPLOY_COMMAND, AccessRefused, MigrationError, NotDeployed, NotSupabase, SettingsError, Unreachable
+from ..settings import PROJECT_ROOT, Settings
+
+if TYPE_CHECKING:
+    from ..client import RpcClient
+
+
+@contextmanager
+def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
+    """A client for the settings, closed at the end; says with which key, and to where."""
+    assert settings.key is not None
+    console.say(f"Project: {settings.url}, with the {settings.key.describe()}")
+    from ..client import RpcClient
+
+    client = RpcClient(settings, console.retrying)
+    try:
+        yield client
+    finally:
+        console.report.requests = client.requests
+        console.report.longest_request = client.longest_request
+        client.close()
+
+
+@contextmanager
+def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Path]) -> Iterator[None]:
+    """Where execute_sql cannot be reached, write the SQL file before giving up."""
+    try:
+        yield
+    except (AccessRefused, NotDeployed, NotSupabase, Unreachable):
+        try:
+            say_written(console, settings, write())
+        except MigrationError as error:  # must not hide why the file was wanted
+            console.warn(error.message)
+        raise
+
+
+def say_written(console: Console, settings: Settings, path: Path, *, is_wanted: bool = False) -> None:
+    """Say which file was written, and what to do with it."""
+    if not settings.has_credentials and not is_wanted:
+        console.say(f"No credentials: {settings.missing()}.")
+    console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
+    console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
+    if path.name.endswith("_online_output.sql"):
+        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
+    else:
+        console.say(f"Open the SQL Editor ({settings.sql_editor_url}), paste the whole file, and run it.")
+    if path not in (output_files.DEPLOY_FILE, output_files.DROP_FILE):
+        console.say(
+            f"It needs execute_sql: run db/create_execute_sql_function_output.sql ({DEPLOY_COMMAND}) before it."
+        )
+
+
+def require_credentials(settings: Settings) -> None:
+    """Raise SettingsError where there are no credentials."""
+    if not settings.has_credentials:
+        raise SettingsError(f"{settings.missing()}.", hint="Set it in the environment or in .env (see .env.example).")

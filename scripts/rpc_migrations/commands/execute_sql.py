@@ -1,0 +1,52 @@
+"""Commands that make execute_sql and take it away."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .. import output_files
+from ..console import Console
+from ..errors import NotDeployed
+from ..settings import Settings
+from .connection import connected, file_as_way_out, say_written
+
+
+def deploy(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Deploy execute_sql; without credentials, or where nobody lets us in, write the file."""
+    if not settings.has_credentials:
+        say_written(console, settings, output_files.write_deployment())
+        return 0
+    with file_as_way_out(console, settings, output_files.write_deployment), connected(settings, console) as client:
+        from ..ways_in import deploy as deploy_by_first_open_way
+
+        deploy_by_first_open_way(client, settings, console, options.via)
+    return 0
+
+
+def remove(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Take execute_sql away, and the private schema with it unless the journal is to be kept."""
+
+    def write() -> Path:
+        return output_files.write_removal(keep_journal=options.keep_journal)
+
+    if not settings.has_credentials:
+        say_written(console, settings, write())
+        return 0
+    with file_as_way_out(console, settings, write), connected(settings, console) as client:
+        from ..deployment import deployed_version
+
+        try:
+            deployed_version(client)
+            client.query(output_files.removal_sql(keep_journal=options.keep_journal))
+        except NotDeployed as reason:
+            if reason.code != "PGRST202":  # it is there, and somebody else's
+                raise
+            console.nothing_to_do("execute_sql is not there. Should the schema rpc_migrations be, this removes it:")
+            say_written(console, settings, write(), is_wanted=True)
+            return 0
+    console.say(
+        "execute_sql was taken away."
+        + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
+    )
+    return 0

@@ -1,0 +1,95 @@
+"""Commands on a migration: run it, take it back, or tell about it."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from .. import output_files
+from ..console import Console
+from ..errors import NotDeployed
+from ..journal import read_status
+from ..settings import PROJECT_ROOT, Settings
+from ..step_file import Migration, read_migration
+from .connection import connected, file_as_way_out, require_credentials, say_written
+
+ROLLBACK_FILE = PROJECT_ROOT / "db" / "rollback.sql"
+ROLLBACK_DISCARDING_FILE = PROJECT_ROOT / "db" / "rollback_discarding_changes.sql"
+
+
+def run(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Run what is left of a migration; without credentials, or where nobody lets us in, write the file."""
+    if not settings.has_credentials:
+        return write(options, settings, console)
+    migration = read_migration(options.file)
+    with _file_as_way_out(options, settings, console), connected(settings, console) as client:
+        from .. import runner
+
+        runner.migrate(client, migration, settings, console)
+    return 0
+
+
+def roll_back(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Take a migration back; without credentials, or where nobody lets us in, write the file."""
+    if not settings.has_credentials:
+        return write(options, settings, console)
+    migration, rollback = read_migration(options.file), _read_steps(options)
+    with _file_as_way_out(options, settings, console), connected(settings, console) as client:
+        from .. import runner
+
+        runner.roll_back(client, migration, rollback, settings, console)
+    return 0
+
+
+def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Print each step and its SQL, and run nothing; ask the database where it stands if we can."""
+    steps = _read_steps(options)
+    done: set[str] | None = None
+    if settings.has_credentials:
+        with connected(settings, console) as client:
+            from ..doctor import size_warning
+
+            try:
+                status = read_status(client, steps)
+                done = {step.name for step in steps.steps if status.is_done(step)}
+                if warning := size_warning(client, steps):
+                    console.warn(warning)
+            except NotDeployed as reason:
+                console.warn(f"{reason.message} {reason.hint or ''}".strip())
+    else:
+        console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
+    console.plan(steps, "roll back" if options.rollback else "migrate", done)
+    return 0
+
+
+def write(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Write the SQL file and run nothing."""
+    say_written(console, settings, _write(options), is_wanted=options.write_sql)
+    return 0
+
+
+def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Print what the journal says of a migration."""
+    migration = read_migration(options.file)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        console.status(migration, read_status(client, migration))
+    return 0
+
+
+def _read_steps(options: argparse.Namespace) -> Migration:
+    """The steps that the options mean: those of the migration, or those of its rollback."""
+    migration = read_migration(options.file)
+    if not options.rollback:
+        return migration
+    return read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
+
+
+def _write(options: argparse.Namespace) -> Path:
+    prefix = "rollback_" if options.rollback else ""
+    return output_files.write_migration(_read_steps(options), prefix=prefix, online=options.online)
+
+
+def _file_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:
+    return file_as_way_out(console, settings, lambda: _write(options))
