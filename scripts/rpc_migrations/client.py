@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,7 +18,8 @@ from postgrest.exceptions import APIError
 from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from .errors import MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
+from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
+from .patience import Attempts
 from .rest_errors import CONFLICTS, explain
 from .settings import Settings
 
@@ -38,37 +38,6 @@ _HINT_WHEN_REFUSED = (
 )
 
 OnRetry = Callable[[TransientError, float, int], None]
-
-
-@dataclass
-class Attempts:
-    """How often something has been tried in vain, since when, and what the database last said about it.
-
-    Kept across requests that brought no progress, such as an answer "busy" while an earlier attempt is still at work.
-    """
-
-    patience: float  # seconds from the first failure on
-    number: int = 0
-    refusal: TransientError | None = None  # the last failure that has an SQLSTATE
-    _since: float | None = None  # on the monotonic clock
-
-    def failed(self, fault: TransientError) -> None:
-        """Count one; a fault of the way there tells, too, what the database said before."""
-        self.number += 1
-        self._since = self._since or time.monotonic()
-        if fault.has_sqlstate:
-            self.refusal = fault
-        elif self.refusal is not None:
-            fault.message += f"; before that {self.refusal.message}"
-
-    def may_go_on(self, most: int, pause: float) -> bool:
-        """Whether another attempt is in order after `pause` seconds."""
-        assert self._since is not None
-        return self.number < most and time.monotonic() + pause <= self._since + self.patience
-
-    def succeeded(self) -> None:
-        """There was progress: begin anew."""
-        self.number, self.refusal, self._since = 0, None, None
 
 
 class RpcClient:
@@ -104,7 +73,7 @@ class RpcClient:
         if not isinstance(answer, list | int):
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
-                hint="See what it is used for. Drop it if nobody needs it, then run: python scripts/deploy_sql_function.py",
+                hint=f"See what it is used for. Drop it if nobody needs it, then run: {DEPLOY_COMMAND}",
             )
         return answer
 
@@ -124,7 +93,7 @@ class RpcClient:
         if not isinstance(answer, dict) or "state" not in answer:
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
-                hint="Run: python scripts/deploy_sql_function.py",
+                hint=f"Run: {DEPLOY_COMMAND}",
             )
         answers = [answer, *answer.pop("following", [])]  # absent where the step was sent alone
         answer["call_seconds"] = self.last_request - sum(one["call_seconds"] for one in answers[1:])

@@ -11,6 +11,7 @@ import re
 from postgrest.exceptions import APIError
 
 from .errors import (
+    DEPLOY_COMMAND,
     AccessRefused,
     MigrationError,
     NotDeployed,
@@ -28,7 +29,7 @@ CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 # What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
 _TRANSIENT = re.compile(r"408|429|502|503|504|52[0-4]|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
 
-_DEPLOY = "Run: python scripts/deploy_sql_function.py"
+_DEPLOY = f"Run: {DEPLOY_COMMAND}"
 _NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
 
 # The gateway's own refusals have a message and perhaps a hint, but no code.

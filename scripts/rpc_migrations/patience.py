@@ -1,0 +1,72 @@
+"""How long to go on: pauses while something is in the way, attempts at what has failed in passing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from .errors import Blocked, TransientError
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0  # seconds
+
+
+@dataclass
+class Wait:
+    """Growing, capped pauses, up to `patience` seconds in all without progress."""
+
+    patience: float
+    _since: float | None = None  # on the monotonic clock
+    _pause: float = _FIRST_PAUSE
+
+    @property
+    def seconds(self) -> float:
+        """How long we have been waiting."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def pause(self, why_not: str) -> None:
+        """Wait for a moment. Raises Blocked, with `why_not`, when the patience is used up."""
+        if self._since is None:
+            self._since = time.monotonic()
+        if self.seconds + self._pause > self.patience:
+            raise Blocked(
+                why_not,
+                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. See to what is in the way, then run the same command again "
+                "(--patience SECONDS waits longer).",
+            )
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
+
+    def over(self) -> None:
+        """There was progress: begin anew."""
+        self._since, self._pause = None, _FIRST_PAUSE
+
+
+@dataclass
+class Attempts:
+    """How often something has been tried in vain, since when, and what the database last said about it.
+
+    Kept across requests that brought no progress, such as an answer "busy" while an earlier attempt is still at work.
+    """
+
+    patience: float  # seconds from the first failure on
+    number: int = 0
+    refusal: TransientError | None = None  # the last failure that has an SQLSTATE
+    _since: float | None = None  # on the monotonic clock
+
+    def failed(self, fault: TransientError) -> None:
+        """Count one; a fault of the way there tells, too, what the database said before."""
+        self.number += 1
+        self._since = self._since or time.monotonic()
+        if fault.has_sqlstate:
+            self.refusal = fault
+        elif self.refusal is not None:
+            fault.message += f"; before that {self.refusal.message}"
+
+    def may_go_on(self, most: int, pause: float) -> bool:
+        """Whether another attempt is in order after `pause` seconds."""
+        assert self._since is not None
+        return self.number < most and time.monotonic() + pause <= self._since + self.patience
+
+    def succeeded(self) -> None:
+        """There was progress: begin anew."""
+        self.number, self.refusal, self._since = 0, None, None

@@ -1,0 +1,117 @@
+"""Sends the steps of a run through execute_sql, one after another, until the database says of each that it is done."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from itertools import accumulate
+from typing import Any
+
+from .client import RpcClient
+from .console import Console
+from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
+from .journal import describe_busy, describe_holders, describe_run
+from .patience import Attempts, Wait
+from .settings import Settings
+from .step_file import Migration, Step
+
+MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
+SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
+
+
+class StepSender:
+    """Sends steps until the database says that they are done; each with those that follow it, as far as one request goes."""
+
+    def __init__(
+        self, client: RpcClient, migration: Migration, run: uuid.UUID, settings: Settings, console: Console
+    ) -> None:
+        self._client, self._migration, self._run, self._console = client, migration, run, console
+        self._patience = settings.patience
+        self._answers: deque[dict[str, Any]] = deque()  # what has been answered and not yet been looked at
+
+    def send_until_done(self, step: Step) -> dict[str, Any]:
+        """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
+        wait, attempts, shrink = Wait(self._patience), Attempts(self._patience), 0
+        while True:
+            while not self._answers:
+                shrink = self._request(step, shrink, attempts)
+            answer = self._answers.popleft()
+            assert answer.get("step", step.name) == step.name
+            if undone := answer.get("undone"):
+                self._console.detail(
+                    f'"{undone["step"]}" failed behind others and is sent by itself: {undone["message"]}'
+                )
+            if answer["state"] == "done":
+                return answer
+            if answer["state"] != "busy":  # most likely an earlier attempt that got no answer is still at work
+                attempts.succeeded()
+            self._go_on(step, answer, wait)
+
+    def _request(self, step: Step, shrink: int, attempts: Attempts) -> int:
+        """Send a step, and keep the answers. Returns by how much batches are to be smaller: more, where a timeout cut this one."""
+        began = time.monotonic()
+        try:
+            self._answers.extend(self._client.run_steps(self._arguments(step, shrink), attempts))
+        except StatementTimedOut as error:
+            if not step.batch or shrink >= MAX_SHRINK:
+                error.message += f" after {time.monotonic() - began:.1f} s"
+                raise _in_context(step, error) from error
+            self._console.note(f'a timeout cut a batch of "{step.name}"; going on with smaller ones')
+            return shrink + SHRINK_STEP
+        except NothingToDo:
+            raise
+        except SqlError as error:
+            raise _in_context(step, error) from error
+        return shrink
+
+    def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:
+        """What execute_sql is called with. A batch that was cut by a timeout is sent without others."""
+        arguments = {"migration": self._migration.name, "run": str(self._run), "shrink": shrink, **_as_sent(step)}
+        if not shrink:
+            steps = self._migration.steps
+            later = steps[steps.index(step) + 1 :]
+            sizes = accumulate(len(one.sql) for one in later)
+            arguments["following"] = [
+                _as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
+            ]
+        return arguments
+
+    def _go_on(self, step: Step, answer: dict[str, Any], wait: Wait) -> None:
+        """Tell what the answer says, and wait where it is about waiting."""
+        match answer["state"]:
+            case "more":
+                wait.over()
+                self._console.step_goes_on(step, answer)
+            case "waiting":
+                self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", wait.seconds)
+                wait.pause(f'Step "{step.name}" could not get a lock: {describe_holders(answer["holders"])}.')
+            case "busy":
+                self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
+                wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
+            case "taken_over":
+                raise Blocked(
+                    f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
+                    hint="Let it finish; run the same command afterwards to see where it stands (--status).",
+                )
+            case state:
+                raise MigrationError(
+                    f"execute_sql gave an answer that this version does not know: {state}.",
+                    hint=f"Run: {DEPLOY_COMMAND}",
+                )
+
+
+def _as_sent(step: Step) -> dict[str, Any]:
+    """A step as execute_sql takes it."""
+    return {"query": step.sql, "step": step.name, "checksum": " ".join(step.checksums), "batch": step.batch}
+
+
+def _in_context(step: Step, error: SqlError) -> SqlError:
+    """The same error, with the step that it came from."""
+    place = f"{step.path.name}, line {step.line}"
+    return type(error)(
+        f'Step "{step.name}" ({place}): {error.message}',
+        hint=error.hint or "Nothing of this step remains. Mend what it names, then run the same command again.",
+        details=error.details,
+        code=error.code,
+    )
