@@ -26,9 +26,10 @@ begin
         raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
         using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed. Nothing to do.';
     end if;
-    -- Where user_id is no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
+    -- Where it is no table or user_id no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
     if exists (
         select from pg_catalog.pg_attribute as a
+        inner join pg_catalog.pg_class as t on t.oid = a.attrelid and t.relkind = 'r'  -- a view would run what it calls
         where
             a.attrelid = to_regclass('public.user_clusters') and not a.attisdropped
             and a.attname = 'user_id' and a.atttypid = 'uuid'::regtype

@@ -92,11 +92,12 @@ counts (in_table, in_backup, not_in_table) as (
                 'where not exists (select from public.user_clusters as c where c.id = b.id)'
             ) -> 0 ->> 'n')::bigint
         end
+    -- Only tables of ours are read: a view of that name, or another's table, could have what it calls run with our rights.
     from (
         select
-            to_regclass('public.user_clusters') is not null as has_table,
-            to_regclass('public.user_clusters_backup') is not null as has_backup,
-            exists (
+            count(*) filter (where c.oid = to_regclass('public.user_clusters')) = 1 as has_table,
+            count(*) filter (where c.oid = to_regclass('public.user_clusters_backup')) = 1 as has_backup,
+            count(*) = 2 and exists (
                 select
                 from pg_catalog.pg_attribute as a
                 inner join pg_catalog.pg_attribute as b on b.attname = a.attname and b.atttypid = a.atttypid
@@ -104,6 +105,10 @@ counts (in_table, in_backup, not_in_table) as (
                     a.attname = 'id' and a.attrelid = to_regclass('public.user_clusters')
                     and b.attrelid = to_regclass('public.user_clusters_backup')
             ) as both_have_id
+        from pg_catalog.pg_class as c
+        where
+            c.oid in (to_regclass('public.user_clusters'), to_regclass('public.user_clusters_backup'))
+            and c.relkind in ('r', 'p') and c.relowner = current_user::regrole
     ) as n
 ),
 

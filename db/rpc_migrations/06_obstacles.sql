@@ -16,8 +16,10 @@ as $function$
     from pg_catalog.pg_class as c inner join pg_catalog.pg_am as m on m.oid = c.relam
     where c.oid = relation and (c.reltablespace <> 0 or m.amname <> 'heap')
     union all
-    select format('it belongs to %s, whose rights %s does not have', c.relowner::regrole, current_user)
-    from pg_catalog.pg_class as c where c.oid = relation and not pg_has_role(c.relowner, 'usage')
+    -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is.
+    select format('it belongs to %1$s, not to %2$s; run: alter table %3$s owner to %2$s; and afterwards: alter table %3$s owner to %1$s',
+        c.relowner::regrole, current_user::regrole, c.oid::regclass)
+    from pg_catalog.pg_class as c where c.oid = relation and c.relowner <> current_user::regrole
     union all
     select format('%s, which depends on it, belongs to %s, whose rights %s does not have', o.oid::regclass, o.relowner::regrole, current_user)
     from pg_catalog.pg_class as o

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from local_supabase import Cluster, Database
+from local_supabase import Database
 from schema_dump import dump_schema
 from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
 
@@ -95,8 +95,6 @@ CARRIED = {
     ),
     "storage options": "alter table public.things set (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false)",
     "clustering": "cluster public.things using things_pkey",
-    "its owner": "create role keeper; grant keeper to postgres; grant create on schema public to keeper; "
-    "alter table public.things owner to keeper",
 }  # fmt: skip
 COLUMNS = "id bigint not null, name text, amount integer"
 STEP_FILE = rebuild_file("things", COLUMNS)
@@ -119,15 +117,6 @@ def contents(connection: Connection, table: str = "public.things") -> list[str]:
     return [row[0] for row in rows.fetchall()]
 
 
-@pytest.fixture
-def no_keeper(cluster: Cluster) -> None:
-    """A role belongs to the whole cluster, and an earlier test may have made it."""
-    with cluster.connect() as connection:
-        if connection.execute("select from pg_roles where rolname = 'keeper'").fetchone():
-            connection.execute("drop role keeper")
-
-
-@pytest.mark.usefixtures("no_keeper")
 @pytest.mark.parametrize("definition", CARRIED.values(), ids=CARRIED)
 def test_carried_over(things: Connection, database: Database, definition: str) -> None:
     """The table's definition is the same after the swap and after the rollback; so are its rows."""

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database, LocalSupabase
 from postgrest.exceptions import APIError
-from step_runner import Connection, deploy
+from step_runner import DB, MIGRATION, Connection, deploy, run_file
 from supabase import create_client
 
 APP = "customer_app"
@@ -174,3 +174,49 @@ def test_what_others_made_beforehand(database: Database, admin: Connection, app:
     assert refused.value.sqlstate == "RM001"
     assert message in str(refused.value)
     assert loot(admin) == set()
+
+
+TABLES = {
+    "a table of theirs": (
+        "create table public.user_clusters (id uuid primary key default public.note_uuid(), user_id uuid, cluster_type text, "
+        "n integer default public.note_integer() check (public.note_integer() > 0)); "
+        "create index on public.user_clusters (public.note_text(cluster_type)); "
+        "insert into public.user_clusters (user_id, cluster_type) values (null, 'a')",
+        f"it belongs to {APP}, not to postgres",
+    ),
+    "a view of theirs": (
+        "create view public.user_clusters as select public.note_uuid() as id, public.note_uuid() as user_id, 'a' as cluster_type "
+        "where public.note_integer() > 0",
+        "it is not an ordinary table",
+    ),
+}
+NOTING = (
+    "create function public.note_{0}({1}) returns {0} language plpgsql immutable as $$ begin {2}; return {3}; end $$"
+)
+
+
+@pytest.mark.parametrize("what", TABLES)
+@pytest.mark.parametrize("is_member", [True, False], ids=["we have its rights", "we do not"])
+def test_a_table_that_others_own(
+    cluster: Cluster, admin: Connection, app: Connection, what: str, is_member: bool
+) -> None:
+    """What it calls would run as us while it is copied, checked or counted: it is not even read."""
+    definition, message = TABLES[what]
+    deploy(admin)
+    app.execute(f"create function public.note() returns void language plpgsql as $$ begin {NOTE_WHO}; end $$".encode())
+    for type_name, takes, value in (("uuid", "", "gen_random_uuid()"), ("integer", "", "1"), ("text", "text", "$1")):
+        app.execute(NOTING.format(type_name, takes, "perform public.note()", value).encode())
+    app.execute(definition.encode())
+    with cluster.connect() as superuser:
+        superuser.execute(
+            f"{'grant' if is_member else 'revoke'} {APP} {'to' if is_member else 'from'} postgres".encode()
+        )
+        try:
+            with pytest.raises(psycopg.Error) as refused:
+                run_file(admin, MIGRATION)
+            admin.execute("select public.execute_sql(%s)", [(DB / "verify_user_clusters.sql").read_text()])
+        finally:
+            superuser.execute(f"revoke {APP} from postgres".encode())
+    assert refused.value.sqlstate == "RM001"
+    assert message in str(refused.value)
+    assert loot(admin) <= {APP}
