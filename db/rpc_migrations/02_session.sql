@@ -213,7 +213,10 @@ begin
         raise;
     end;
     perform pg_catalog.set_config('search_path', '', true);
-    perform rpc_migrations.restore_session(before, names);
+    -- A text that has taken this schema away, as remove_sql_function.py sends it, leaves nothing to look with.
+    if pg_catalog.to_regnamespace('rpc_migrations') is not null then
+        perform rpc_migrations.restore_session(before, names);
+    end if;
     return answer;
 end;
 $function$;
