@@ -48,6 +48,13 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def keeper(cluster: Cluster) -> None:
+    """A role `keeper`, of which postgres is a member and that may own tables."""
+    with cluster.connect() as connection:
+        connection.execute("create role keeper; grant keeper to postgres")
+
+
 @pytest.fixture
 def default_grants() -> str:
     """Which default privileges the test's database has: override it, or `parametrize` it, with "none"."""

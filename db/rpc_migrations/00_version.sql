@@ -99,7 +99,7 @@ $block$;
 
 
 -- Each version describes a table in its own words. Whether a table was altered since its copy began, the version that
--- described it can still tell: where it was not, the description is taken away, and 05_table.sql writes it anew.
+-- described it can still tell: where it was not, the description is taken away, and 05b_definition.sql writes it anew.
 do $block$
 begin
     if to_regprocedure('rpc_migrations.table_definition(oid)') is not null then

@@ -74,6 +74,7 @@ alter table rpc_migrations.copies
     add column if not exists started_at timestamptz not null default clock_timestamp(),
     add column if not exists swapped_at timestamptz,
     add column if not exists ended_at timestamptz,                  -- rolled back or abandoned
+    add column if not exists retold jsonb not null default '[]',    -- texts that the swap made anew: [{kind, name, before, after}]
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')

@@ -29,34 +29,32 @@ as $function$
 $function$;
 
 
--- The other tables whose foreign keys point at a table, and the plain views on it: all that the swap alters besides.
-create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
+-- One thing that belongs to a table or depends on it: what kind of thing it is; its name; its definition apart from the name
+-- and the table (null where the name says all); the statement that makes it on the table "as_name"; the statement that must
+-- come first to take it off the table that it is on (null: none); and when it is carried over ("phase"): before the copy
+-- (columns), after it (build), in the swap (swap), or with something else, of which it is a part (along).
+drop type if exists rpc_migrations.part;
+create type rpc_migrations.part as (phase text, kind text, name text, definition text, statement text, detach text);
+
+
+-- Whether a column that is "not null" may hold a NULL all the same: PostgreSQL 18 has such constraints that are not valid.
+create or replace function rpc_migrations.may_hold_null(relation oid, attnum smallint) returns boolean
 language sql stable
 set search_path = ''
 as $function$
-    select c.conrelid::regclass, false
-    from pg_catalog.pg_constraint as c
-    where c.confrelid = relation and c.contype = 'f' and c.conrelid <> relation
-    union
-    select v.oid::regclass, true
-    from pg_catalog.pg_depend as d
-    inner join pg_catalog.pg_rewrite as w on w.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
-    inner join pg_catalog.pg_class as v on v.oid = w.ev_class and v.relkind = 'v'
-    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and w.rulename = '_RETURN';
+    select exists (
+        select from pg_catalog.pg_constraint as c
+        where c.conrelid = relation and c.contype = 'n' and c.conkey = array[may_hold_null.attnum] and not c.convalidated
+    );
 $function$;
 
 
--- All that belongs to a table or depends on it and that we know how to make again: what kind of thing it is, its name,
--- its definition apart from its name (null where the name says all), the statement that makes it on "as_name", the
--- statement that must come first to take it off the table it is on (null: none), and when it is carried over: before
--- the copy (columns), after it (build), or in the swap, when the new table has the name that the statements mention.
-create or replace function rpc_migrations.describe_table(relation oid, as_name text)
-returns table (phase text, kind text, name text, definition text, statement text, detach text)
+-- Columns, in their order, but for one that is generated from a later one.
+create or replace function rpc_migrations.describe_columns(relation oid, as_name text) returns setof rpc_migrations.part
 language sql stable
 set search_path = ''
 as $function$
-    -- columns, in their order, but for one that is generated from a later one
-    (select
+    select
         'columns', 'column', a.attname::text, null,
         format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
             case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
@@ -70,7 +68,7 @@ as $function$
                     case when q.seqcycle then 'cycle' else 'no cycle' end)
                 when d.adbin is not null then ' default ' || pg_get_expr(d.adbin, d.adrelid)
             end,
-            case when a.attnotnull then ' not null' end),
+            case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
         null
     from pg_catalog.pg_attribute as a
     inner join pg_catalog.pg_type as t on t.oid = a.atttypid
@@ -89,21 +87,90 @@ as $function$
                 and (p.classid, p.objid, p.objsubid) in (
                     ('pg_catalog.pg_class'::regclass, a.attrelid, a.attnum), ('pg_catalog.pg_attrdef'::regclass, d.oid, 0))
         )),
-        a.attgenerated <> '', a.attnum)
-    union all
-    -- constraints of its own; a foreign key that points at the table itself is among those that point at it, below
+        a.attgenerated <> '', a.attnum;
+$function$;
+
+
+-- What is set for single columns: storage and compression (which a column of another type may not take), the size of its
+-- statistics, and options.
+create or replace function rpc_migrations.describe_column_settings(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
     select
-        'build',
-        case c.contype when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' else 'foreign key' end,
-        case when c.contype = 'p' then '' else c.conname::text end,
-        regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', ''),
+        'columns', 'column setting', format('%s of %I', s.what, a.attname), s.value,
+        format('alter table %s alter column %I set %s', as_name, a.attname, s.clause), null
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+    cross join lateral (
+        select 'storage' as what, a.attstorage::text as value, 'storage ' || case a.attstorage
+            when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended' end as clause
+        where a.attstorage <> t.typstorage
+        union all
+        select 'compression', a.attcompression::text, 'compression ' || case a.attcompression when 'l' then 'lz4' else 'pglz' end
+        where a.attcompression <> ''
+        union all
+        -- by default -1, since 17 null
+        select 'statistics', a.attstattarget::text, 'statistics ' || a.attstattarget where a.attstattarget >= 0
+        union all
+        select split_part(o.setting, '=', 1), o.setting, format('(%s)', o.setting)
+        from unnest(rpc_migrations.set_options(a.attoptions)) as o (setting)
+    ) as s
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped;
+$function$;
+
+
+-- Constraints of its own. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
+-- A table has one primary key at most, so any is as good as another. Not-null constraints, which have names of their own since
+-- 18, come with their column, but for those that are not valid.
+create or replace function rpc_migrations.describe_constraints(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select
+        case when c.contype = 'n' and c.convalidated then 'along' else 'build' end,
+        case c.contype
+            when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' when 'f' then 'foreign key'
+            when 'x' then 'exclusion constraint' else 'not-null constraint' end,
+        c.conname::text,
+        case when c.contype = 'p' then 'the primary key' else regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') end,
         format('alter table %s add constraint %I %s%s', as_name, c.conname, pg_get_constraintdef(c.oid),
             case when c.contype = 'f' and c.convalidated then ' not valid' end),
         null
     from pg_catalog.pg_constraint as c
-    where c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f') and c.confrelid <> relation
-    union all
-    -- indexes that belong to no constraint: the text after the name and the table is the definition
+    where c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n') and c.confrelid <> relation;
+$function$;
+
+
+-- The extended statistics of a table; what they are called, while they lie in our schema, by themselves ("default_name": with the
+-- schema that they are from where it is not the table's) and on the new table (see new_names); and their name after the swap.
+create or replace function rpc_migrations.statistics_names(relation oid, names jsonb)
+returns table (
+    oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget integer,
+    default_name text, new_name text, last_name text
+)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        s.oid, s.stxrelid, s.stxname, s.stxnamespace, s.stxowner, s.stxstattarget, n.default_name, m.new_name,
+        format('%s.%I', s.stxnamespace::regnamespace, case when m.new_name = n.default_name then s.stxname else m.new_name end)
+    from pg_catalog.pg_statistic_ext as s
+    inner join pg_catalog.pg_class as c on c.oid = s.stxrelid
+    cross join lateral (
+        select concat_ws('.', case when s.stxnamespace <> c.relnamespace then s.stxnamespace::regnamespace end, s.stxname) as default_name
+    ) as n
+    cross join lateral (select coalesce(names ->> ('statistics ' || n.default_name), n.default_name) as new_name) as m
+    where s.stxrelid = relation;
+$function$;
+
+
+-- Indexes that belong to no constraint, and extended statistics: the text after the name and up to the table, or after it, is
+-- the definition. Statistics lie in a schema of their own; until the swap those of the new table lie in ours.
+create or replace function rpc_migrations.describe_indexes(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
     select
         'build', 'index', x.relname::text,
         case when i.indisunique then 'unique ' else '' end || parts.rest,
@@ -120,27 +187,134 @@ as $function$
         and not exists (select from pg_catalog.pg_constraint as c where c.conindid = x.oid and c.contype in ('p', 'u', 'x'))
     union all
     select
-        'swap', 'trigger', t.tgname::text, null,
-        pg_get_triggerdef(t.oid) || case t.tgenabled
-            when 'O' then ''
-            else format('; alter table %s %s trigger %I', as_name,
-                case t.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, t.tgname)
-        end,
+        'build', 'statistics', s.new_name, parts.rest,
+        format('create statistics rpc_migrations.%I%s from %s', s.new_name, parts.rest, as_name), null
+    from rpc_migrations.statistics_names(relation, '{}') as s
+    cross join lateral (
+        select substr(
+            left(pg_get_statisticsobjdef(s.oid), -length(format(' FROM %s', s.stxrelid::regclass))),
+            1 + length(format('CREATE STATISTICS %s.%I', s.stxnamespace::regnamespace, s.stxname))) as rest
+    ) as parts;
+$function$;
+
+
+-- The valid indexes of a table and the names that they have on the new one.
+create or replace function rpc_migrations.index_names(relation oid, names jsonb) returns table (index oid, new_name text)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        x.oid,
+        coalesce(names ->> format('%s %s', case when c.oid is null then 'index' else 'constraint' end, x.relname), x.relname)
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+    left join pg_catalog.pg_constraint as c on c.conindid = x.oid and c.contype in ('p', 'u', 'x') and c.conrelid = relation
+    where i.indrelid = relation and i.indisvalid;
+$function$;
+
+
+-- What indexes and statistics have besides, under the names that they have on the new table (see new_names). A setting for
+-- statistics alone is all that a column of an index can have.
+create or replace function rpc_migrations.describe_index_settings(relation oid, as_name text, names jsonb) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select
+        'swap', 'index setting', format('%s %s', x.new_name, a.attnum), null,
+        format('alter index %I.%I alter column %s set statistics %s', (parse_ident(as_name))[1], x.new_name, a.attnum, a.attstattarget), null
+    from rpc_migrations.index_names(relation, names) as x
+    inner join pg_catalog.pg_attribute as a on a.attrelid = x.index and a.attstattarget >= 0
+    union all
+    select 'swap', 'clustering', '', null, format('alter table %s cluster on %I', as_name, x.new_name), null
+    from rpc_migrations.index_names(relation, names) as x
+    inner join pg_catalog.pg_index as i on i.indexrelid = x.index
+    where i.indisclustered
+    union all
+    select
+        'swap', 'replica identity', c.relreplident::text, null,
+        format('alter table %s replica identity %s', as_name, case c.relreplident
+            when 'f' then 'full' when 'n' then 'nothing'
+            else (select format('using index %I', x.new_name)
+                from rpc_migrations.index_names(relation, names) as x
+                inner join pg_catalog.pg_index as i on i.indexrelid = x.index
+                where i.indisreplident)
+        end),
+        null
+    from pg_catalog.pg_class as c
+    where c.oid = relation and c.relreplident <> 'd'
+    union all
+    select
+        'swap', 'place of statistics', format('%s.%I', s.stxnamespace::regnamespace, s.stxname), null,
+        concat_ws('; ',
+            format('alter statistics rpc_migrations.%I set schema %s', s.new_name, s.stxnamespace::regnamespace),
+            format('alter statistics %s.%I', s.stxnamespace::regnamespace, s.new_name)
+            || case when s.new_name = s.default_name and s.new_name <> s.stxname then format(' rename to %I', s.stxname) end,
+            format('alter statistics %s owner to %s', s.last_name, s.stxowner::regrole),
+            format('alter statistics %s', s.last_name) || case when s.stxstattarget >= 0 then ' set statistics ' || s.stxstattarget end,
+            format('comment on statistics %s is %L', s.last_name, obj_description(s.oid, 'pg_statistic_ext'))),
+        null
+    from rpc_migrations.statistics_names(relation, names) as s;
+$function$;
+
+
+-- How ALTER TABLE gives a trigger or rule a state; null for the one that it has from the beginning.
+create or replace function rpc_migrations.firing(state "char") returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select case state when 'D' then 'disable' when 'R' then 'enable replica' when 'A' then 'enable always' end;
+$function$;
+
+
+-- Triggers and rules. What they do is found by name, so they are made when the new table has the name.
+create or replace function rpc_migrations.describe_triggers(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select
+        'swap', 'trigger', t.tgname::text,
+        replace(pg_get_triggerdef(t.oid), format(' ON %s ', relation::regclass), ' ON it '),
+        pg_get_triggerdef(t.oid)
+        || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), ''),
         null
     from pg_catalog.pg_trigger as t
     where t.tgrelid = relation and not t.tgisinternal and t.tgname !~ '^rpc_migrations_'
     union all
     select
-        'swap', 'policy', p.polname::text, null,
-        format('create policy %I on %s as %s for %s to %s', p.polname, as_name,
-            case when p.polpermissive then 'permissive' else 'restrictive' end,
-            case p.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
-            (select string_agg(rpc_migrations.role_name(r), ', ') from unnest(p.polroles) as r))
-        || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
-        || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+        'swap', 'rule', r.rulename::text, null,
+        pg_get_ruledef(r.oid)
+        || coalesce(format(' alter table %s ', as_name) || rpc_migrations.firing(r.ev_enabled) || format(' rule %I', r.rulename), ''),
         null
-    from pg_catalog.pg_policy as p
-    where p.polrelid = relation
+    from pg_catalog.pg_rewrite as r
+    where r.ev_class = relation;
+$function$;
+
+
+-- Row level security. On hosted projects each CREATE, ALTER or DROP POLICY by postgres locks auth.users and some twenty other
+-- tables of Supabase's until the end of the transaction, whatever table the policy is on (the extension supautils looks up all
+-- tables of its setting policy_grants in that mode). So policies are not made in the swap, but for those that mention the
+-- table itself: until then these would mean the old one. They are told by the table's name in their text.
+create or replace function rpc_migrations.describe_security(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select
+        case when strpos(concat(p.using_text, p.check_text), relation::regclass::text) > 0 then 'swap' else 'build' end,
+        'policy', p.polname::text, p.rule, format('create policy %I on %s %s', p.polname, as_name, p.rule), null
+    from (
+        select
+            r.*,
+            format('as %s for %s to %s',
+                case when r.polpermissive then 'permissive' else 'restrictive' end,
+                case r.polcmd when 'r' then 'select' when 'a' then 'insert' when 'w' then 'update' when 'd' then 'delete' else 'all' end,
+                (select string_agg(rpc_migrations.role_name(o), ', ') from unnest(r.polroles) as o))
+            || coalesce(' using (' || r.using_text || ')', '') || coalesce(' with check (' || r.check_text || ')', '') as rule
+        from (
+            select p.*, pg_get_expr(p.polqual, p.polrelid) as using_text, pg_get_expr(p.polwithcheck, p.polrelid) as check_text
+            from pg_catalog.pg_policy as p
+            where p.polrelid = relation
+        ) as r
+    ) as p
     union all
     select
         'swap', 'row security', setting.name, null,
@@ -148,9 +322,15 @@ as $function$
     from pg_catalog.pg_class as c
     cross join lateral (values ('enabled', 'enable', c.relrowsecurity), ('forced', 'force', c.relforcerowsecurity))
         as setting (name, word, is_on)
-    where c.oid = relation and setting.is_on
-    union all
-    -- rights on the table and on single columns, in the order in which they were given
+    where c.oid = relation and setting.is_on;
+$function$;
+
+
+-- Rights on the table and on single columns, in the order in which they were given; and the owner, who comes after them.
+create or replace function rpc_migrations.describe_rights(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
     select
         'swap', 'grant', concat_ws(' ', g.privilege, g.column_name, g.grantee, g.is_grantable), null,
         format('grant %s %s on table %s to %s', g.privilege, '(' || quote_ident(g.column_name) || ')', as_name, g.grantee)
@@ -173,28 +353,71 @@ as $function$
     ) as g
     union all
     select
-        'swap', 'comment', o.what, null, format('comment on %s is %L', o.what, o.comment), null
+        'swap', 'owner', c.relowner::regrole::text, null, format('alter table %s owner to %s', as_name, c.relowner::regrole), null
+    from pg_catalog.pg_class as c
+    where c.oid = relation;
+$function$;
+
+
+-- The sequences of a table's identity columns.
+create or replace function rpc_migrations.identity_sequences(relation oid) returns table (column_name name, sequence oid)
+language sql stable
+set search_path = ''
+as $function$
+    select a.attname, d.objid
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_depend as d
+        on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum
+        and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'i'
+    where a.attrelid = relation and a.attidentity <> '' and not a.attisdropped;
+$function$;
+
+
+-- Comments on the table and on what belongs to it, under the names that these have on the new table (see new_names; null
+-- there: the new table has no such thing). Those on foreign keys to the table and on statistics come with these.
+create or replace function rpc_migrations.describe_comments(relation oid, as_name text, names jsonb) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select 'swap', 'comment', o.what, null, format('comment on %s is %L', o.what, o.comment), null
     from (
         select format('table %s', as_name) as what, obj_description(relation, 'pg_class') as comment
         union all
         select format('column %s.%I', as_name, a.attname), col_description(relation, a.attnum)
         from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
         union all
-        select format('constraint %I on %s', c.conname, as_name), obj_description(c.oid, 'pg_constraint')
-        from pg_catalog.pg_constraint as c where c.conrelid = relation and c.confrelid <> relation
+        select format('constraint %I on %s', coalesce(names ->> n.key, c.conname), as_name), obj_description(c.oid, 'pg_constraint')
+        from pg_catalog.pg_constraint as c
+        cross join lateral (select 'constraint ' || c.conname as key) as n
+        where c.conrelid = relation and c.confrelid <> relation and names -> n.key is distinct from 'null'
         union all
-        select format('index %I.%I', (parse_ident(as_name))[1], x.relname), obj_description(x.oid, 'pg_class')
-        from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-        where i.indrelid = relation
+        select format('index %I.%I', (parse_ident(as_name))[1], x.new_name), obj_description(x.index, 'pg_class')
+        from rpc_migrations.index_names(relation, names) as x
+        union all
+        select format('sequence %I.%I', (parse_ident(as_name))[1], coalesce(names ->> ('sequence ' || s.relname), s.relname)),
+            obj_description(s.oid, 'pg_class')
+        from rpc_migrations.identity_sequences(relation) as q
+        inner join pg_catalog.pg_class as s on s.oid = q.sequence
         union all
         select format('trigger %I on %s', t.tgname, as_name), obj_description(t.oid, 'pg_trigger')
         from pg_catalog.pg_trigger as t where t.tgrelid = relation and not t.tgisinternal
         union all
+        select format('rule %I on %s', r.rulename, as_name), obj_description(r.oid, 'pg_rewrite')
+        from pg_catalog.pg_rewrite as r where r.ev_class = relation
+        union all
         select format('policy %I on %s', p.polname, as_name), obj_description(p.oid, 'pg_policy')
         from pg_catalog.pg_policy as p where p.polrelid = relation
     ) as o
-    where o.comment is not null
-    union all
+    where o.comment is not null;
+$function$;
+
+
+-- Storage options, membership in publications, and sequences of serial columns: these go with the table in use, and both tables
+-- draw from the same one until then. Those of identity columns come with their column, which needs no other one.
+create or replace function rpc_migrations.describe_options(relation oid, as_name text) returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
     select
         'swap', 'storage option', o.prefix || split_part(o.setting, '=', 1), null,
         format('alter table %s set (%s = %L)', as_name, o.prefix || split_part(o.setting, '=', 1),
@@ -209,30 +432,9 @@ as $function$
     ) as o
     union all
     select
-        'swap', 'replica identity', c.relreplident::text, null,
-        format('alter table %s replica identity %s', as_name, case c.relreplident
-            when 'f' then 'full' when 'n' then 'nothing'
-            else (select format('using index %I', x.relname)
-                from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-                where i.indrelid = c.oid and i.indisreplident)
-        end),
-        null
-    from pg_catalog.pg_class as c
-    where c.oid = relation and c.relreplident <> 'd'
-    union all
-    select 'swap', 'clustering', '', null, format('alter table %s cluster on %I', as_name, x.relname), null
-    from pg_catalog.pg_index as i inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-    where i.indrelid = relation and i.indisclustered
-    union all
-    select
-        'swap', 'owner', c.relowner::regrole::text, null, format('alter table %s owner to %s', as_name, c.relowner::regrole), null
-    from pg_catalog.pg_class as c
-    where c.oid = relation
-    union all
-    select
         'swap', 'publication', p.pubname::text, null,
         format('alter publication %I add table %s', p.pubname, as_name)
-        || coalesce((select ' (' || string_agg(quote_ident(a.attname), ', ') || ')' from pg_catalog.pg_attribute as a
+        || coalesce((select ' (' || string_agg(quote_ident(a.attname), ', ' order by a.attnum) || ')' from pg_catalog.pg_attribute as a
             where a.attrelid = relation and a.attnum = any (r.prattrs)), '')
         || coalesce(' where (' || pg_get_expr(r.prqual, r.prrelid) || ')', ''),
         format('alter publication %I drop table %s', p.pubname, as_name)
@@ -240,33 +442,6 @@ as $function$
     inner join pg_catalog.pg_publication as p on p.oid = r.prpubid
     where r.prrelid = relation
     union all
-    -- foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap if
-    -- they were. One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback.
-    select
-        'swap', 'foreign key to the table', format('%s %I', f.table_name, f.conname), pg_get_constraintdef(f.oid),
-        format('alter table %s add constraint %I %s%s', f.table_name, f.conname, pg_get_constraintdef(f.oid),
-            case when f.convalidated then ' not valid' end)
-        || coalesce(format('; comment on constraint %I on %s is %L', f.conname, f.table_name, f.comment), ''),
-        format('alter table %s drop constraint %I', f.conrelid::regclass, f.conname)
-    from (
-        select
-            c.*, case when c.conrelid = relation then as_name else c.conrelid::regclass::text end as table_name,
-            obj_description(c.oid, 'pg_constraint') as comment
-        from pg_catalog.pg_constraint as c
-        where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
-    ) as f
-    union all
-    -- plain views: replaced by their own text, which then means the table that has the name
-    select
-        'swap', 'view', v.oid::regclass::text, null,
-        format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(rpc_migrations.set_options(v.reloptions), ', ') || ')', pg_get_viewdef(v.oid)),
-        null
-    from rpc_migrations.dependents(relation) as d
-    inner join pg_catalog.pg_class as v on v.oid = d.dependent
-    where d.is_view
-    union all
-    -- sequences of serial columns: both tables draw from the same one, and it goes with the table in use. Those of
-    -- identity columns are listed because a column that has one needs no other; they come with their column.
     select
         'swap', 'sequence', a.attname::text, null,
         case when d.deptype = 'a' then format('alter sequence %s owned by %s.%I', s.oid::regclass, as_name, a.attname) end,
@@ -277,57 +452,3 @@ as $function$
     where d.classid = 'pg_catalog.pg_class'::regclass and d.refclassid = 'pg_catalog.pg_class'::regclass
         and d.refobjid = relation and d.deptype in ('a', 'i');
 $function$;
-
-
--- The same as one JSON value, to be remembered and compared. Rights stay in the order in which they were given. Clustering
--- is left out: whoever runs CLUSTER in the meantime changes it, and no harm is done.
-create or replace function rpc_migrations.table_definition(relation oid) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select coalesce(jsonb_agg(
-        jsonb_build_object('kind', d.kind, 'name', d.name, 'statement', d.statement)
-        order by d.kind, case when d.kind <> 'grant' then d.name end, d.place
-    ), '[]')
-    from rpc_migrations.describe_table(relation, relation::regclass::text)
-        with ordinality as d (phase, kind, name, definition, statement, detach, place)
-    where d.kind <> 'clustering';
-$function$;
-
-
--- What stands in one definition and not, or otherwise, in the other, for a message.
-create or replace function rpc_migrations.definition_changes(old_definition jsonb, new_definition jsonb) returns text
-language sql immutable
-set search_path = ''
-as $function$
-    select string_agg(distinct concat_ws(' ', coalesce(o.kind, n.kind), coalesce(o.name, n.name)), ', ')
-    from jsonb_to_recordset(old_definition) as o (kind text, name text, statement text)
-    full join jsonb_to_recordset(new_definition) as n (kind text, name text, statement text)
-        on o.kind = n.kind and o.name = n.name and coalesce(o.statement, '') = coalesce(n.statement, '')
-    where o.kind is null or n.kind is null;
-$function$;
-
-
--- What the target does not have, neither by that name nor in other words the same, in the order in which it can be made.
-create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
-returns table (kind text, name text, definition text, statement text, detach text, place bigint)
-language sql stable
-set search_path = ''
-as $function$
-    select s.kind, s.name, s.definition, s.statement, s.detach, s.place
-    from rpc_migrations.describe_table(source, as_name)
-        with ordinality as s (phase, kind, name, definition, statement, detach, place)
-    where
-        s.phase = wanted_phase
-        and not exists (
-            select from rpc_migrations.describe_table(target, as_name) as t
-            where t.kind = s.kind and (t.name = s.name or t.definition = s.definition)
-        )
-    order by s.place;
-$function$;
-
-
--- Copies that an older version has begun go on in the words of this one (see 00_version.sql).
-update rpc_migrations.copies as c
-set definition = rpc_migrations.table_definition(c.old_table)
-where c.state in ('copying', 'copied') and c.old_table is not null and c.definition is null;

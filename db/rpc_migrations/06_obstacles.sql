@@ -36,19 +36,12 @@ as $function$
     select format('it inherits from %s or is a partition of it', i.inhparent::regclass)
     from pg_catalog.pg_inherits as i where i.inhrelid = relation
     union all
-    select format('constraint %I excludes or has a period (%s)', c.conname, pg_get_constraintdef(c.oid))
-    from pg_catalog.pg_constraint as c
-    where c.conrelid = relation and (c.contype = 'x' or pg_get_constraintdef(c.oid) ~ '(WITHOUT OVERLAPS|PERIOD )')
-    union all
     select format('rule %I', r.rulename)
     from pg_catalog.pg_rewrite as r where r.ev_class = relation
     union all
-    select format('column %I has a storage, compression or statistics setting of its own', a.attname)
-    from pg_catalog.pg_attribute as a
-    inner join pg_catalog.pg_type as t on t.oid = a.atttypid
-    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
-        and (a.attstorage <> t.typstorage or a.attcompression <> '' or a.attstattarget >= 0  -- by default -1, since 17 null
-            or rpc_migrations.set_options(a.attoptions) is not null)
+    select format('its primary key %I has a period', c.conname)
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
     union all
     select format('%s is of a kind that is not known here (%s)', letter.what, letter.value)
     from (
@@ -61,6 +54,12 @@ as $function$
         select format('column %I', a.attname), a.attgenerated::text, 'sv' from pg_catalog.pg_attribute as a where a.attrelid = relation
         union all
         select format('column %I', a.attname), a.attidentity::text, 'ad' from pg_catalog.pg_attribute as a where a.attrelid = relation
+        union all
+        select format('column %I', a.attname), a.attstorage::text, 'pemx' from pg_catalog.pg_attribute as a where a.attrelid = relation
+        union all
+        select format('column %I', a.attname), a.attcompression::text, 'lp' from pg_catalog.pg_attribute as a where a.attrelid = relation
+        union all
+        select format('rule %I', r.rulename), r.ev_enabled::text, 'ODRA' from pg_catalog.pg_rewrite as r where r.ev_class = relation
         union all
         select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
     ) as letter (what, value, known)
@@ -99,19 +98,37 @@ as $function$
             select from pg_catalog.pg_attrdef as a where a.oid = d.objid and a.adrelid = relation))
         and not (d.classid = 'pg_catalog.pg_trigger'::regclass and exists (
             select from pg_catalog.pg_trigger as t where t.oid = d.objid and (t.tgrelid = relation or t.tgisinternal)))
-        and not (d.classid = 'pg_catalog.pg_policy'::regclass and exists (
-            select from pg_catalog.pg_policy as p where p.oid = d.objid and p.polrelid = relation))
-        and not (d.classid = 'pg_catalog.pg_publication_rel'::regclass)
         and not (d.classid = 'pg_catalog.pg_rewrite'::regclass and exists (
             select from pg_catalog.pg_rewrite as w
             inner join pg_catalog.pg_class as v on v.oid = w.ev_class
-            where w.oid = d.objid and (w.ev_class = relation or (v.relkind = 'v' and w.rulename = '_RETURN'))))
+            where w.oid = d.objid and (v.relkind in ('v', 'r') )))
+        and not (d.classid = 'pg_catalog.pg_proc'::regclass and exists (
+            select from pg_catalog.pg_proc as p where p.oid = d.objid and p.prokind <> 'a'))
+        and d.classid not in (
+            'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
     union all
     select format('%s uses its row type', pg_describe_object(d.classid, d.objid, d.objsubid))
     from pg_catalog.pg_class as c
     inner join pg_catalog.pg_type as t on t.oid = c.reltype
     inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-    where c.oid = relation and d.objid <> t.typarray;
+    where c.oid = relation and d.objid <> t.typarray
+        and not (d.classid = 'pg_catalog.pg_proc'::regclass and exists (
+            select from pg_catalog.pg_proc as p where p.oid = d.objid and p.prokind <> 'a'))
+    union all
+    select format('%s takes or returns its rows, and %s depends on that function', f.object::regprocedure,
+        pg_describe_object(d.classid, d.objid, d.objsubid))
+    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
+    where f.on_rows
+    union all
+    select format('%s, which mentions it, belongs to %s, whose rights %s does not have', p.oid::regprocedure, p.proowner::regrole, current_user)
+    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+    inner join pg_catalog.pg_proc as p on p.oid = f.object
+    where not pg_has_role(p.proowner, 'usage')
+    union all
+    select format('%s, which mentions it, is part of an extension', f.object::regprocedure)
+    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+    inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e';
 $function$;
 
 
@@ -146,6 +163,69 @@ begin
         using errcode = 'RM003',
             hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or, before '
                 'the swap, roll the migration back (which takes away the copy only) and begin anew.';
+    end if;
+end;
+$function$;
+
+
+-- How something of the old table would be described on the new one, whose columns may be of other types: made on an empty
+-- table of the same columns, and undone. Null where it cannot be made there.
+create or replace function rpc_migrations.definition_on(target oid, kind text, name text, statement text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    definition text;
+begin
+    execute format('create temporary table rpc_migrations_scratch (like %s)', target::regclass);
+    execute definition_on.statement;
+    select p.definition into definition
+    from rpc_migrations.describe_table('pg_temp.rpc_migrations_scratch'::regclass, 'pg_temp.rpc_migrations_scratch', '{}') as p
+    where p.kind = definition_on.kind and p.name = definition_on.name;
+    raise exception using errcode = 'RM007';
+exception when sqlstate 'RM007' then
+    return definition;
+when others then
+    return null;  -- it is another one, then, and refused
+end;
+$function$;
+
+
+-- What the new table has under the name of something of the old one's, and is another thing: a plain index in place of a unique
+-- one, a permissive policy in place of a restrictive one. One sentence each.
+create or replace function rpc_migrations.conflicts(source oid, target oid) returns setof text
+language sql
+set search_path = ''
+as $function$
+    with
+    old_parts as (select p.* from rpc_migrations.describe_table(source, 'pg_temp.rpc_migrations_scratch', '{}') as p),
+    new_parts as (select p.* from rpc_migrations.describe_table(target, target::regclass::text, '{}') as p),
+    pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
+    select format('%s %I is "%s" in the step file and "%s" now', o.kind, o.name, n.definition, o.definition)
+    from old_parts as o
+    inner join new_parts as n
+        on n.name = o.name and (n.kind = o.kind or (o.phase = 'build' and n.phase = 'build' and 'policy' not in (o.kind, n.kind)))
+    where
+        (o.phase = 'build' or o.kind in ('policy', 'trigger', 'rule'))
+        and o.definition is distinct from n.definition
+        and not exists (select from pairs as p where p.kind = o.kind and p.old_name = o.name)
+        and rpc_migrations.definition_on(target, o.kind, o.name, o.statement) is distinct from n.definition;
+$function$;
+
+
+-- Raises RM001 where the new table has something else under a name of the old one's.
+create or replace function rpc_migrations.check_conflicts(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reasons text;
+begin
+    select string_agg(c, '; ') into reasons from rpc_migrations.conflicts(copy.old_table, copy.new_table) as c;
+    if reasons is not null then
+        raise exception '% cannot be rebuilt as the step file says: %', copy.old_table::regclass, reasons
+        using errcode = 'RM001', hint = 'No table in use was changed. Roll the migration back (which takes away the copy only) and give '
+            'these other names in the step file. The old ones are then carried over; drop them after the swap if you do not want them.';
     end if;
 end;
 $function$;

@@ -49,6 +49,8 @@ begin
         execute further.statement;
     end loop;
     perform rpc_migrations.share_sequences(copy);
+    perform rpc_migrations.adapt_new_table(copy);
+    perform rpc_migrations.check_conflicts(copy);
 
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
@@ -143,6 +145,73 @@ end;
 $function$;
 
 
+-- What LIKE and PostgreSQL's own choice of names have made otherwise on the new table: constraints that are not valid have become
+-- valid, and sequences of identity columns and not-null constraints have been named after the table, though the old table's are
+-- called otherwise. Where the step file has given a name, that is left.
+create or replace function rpc_migrations.adapt_new_table(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    new_table text := copy.new_table::regclass;
+    statement text;
+begin
+    for statement in
+        select format('alter table %s drop constraint %I', new_table, n.conname)
+        from pg_catalog.pg_constraint as o
+        inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = o.contype and n.conname = o.conname
+        where
+            o.conrelid = copy.old_table and o.contype in ('c', 'n') and not o.convalidated
+            and pg_get_constraintdef(o.oid) = pg_get_constraintdef(n.oid) || ' NOT VALID'
+        union all
+        select format('alter table %s rename constraint %I to %I', new_table, n.conname, o.conname)
+        from pg_catalog.pg_constraint as o
+        inner join pg_catalog.pg_attribute as a on a.attrelid = o.conrelid and o.conkey = array[a.attnum]
+        inner join pg_catalog.pg_attribute as b on b.attrelid = copy.new_table and b.attname = a.attname
+        inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = 'n' and n.conkey = array[b.attnum]
+        where
+            o.conrelid = copy.old_table and o.contype = 'n' and o.convalidated and n.conname <> o.conname
+            and n.conname = rpc_migrations.default_name(copy.table_name, a.attname, 'not_null')
+        union all
+        select format('alter sequence %s as %s', n.sequence::regclass, format_type(oq.seqtypid, null))
+        from rpc_migrations.identity_sequences(copy.old_table) as o
+        inner join rpc_migrations.identity_sequences(copy.new_table) as n using (column_name)
+        inner join pg_catalog.pg_attribute as a on a.attrelid = copy.new_table and a.attname = o.column_name
+        inner join pg_catalog.pg_sequence as oq on oq.seqrelid = o.sequence and oq.seqtypid = a.atttypid
+        inner join pg_catalog.pg_sequence as nq on nq.seqrelid = n.sequence and nq.seqtypid <> oq.seqtypid and nq.seqmax = oq.seqmax
+        union all
+        select format('alter sequence %s rename to %I', n.sequence::regclass, os.relname)
+        from rpc_migrations.identity_sequences(copy.old_table) as o
+        inner join rpc_migrations.identity_sequences(copy.new_table) as n using (column_name)
+        inner join pg_catalog.pg_class as os on os.oid = o.sequence
+        inner join pg_catalog.pg_class as ns on ns.oid = n.sequence
+        where ns.relname <> os.relname and ns.relname = rpc_migrations.default_name(copy.table_name, o.column_name, 'seq')
+    loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
+
+-- The name that PostgreSQL gives to what belongs to a column of a table: TABLE_COLUMN_LABEL, the longer of the two cut off at
+-- 63 bytes (makeObjectName in its sources). A number that it appends where the name is taken is not looked at.
+create or replace function rpc_migrations.default_name(table_name text, column_name text, label text) returns text
+language plpgsql immutable
+set search_path = ''
+as $function$
+begin
+    while octet_length(table_name) + octet_length(column_name) + octet_length(label) + 2 > 63 loop
+        if octet_length(table_name) > octet_length(column_name) then
+            table_name := left(table_name, -1);
+        else
+            column_name := left(column_name, -1);
+        end if;
+    end loop;
+    return format('%s_%s_%s', table_name, column_name, label);
+end;
+$function$;
+
+
 -- Which columns are copied and how: every column of the old table that the new one has and does not generate.
 -- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
 create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
@@ -161,7 +230,7 @@ begin
             o.attname is not null as in_old, n.attname is not null as in_new,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
-            n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull, false) as must_fill,
+            n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
             o.attcollation <> n.attcollation and o.attnum = any (
                 select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary

@@ -147,6 +147,7 @@ begin
     if copy.old_table is null or copy.state <> 'copied' then
         return;
     end if;
+    perform rpc_migrations.check_conflicts(copy);
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
     order by m.kind = 'foreign key', m.kind <> 'primary key', m.place
@@ -164,10 +165,21 @@ begin
             )
         limit 1;
     end if;
-    if found then
+    if found and next_one.kind = 'policy' then
+        -- All at once: they take no time, and on hosted projects each takes its locks anew (see describe_security).
+        for next_one in
+            select m.*
+            from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
+            where m.kind = 'policy'
+            order by m.place
+        loop
+            execute next_one.statement;
+        end loop;
+        done := false;
+        message := 'policies';
+    elsif found then
         execute next_one.statement;
         done := false;
-        rows := 1;
         message := concat_ws(' ', next_one.kind, next_one.name);
     end if;
 end;

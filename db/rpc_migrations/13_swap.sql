@@ -25,6 +25,9 @@ begin
     if not caught_up then
         return;
     end if;
+    if copy.source is not null then
+        perform rpc_migrations.check_conflicts(copy);
+    end if;
     begin
         if copy.source is not null then
             perform rpc_migrations.lock_for_swap(copy);
@@ -82,6 +85,7 @@ declare
     name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
     carried jsonb;
     moved jsonb := '[]';
+    new_texts jsonb := '[]';
 begin
     execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
@@ -94,13 +98,15 @@ begin
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
         perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.move_statistics(copy);
+        new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
         perform rpc_migrations.close_table(copy.old_table);
         perform rpc_migrations.end_capture(copy);
     end if;
     update rpc_migrations.copies as c
     set
-        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, quieted = '{}',
+        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts, quieted = '{}',
         unvalidated = rpc_migrations.unvalidated_keys(carried, '[]')
     where c.id = copy.id;
     notify pgrst, 'reload schema';
@@ -124,10 +130,48 @@ as $function$
 $function$;
 
 
--- Runs the statements of a list that stand under one key, in order.
+-- Views, functions, policies and rules of others as they were before the swap and as they are after it: the new table's columns
+-- may have changed how PostgreSQL writes them.
+create or replace function rpc_migrations.retold_texts(carried jsonb, new_table oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object('kind', n.kind, 'name', n.name, 'before', e.statement, 'after', n.statement)), '[]')
+    from jsonb_to_recordset(carried) as e (kind text, name text, statement text)
+    inner join (
+        select t.* from rpc_migrations.describe_texts(new_table, new_table::regclass::text) as t
+        union all
+        select p.* from rpc_migrations.describe_policies_about(new_table, new_table::regclass::text) as p
+    ) as n using (kind, name)
+    where n.statement <> e.statement;
+$function$;
+
+
+-- Statistics that the step file has made for itself go into the table's schema.
+create or replace function rpc_migrations.move_statistics(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statistics name;
+begin
+    for statistics in
+        select s.stxname
+        from pg_catalog.pg_statistic_ext as s
+        where s.stxrelid = copy.new_table and s.stxnamespace = 'rpc_migrations'::regnamespace
+    loop
+        execute format('alter statistics rpc_migrations.%I set schema %I', statistics, copy.schema_name);
+    end loop;
+end;
+$function$;
+
+
+-- Runs the statements of a list that stand under one key, in order. The bodies of functions were checked when they were first
+-- made, with whatever search_path that was.
 create or replace function rpc_migrations.run_each(statements jsonb, key text) returns void
 language plpgsql
 set search_path = ''
+set check_function_bodies = off
 as $function$
 declare
     statement text;
@@ -162,8 +206,8 @@ end;
 $function$;
 
 
--- Renames a table with its indexes and the sequences that belong to its columns, so that their names are free for the table
--- that takes its place. Answers what was renamed, the table first: [{kind, old_name, new_name}].
+-- Renames a table with its indexes, statistics and the sequences that belong to its columns, so that their names are free for
+-- the table that takes its place. Answers what was renamed, the table first: [{kind, schema, old_name, new_name}].
 create or replace function rpc_migrations.move_aside(relation oid, new_name text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -179,21 +223,27 @@ begin
     from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     where c.oid = relation;
     execute format('alter table %s rename to %I', relation::regclass, new_name);
-    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'old_name', table_name, 'new_name', new_name));
+    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'schema', schema_name, 'old_name', table_name, 'new_name', new_name));
     for item in
-        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, c.oid, c.relname as name
+        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, n.nspname as schema, c.relname as name
         from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
         where
             c.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = relation)
             or c.relkind = 'S' and c.oid in (
                 select d.objid from pg_catalog.pg_depend as d
                 where d.refobjid = relation and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype in ('a', 'i'))
-        order by c.relname
+        union all
+        select 'statistics', n.nspname, s.stxname
+        from pg_catalog.pg_statistic_ext as s
+        inner join pg_catalog.pg_namespace as n on n.oid = s.stxnamespace
+        where s.stxrelid = relation
+        order by 3
     loop
         -- One after the other, so that two of them do not get the same name.
-        item_name := rpc_migrations.derived_name(schema_name, item.name, table_name, new_name);
-        execute format('alter %s %s rename to %I', item.kind, item.oid::regclass, item_name);
-        renamed := renamed || jsonb_build_object('kind', item.kind, 'old_name', item.name, 'new_name', item_name);
+        item_name := rpc_migrations.derived_name(item.schema, item.name, table_name, new_name);
+        execute format('alter %s %I.%I rename to %I', item.kind, item.schema, item.name, item_name);
+        renamed := renamed || jsonb_build_object('kind', item.kind, 'schema', item.schema, 'old_name', item.name, 'new_name', item_name);
     end loop;
     return renamed;
 end;

@@ -255,7 +255,10 @@ declare
 begin
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(
-            copy.source, copy.target, name_in_use, array['foreign key to the table', 'view', 'publication', 'sequence']);
+            copy.source, copy.target, name_in_use, array[
+                'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table'
+            ]);
+        carried := rpc_migrations.texts_from_before(carried, copy.retold);
         perform rpc_migrations.run_each(carried, 'detach');
     end if;
     perform rpc_migrations.move_aside(copy.new_table, kept);
@@ -280,6 +283,23 @@ end;
 $function$;
 
 
+-- Views, functions and so on that nobody has altered since the swap get the text again that they had before it ("retold").
+create or replace function rpc_migrations.texts_from_before(carried jsonb, retold jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(
+        e.value || coalesce((
+            select jsonb_build_object('statement', r.value -> 'before')
+            from jsonb_array_elements(retold) as r
+            where r.value ->> 'kind' = e.value ->> 'kind' and r.value ->> 'name' = e.value ->> 'name'
+                and r.value -> 'after' = e.value -> 'statement'
+        ), '{}')
+        order by e.place), '[]')
+    from jsonb_array_elements(carried) with ordinality as e (value, place);
+$function$;
+
+
 -- Gives what move_aside has renamed its old name again, in so far as it is still there.
 create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
 language plpgsql
@@ -287,9 +307,19 @@ set search_path = ''
 as $function$
 declare
     item jsonb;
+    place text;
 begin
     for item in select e.value from jsonb_array_elements(renamed) as e loop
-        execute format('alter %s if exists %I.%I rename to %I', item ->> 'kind', schema_name, item ->> 'new_name', item ->> 'old_name');
+        -- Copies of an older version have not noted the schema, which was always the table's.
+        place := format('%I.%I', coalesce(item ->> 'schema', schema_name), item ->> 'new_name');
+        if item ->> 'kind' <> 'statistics' then
+            execute format('alter %s if exists %s rename to %I', item ->> 'kind', place, item ->> 'old_name');
+        elsif exists (
+            select from pg_catalog.pg_statistic_ext as s
+            where s.stxnamespace = to_regnamespace(quote_ident(item ->> 'schema')) and s.stxname = item ->> 'new_name'
+        ) then
+            execute format('alter statistics %s rename to %I', place, item ->> 'old_name');
+        end if;
     end loop;
 end;
 $function$;

@@ -93,9 +93,17 @@ def advise(cli_statement: str | None) -> Advise:
 
 
 def in_the_old_names(findings: set[Finding]) -> set[Finding]:
-    """Findings about the original table under its later names are those that it had before, and so are its rights."""
+    """Findings about the original table under its later names are those that it had before, and so are its rights; so are
+    those about its policies on the new table, which has them before it has its name.
+    """
     renamed = re.compile(r"^user_clusters_(backup|rolled_back_[0-9]+)\b")
-    return {finding._replace(object=renamed.sub("user_clusters", finding.object)) for finding in findings}
+    return {
+        finding._replace(
+            object=renamed.sub("user_clusters", finding.object),
+            schema=finding.schema.replace("rpc_migrations", "public"),
+        )
+        for finding in findings
+    }
 
 
 # Meant to be: signed-in users may read both tables, so both can be seen through GraphQL, if it is installed.

@@ -1,0 +1,177 @@
+-- A table's whole definition, and what another one lacks of it: the list serves to make on the new table what the step file
+-- did not, to see whether somebody altered the old table in the meantime, and to make again in the swap what mentions it by name.
+
+-- All that belongs to a table or depends on it and that we know how to make again, in an order in which it can be made, as
+-- statements about the table "as_name". "names": what indexes, constraints and so on are called there (see new_names).
+create or replace function rpc_migrations.describe_table(relation oid, as_name text, names jsonb default '{}') returns setof rpc_migrations.part
+language sql stable
+set search_path = ''
+as $function$
+    select p.* from rpc_migrations.describe_columns(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_column_settings(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_constraints(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_indexes(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_triggers(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_rights(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_options(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_index_settings(relation, as_name, names) as p
+    union all
+    select p.* from rpc_migrations.describe_keys_to(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_texts(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_security(relation, as_name) as p
+    union all
+    select p.* from rpc_migrations.describe_comments(relation, as_name, names) as p
+    union all
+    select p.* from rpc_migrations.describe_policies_about(relation, as_name) as p;
+$function$;
+
+
+-- The same as one JSON value, to be remembered and compared. Rights stay in the order in which they were given. Clustering
+-- is left out: whoever runs CLUSTER in the meantime changes it, and no harm is done.
+create or replace function rpc_migrations.table_definition(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(
+        jsonb_build_object('kind', d.kind, 'name', d.name, 'statement', d.statement)
+        order by d.kind, case when d.kind <> 'grant' then d.name end, d.place
+    ), '[]')
+    from rpc_migrations.describe_table(relation, relation::regclass::text, '{}')
+        with ordinality as d (phase, kind, name, definition, statement, detach, place)
+    where d.kind <> 'clustering';
+$function$;
+
+
+-- What stands in one definition and not, or otherwise, in the other, for a message.
+create or replace function rpc_migrations.definition_changes(old_definition jsonb, new_definition jsonb) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select string_agg(distinct concat_ws(' ', coalesce(o.kind, n.kind), coalesce(o.name, n.name)), ', ')
+    from jsonb_to_recordset(old_definition) as o (kind text, name text, statement text)
+    full join jsonb_to_recordset(new_definition) as n (kind text, name text, statement text)
+        on o.kind = n.kind and o.name = n.name and coalesce(o.statement, '') = coalesce(n.statement, '')
+    where o.kind is null or n.kind is null;
+$function$;
+
+
+-- What of the old table's constraints, indexes and statistics the new one has already, pair by pair: of the same name and
+-- definition, else of the same definition (of several equal ones each is counted once), else foreign keys of the same name to
+-- the same columns, which may differ in what a deletion does. "kind" as in new_names.
+create or replace function rpc_migrations.pairs(source oid, target oid)
+returns table (kind text, old_name text, new_name text)
+language sql stable
+set search_path = ''
+as $function$
+    with
+    items as (
+        select p.kind, p.name, p.definition, relation.is_old
+        from (values (source, true), (target, false)) as relation (oid, is_old)
+        cross join lateral rpc_migrations.describe_constraints(relation.oid, 'x') as p
+        union all
+        select p.kind, p.name, p.definition, relation.is_old
+        from (values (source, true), (target, false)) as relation (oid, is_old)
+        cross join lateral rpc_migrations.describe_indexes(relation.oid, 'x') as p
+    ),
+    exact as (
+        select o.kind, o.name, o.definition
+        from items as o
+        inner join items as n using (kind, name, definition)
+        where o.is_old and not n.is_old
+    ),
+    others as (
+        select i.*, row_number() over (partition by i.is_old, i.kind, i.definition order by i.name) as place
+        from items as i
+        where (i.kind, i.name, i.definition) not in (select e.kind, e.name, e.definition from exact as e)
+    ),
+    equal as (
+        select o.kind, o.name, n.name as new_name
+        from others as o
+        inner join others as n using (kind, definition, place)
+        where o.is_old and not n.is_old
+    ),
+    keys as (
+        select o.kind, o.name, o.name as new_name
+        from others as o
+        inner join others as n using (kind, name)
+        where o.is_old and not n.is_old and o.kind = 'foreign key'
+            and regexp_replace(o.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')') = regexp_replace(n.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')')
+            and o.name not in (select e.name from equal as e where e.kind = o.kind)
+    )
+    select e.kind, e.name, e.name from exact as e
+    union all
+    select e.kind, e.name, e.new_name from equal as e
+    union all
+    select k.kind, k.name, k.new_name from keys as k;
+$function$;
+
+
+-- What the old table's constraints, indexes, statistics and identity sequences are called on the new one, where it has them:
+-- {"index NAME": NAME}, with "constraint", "statistics" or "sequence" for "index". Null: it does without.
+create or replace function rpc_migrations.new_names(source oid, target oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_object_agg(n.key, n.new_name), '{}')
+    from (
+        select format('constraint %s', c.conname) as key, null::text as new_name
+        from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_attribute as o on o.attrelid = source and array[o.attnum] = c.conkey
+        inner join pg_catalog.pg_attribute as a on a.attrelid = target and a.attname = o.attname and not a.attnotnull
+        where c.conrelid = source and c.contype = 'n' and c.convalidated
+        union all
+        select format('%s %s', case when p.kind in ('index', 'statistics') then p.kind else 'constraint' end, p.old_name), p.new_name
+        from rpc_migrations.pairs(source, target) as p
+        union all
+        select format('sequence %s', os.relname), ns.relname::text
+        from rpc_migrations.identity_sequences(source) as o
+        inner join rpc_migrations.identity_sequences(target) as n using (column_name)
+        inner join pg_catalog.pg_class as os on os.oid = o.sequence
+        inner join pg_catalog.pg_class as ns on ns.oid = n.sequence
+    ) as n;
+$function$;
+
+
+-- What the target lacks and is carried over in one phase, in the order in which it can be made. What it has under the same
+-- name is as the step file wants it, where "conflicts" does not object. A column of another type takes no setting for the storage of long values.
+create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
+returns table (kind text, name text, definition text, statement text, detach text, place bigint)
+language sql stable
+set search_path = ''
+as $function$
+    with
+    has as (select t.* from rpc_migrations.describe_table(target, as_name, '{}') as t),
+    pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
+    select s.kind, s.name, s.definition, s.statement, s.detach, s.place
+    from rpc_migrations.describe_table(source, as_name, rpc_migrations.new_names(source, target))
+        with ordinality as s (phase, kind, name, definition, statement, detach, place)
+    where
+        s.phase = wanted_phase
+        and not exists (
+            select from has as t
+            where (t.phase <> 'build' or t.kind = 'policy') and t.kind = s.kind and t.name = s.name
+        )
+        and not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name)
+        and not exists (
+            select from pg_catalog.pg_attribute as a
+            where
+                a.attrelid = target and a.attstorage = 'p' and s.kind = 'column setting'
+                and s.name in (format('storage of %I', a.attname), format('compression of %I', a.attname))
+        )
+    order by s.place;
+$function$;
+
+
+-- Copies that an older version has begun go on in the words of this one (see 00_version.sql).
+update rpc_migrations.copies as c
+set definition = rpc_migrations.table_definition(c.old_table)
+where c.state in ('copying', 'copied') and c.old_table is not null and c.definition is null;
