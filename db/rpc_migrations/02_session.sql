@@ -188,9 +188,9 @@ as $function$
 $function$;
 
 
--- Runs a text (see run_sql) so that nothing but its work remains: neither in the session, nor by names that others made.
+-- Runs a text (see run_statements) so that nothing but its work remains: neither in the session, nor by names that others made.
 -- Raises RM001 where something of theirs could be taken for PostgreSQL's own.
-create or replace function rpc_migrations.run_text(query text) returns jsonb
+create or replace function rpc_migrations.run_text(query text, separator text default null) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
@@ -206,7 +206,7 @@ begin
         using errcode = 'RM001', hint = 'Nothing was run. See who made it and why; then drop it, or give it to the role that runs this.';
     end if;
     begin
-        answer := rpc_migrations.run_sql(query);
+        answer := rpc_migrations.run_statements(query, separator);
     exception when others or query_canceled or assert_failure then
         -- Locks of the session and prepared statements outlive the error.
         perform rpc_migrations.restore_session(before, names);

@@ -87,9 +87,10 @@ $function$;
 
 
 -- Runs a text in this transaction. The rows, as a JSON array of objects, where it is one statement that returns rows;
--- else the number of rows that its last statement affected. PostgreSQL itself tells which of the two it is: a text that
--- cannot be opened as a cursor is refused before any of it runs. Names in it are looked up in public and extensions, as the
--- SQL Editor does: everything here that is ours names its schema.
+-- else the number of rows that its last statement affected. Statements are analysed one after the other, so that each
+-- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
+-- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
+-- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
 set search_path = public, extensions, pg_temp
@@ -99,26 +100,100 @@ declare
     current_row record;
     all_rows jsonb[] := '{}';
     affected bigint;
-    returns_rows boolean := true;
+    semicolons bigint := length(query) - length(replace(query, ';', ''));
+    returns_rows boolean := octet_length(query) * semicolons < 64000000;
 begin
-    begin
-        open cursor_name for execute query;
-    exception when invalid_cursor_definition then
-        returns_rows := false;
-    end;
+    if returns_rows then
+        begin
+            open cursor_name for execute query;
+        exception when others then
+            -- It returns no rows, is several statements (of which one may use what another one makes), or is wrong:
+            -- what it is shows when it runs.
+            returns_rows := false;
+        end;
+    end if;
     if not returns_rows then
         execute query;
         get diagnostics affected = row_count;
-        return pg_catalog.to_jsonb(affected);
+        return to_jsonb(affected);
     end if;
     loop
         fetch cursor_name into current_row;
         exit when not found;
-        all_rows := pg_catalog.array_append(all_rows, pg_catalog.to_jsonb(current_row));
+        all_rows := array_append(all_rows, to_jsonb(current_row));
     end loop;
     close cursor_name;
-    return pg_catalog.to_jsonb(all_rows);
+    return to_jsonb(all_rows);
 end;
+$function$;
+
+
+-- Runs a step's text, one statement after the other: "separator" is what stands between two of them (null: there is one,
+-- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
+-- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
+-- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
+create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
+language plpgsql
+set search_path = public, extensions, pg_temp
+as $function$
+declare
+    statements text[] := case when separator is null then array[query] else string_to_array(query, separator) end;
+    statement text;
+    place integer := 0;
+    answer jsonb;
+    affected bigint;
+    error_code text;
+    error_message text;
+    error_detail text;
+    error_hint text;
+    error_context text;
+begin
+    foreach statement in array statements loop
+        place := place + 1;
+        perform pg_catalog.set_config('lock_timeout', '100ms', true);
+        if array_length(statements, 1) = 1 then
+            answer := rpc_migrations.run_sql(statement);
+        else
+            execute statement;
+            get diagnostics affected = row_count;
+        end if;
+    end loop;
+    -- What is deferred would fail at the commit, and nobody could tell which step it was.
+    place := 0;
+    set constraints all immediate;
+    return coalesce(answer, to_jsonb(affected));
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics
+        error_code = returned_sqlstate, error_message = message_text, error_detail = pg_exception_detail,
+        error_hint = pg_exception_hint, error_context = pg_exception_context;
+    raise exception using
+        errcode = error_code,
+        message = error_message,
+        detail = rpc_migrations.place_of_error(error_detail, error_context, place, array_length(statements, 1), statement),
+        hint = error_hint;
+end;
+$function$;
+
+
+-- The detail of an error, with the place where it happened: a line "Statement 2 of 5" (or "At the commit"), and the context
+-- of what that statement called, as far as it is not ours.
+create or replace function rpc_migrations.place_of_error(
+    detail text, context text, place integer, places integer, statement text
+) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select concat_ws(
+        e'\n',
+        nullif(place_of_error.detail, ''),
+        nullif(
+            rtrim(left(split_part(split_part(
+                place_of_error.context, 'SQL statement "' || left(place_of_error.statement, 40), 1
+            ), 'PL/pgSQL function rpc_migrations.run_', 1), 2000), e' \n'),
+            ''
+        ),
+        case when place_of_error.place = 0 then 'At the commit' else format('Statement %s of %s', place_of_error.place, place_of_error.places) end
+    );
 $function$;
 
 
@@ -168,7 +243,7 @@ $function$;
 
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
--- "done"; it is sent until it is. Answers an object with "state":
+-- "done"; it is sent until it is. "separator" is that of run_statements. Answers an object with "state":
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
@@ -177,7 +252,8 @@ $function$;
 --   taken_over  this run has been ended, most likely by a newer one; nothing was done
 -- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
 create or replace function rpc_migrations.run_step(
-    query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0
+    query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0,
+    separator text default null
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -186,6 +262,7 @@ declare
     entry rpc_migrations.journal;
     answer jsonb;
     first_row jsonb;
+    rows_returned integer;
     is_done boolean := true;
     row_count bigint;
     began timestamptz := clock_timestamp();
@@ -208,25 +285,28 @@ begin
     perform set_config('rpc_migrations.migration', run_step.migration, true);
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     begin
-        -- While we wait for a lock, everyone who comes after us waits too: so we wait for a moment only, and try again.
-        perform set_config('lock_timeout', '100ms', true);
-        answer := rpc_migrations.run_text(run_step.query);
+        answer := rpc_migrations.run_text(run_step.query, run_step.separator);
     exception when lock_not_available then
         return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
     end;
 
     first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;
+    rows_returned := case when jsonb_typeof(answer) = 'array' then jsonb_array_length(answer) end;
     if run_step.batch then
-        if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or jsonb_array_length(answer) <> 1 then
+        if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or rows_returned <> 1 then
             raise exception 'batch step "%" did not answer one row with a boolean column "done"', run_step.step
             using errcode = 'RM005',
                 hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
         end if;
         is_done := (first_row ->> 'done')::boolean;
+    elsif first_row -> 'done' = 'false' and rows_returned = 1 then
+        raise exception 'step "%" says that it is not done, and is no batch step', run_step.step
+        using errcode = 'RM005', hint = format('Write its line as: -- step: %s (batch)', run_step.step);
     end if;
     row_count := case
         when jsonb_typeof(answer) = 'number' then answer::bigint
-        else coalesce((first_row ->> 'rows')::bigint, 0)
+        when first_row ->> 'rows' ~ '^\d{1,18}$' then (first_row ->> 'rows')::bigint
+        else 0
     end;
 
     update rpc_migrations.journal as j

@@ -21,7 +21,7 @@ begin
             using errcode = 'RM001',
                 hint = format('See who uses it. If nobody does, run: drop function %s; and then deploy again.', other.signature);
         end if;
-        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb)' then
+        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text)' then
             execute format('drop function %s', other.signature);
         end if;
     end loop;
@@ -33,7 +33,7 @@ $block$;
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
 -- and the isolation level, too. Only service_role may execute it. "shrink" makes the batches of one step smaller, and
--- goes without "following".
+-- goes without "following"; "separator" stands between the statements of a step (see rpc_migrations.run_statements).
 --
 -- Neither 40001 nor 40P01 ever leaves it: PostgREST up to version 14 repeats a transaction that fails with one of them by
 -- itself, at once, without limit, also after the client has gone (its hasql-transaction 1.1 does). A step answers the state
@@ -47,7 +47,8 @@ create or replace function public.execute_sql(
     batch boolean default false,
     run uuid default null,
     shrink integer default 0,
-    following jsonb default null
+    following jsonb default null,
+    separator text default null
 ) returns jsonb
 language plpgsql
 security definer
@@ -75,12 +76,12 @@ begin
         elsif execute_sql.following is null then
             answer := rpc_migrations.run_step(
                 execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-                execute_sql.batch, execute_sql.run, execute_sql.shrink
+                execute_sql.batch, execute_sql.run, execute_sql.shrink, execute_sql.separator
             );
         else
             answer := rpc_migrations.run_steps(
                 execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-                execute_sql.batch, execute_sql.run, execute_sql.following
+                execute_sql.batch, execute_sql.run, execute_sql.following, execute_sql.separator
             );
         end if;
         if execute_sql.step is not null and answer ->> 'state' in ('done', 'more', 'waiting') then
@@ -212,6 +213,6 @@ $function$;
 
 
 select rpc_migrations.close_to_others();
-grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb) to service_role;
+grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text) to service_role;
 
 notify pgrst, 'reload schema';

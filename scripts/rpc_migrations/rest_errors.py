@@ -46,6 +46,7 @@ _HINTS = {
     "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
     "0A000": "Take begin, commit and rollback out of the step: it takes effect as a whole already.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
+    "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
     "57014": "A timeout cut it; nothing of it remains. That of execute_sql is 50 s; what is cut earlier is so by a setting of the role, or by "
     "a REST layer older than PostgREST 12.2. Make the step smaller, or a batch step; what takes longer needs a direct connection "
     '(README, "Very large tables").',

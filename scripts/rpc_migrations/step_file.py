@@ -1,8 +1,9 @@
-"""Step files: a migration as one SQL file that a person reads from top to bottom.
+"""Migration files: SQL that a person reads from top to bottom, as one step or as several.
 
 A line `-- step: NAME` begins a step, `-- step: NAME (batch)` one that is sent again until it says that it is done. What
 stands above the first step is a comment for the reader. Lines `-- formerly: CHECKSUM` below it name the checksums of earlier
-texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited.
+texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited. A file
+without step lines is one step, called as the file.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from itertools import takewhile
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import StepFileError
+from .refusals import refusals, without_transaction
+from .sql_text import Statement, canonical, split, walk
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 
-_STEP_LINE = re.compile(r"^--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*$", re.IGNORECASE)
-_FORMERLY_LINE = re.compile(r"^--\s*formerly:\s*(?P<checksum>[0-9a-f]{64})\s*$", re.IGNORECASE)
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
+_FORMERLY_LINES = re.compile(r"(?:\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
+_CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
+_NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
+_NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
+_MAY_HAVE_STEPS = re.compile(r"^--\s*step:", re.IGNORECASE | re.MULTILINE)
+_PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
+MOST_REFUSALS = 10  # that are told at once
 
 
 @dataclass(frozen=True)
@@ -30,44 +39,71 @@ class Step:
     sql: str
     batch: bool
     path: Path
-    line: int  # of the line that names it, counted from 1
+    line: int  # of the line that names it, counted from 1; 1 where the whole file is the step
+    first_line: int  # of its text
     formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
 
-    @property
+    @cached_property
+    def statements(self) -> tuple[Statement, ...]:
+        """What is run, in order: without a BEGIN and COMMIT around it, because a step is a transaction already."""
+        return without_transaction(split(self.sql, first_line=self.first_line))
+
+    @cached_property
+    def separator(self) -> str | None:
+        """What stands between the statements in `query`; None where there is only one to be run."""
+        if len(self.statements) < 2:
+            return None
+        separator = "\n;\n"
+        while any(separator in one.sql for one in self.statements):
+            separator = separator[:-1] + ";\n"
+        return separator
+
+    @cached_property
+    def query(self) -> str:
+        """The text as it is sent: as it stands, with its comments, where it is one statement."""
+        if self.separator is None:
+            as_it_is = len(split(self.sql)) == len(self.statements) and not _PSQL_LINE.search(self.sql)
+            return self.sql if as_it_is else "".join(one.sql for one in self.statements)
+        return self.separator.join(one.sql for one in self.statements)
+
+    @cached_property
     def checksums(self) -> tuple[str, ...]:
-        """SHA-256 of the text, so that the journal can tell whether a step that was done has been edited since; and of the
-        earlier texts that count as the same.
+        """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
+        edited since; of the text as it stands, which journals of earlier versions hold; and of the earlier texts that count as the same.
         """
-        return hashlib.sha256(self.sql.encode()).hexdigest(), *self.formerly
+        return _sha256(canonical(self.sql)), _sha256(self.sql), *self.formerly
 
 
 @dataclass(frozen=True)
 class Migration:
-    """A step file: its steps in order, and the name under which the journal knows it."""
+    """A migration file: its steps in order, and the name under which the journal knows it."""
 
     name: str
     path: Path
     steps: tuple[Step, ...]
 
+    def check(self) -> None:
+        """Raise StepFileError, naming every line, where something in it cannot run in a step."""
+        found = [refusal for step in self.steps for refusal in refusals(step.statements)]
+        if not found:
+            return
+        lines = [f"{self.path.name}:{one.line}: {one.what}. {one.instead}" for one in found[:MOST_REFUSALS]]
+        if len(found) > MOST_REFUSALS:
+            lines.append(f"... and {len(found) - MOST_REFUSALS} more.")
+        raise StepFileError(
+            f"{self.path.name} cannot run as it is; nothing was sent.",
+            details="\n".join(lines),
+            hint="Change what the lines above name, then run the same command again.",
+        )
+
 
 def read_migration(path: Path, *, name: str | None = None) -> Migration:
-    """Read a step file; the migration's name is the file's, without its ending, unless another one is given.
+    """Read a migration file; the migration's name is the file's, without its ending, unless another one is given.
 
-    Raises StepFileError: no such file, not UTF-8, no steps, SQL above the first step, an empty step, a name used twice or
-    kept for the steps of a rollback.
+    Raises StepFileError: no such file, not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
+    begins a step, a name used twice or kept for the steps of a rollback.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise StepFileError(
-            f"There is no file {path}.", hint="Give the path of a step file, for example db/migrate_user_clusters.sql."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StepFileError(
-            f"{path} cannot be read: {error}", hint="A step file is an SQL text in UTF-8 that you may read."
-        ) from error
-
-    steps = _split(path, text.removeprefix("\ufeff").split("\n"))  # not splitlines: U+2028 may stand in a value
+    steps = _steps(path, _read(path))
     seen: set[str] = set()
     for step in steps:
         if step.name in seen:
@@ -80,35 +116,92 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
                 f'{path}, line {step.line}: names that begin with "{ROLLBACK_PREFIX}" belong to rollbacks.',
                 hint="Give the step another name.",
             )
-        if not _has_sql(step.sql):
-            raise StepFileError(
-                f'{path}, line {step.line}: step "{step.name}" is empty.',
-                hint="Write its SQL below the line that names it.",
-            )
         seen.add(step.name)
     return Migration(name or path.stem, path, tuple(steps))
 
 
-def _split(path: Path, lines: list[str]) -> list[Step]:
-    """The steps of a file, each from its naming line to the next."""
-    starts = [(number, match) for number, line in enumerate(lines, start=1) if (match := _STEP_LINE.match(line))]
-    if not starts:
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(path: Path) -> str:
+    """The file's text, with \\n for every line end and without a byte order mark."""
+    try:
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
+    except FileNotFoundError as error:
         raise StepFileError(
-            f"{path} has no steps.", hint="Begin each step with a line such as `-- step: add the column`."
-        )
-    if _has_sql("\n".join(lines[: starts[0][0] - 1])):
+            f"There is no file {path}.",
+            hint="Give the path of a migration file, for example db/migrate_user_clusters.sql.",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepFileError(
+            f"{path} cannot be read: {error}", hint="A migration file is an SQL text in UTF-8 that you may read."
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise StepFileError(f"{path}, line {line}: a NUL byte.", hint="PostgreSQL holds no text with one. Take it out.")
+    return text
+
+
+class _Mark(NamedTuple):
+    """A line that begins a step: its number, where in the text it starts and ends, and what it says."""
+
+    line: int
+    start: int
+    end: int
+    name: str
+    batch: bool
+
+
+def _steps(path: Path, text: str) -> list[Step]:
+    """The steps of a text: each from its naming line to the next, or the whole of it."""
+    marks = _marks(path, text) if _MAY_HAVE_STEPS.search(text) else []
+    if not marks:
+        return [Step(path.stem, text, False, path, 1, 1)]
+    if split(text[: marks[0].start]):
         raise StepFileError(f"{path} has SQL above its first step.", hint="Put a line `-- step: NAME` above it.")
     steps = []
-    ends = [number - 1 for number, _ in starts[1:]] + [len(lines)]
-    for (number, match), end in zip(starts, ends, strict=True):
-        if not match["name"]:
-            raise StepFileError(f"{path}, line {number}: a step without a name.", hint="Write `-- step: NAME`.")
-        former = [found["checksum"] for found in takewhile(bool, map(_FORMERLY_LINE.match, lines[number:end])) if found]
-        sql = "\n".join(lines[number + len(former) : end]).strip("\n") + "\n"
-        steps.append(Step(match["name"], sql, match["batch"] is not None, path, number, tuple(former)))
+    ends = [mark.start for mark in marks[1:]] + [len(text)]
+    for mark, end in zip(marks, ends, strict=True):
+        formerly = _FORMERLY_LINES.match(text, mark.end, end)
+        assert formerly is not None
+        sql = text[formerly.end() : end].rstrip("\n") + "\n"
+        above = text[mark.end : formerly.end()].count("\n") + len(sql) - len(sql.lstrip("\n"))
+        former = tuple(_CHECKSUM.findall(formerly[0]))
+        step = Step(mark.name, sql.lstrip("\n"), mark.batch, path, mark.line, mark.line + above, former)
+        if not step.statements:
+            raise StepFileError(
+                f'{path}, line {step.line}: step "{step.name}" is empty.',
+                hint="Write its SQL below the line that names it.",
+            )
+        steps.append(step)
     return steps
 
 
-def _has_sql(text: str) -> bool:
-    """Whether a text has anything but white space and comments. Used on whole steps only, never to split one."""
-    return bool(_COMMENT.sub("", text).strip())
+def _marks(path: Path, text: str) -> list[_Mark]:
+    """The lines that begin a step. Those within a string, a comment, parentheses or a function's body begin none.
+
+    Raises StepFileError for one without a name, and for lines that are nearly such a line: their steps would become part
+    of the step above.
+    """
+    marks: list[_Mark] = []
+    near: list[tuple[int, str]] = []
+    for kind, start, end, depth in walk(text):
+        if kind != "line_comment" or depth:
+            continue
+        line_start = text.rfind("\n", 0, start) + 1
+        comment, line = text[start:end], text.count("\n", 0, start) + 1
+        match = _STEP_LINE.fullmatch(comment) if start == line_start else None
+        if match and not match["name"]:
+            raise StepFileError(f"{path}, line {line}: a step without a name.", hint="Write `-- step: NAME`.")
+        if match and not _NEARLY_A_BATCH.search(match["name"]):
+            marks.append(_Mark(line, start, end, match["name"], match["batch"] is not None))
+        elif _NEARLY_A_STEP_LINE.match(comment) and not text[line_start:start].strip():
+            near.append((line, comment.strip()))
+    if marks and near:
+        line, comment = near[0]
+        raise StepFileError(
+            f"{path}, line {line}: `{comment}` looks like a line that begins a step, and is none.",
+            hint="Write `-- step: NAME` or `-- step: NAME (batch)` at the beginning of the line; or another first word, if it is a comment.",
+        )
+    return marks

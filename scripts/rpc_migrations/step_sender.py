@@ -10,6 +10,7 @@ from typing import Any
 
 from .client import RpcClient
 from .console import Console
+from .error_places import in_its_place
 from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
 from .journal import describe_busy, describe_holders, describe_run
 from .patience import Attempts, Wait
@@ -56,13 +57,13 @@ class StepSender:
         except StatementTimedOut as error:
             if not step.batch or shrink >= MAX_SHRINK:
                 error.message += f" after {time.monotonic() - began:.1f} s"
-                raise _in_context(step, error) from error
+                raise in_its_place(step, error) from error
             self._console.note(f'a timeout cut a batch of "{step.name}"; going on with smaller ones')
             return shrink + SHRINK_STEP
         except NothingToDo:
             raise
         except SqlError as error:
-            raise _in_context(step, error) from error
+            raise in_its_place(step, error) from error
         return shrink
 
     def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class StepSender:
         if not shrink:
             steps = self._migration.steps
             later = steps[steps.index(step) + 1 :]
-            sizes = accumulate(len(one.sql) for one in later)
+            sizes = accumulate(len(one.query) for one in later)
             arguments["following"] = [
                 _as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
             ]
@@ -103,15 +104,6 @@ class StepSender:
 
 def _as_sent(step: Step) -> dict[str, Any]:
     """A step as execute_sql takes it."""
-    return {"query": step.sql, "step": step.name, "checksum": " ".join(step.checksums), "batch": step.batch}
-
-
-def _in_context(step: Step, error: SqlError) -> SqlError:
-    """The same error, with the step that it came from."""
-    place = f"{step.path.name}, line {step.line}"
-    return type(error)(
-        f'Step "{step.name}" ({place}): {error.message}',
-        hint=error.hint or "Nothing of this step remains. Mend what it names, then run the same command again.",
-        details=error.details,
-        code=error.code,
-    )
+    return {
+        "query": step.query, "separator": step.separator, "step": step.name, "checksum": " ".join(step.checksums), "batch": step.batch,
+    }  # fmt: skip

@@ -423,10 +423,9 @@ def test_a_step_file_edited_after_its_steps_ran(checkout: Checkout, shared: Loca
     ("text", "message"),
     [
         (None, "There is no file db/mine.sql"),
-        ("select 1;", "has no steps"),
         ("-- step: a\n\n-- step: b\n", 'step "a" is empty'),
     ],
-    ids=["no file", "no steps", "empty step"],
+    ids=["no file", "empty step"],
 )
 def test_what_is_no_step_file(checkout: Checkout, shared: LocalSupabase, text: str | None, message: str) -> None:
     if text is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -86,15 +87,20 @@ def test_checksums_of_earlier_texts_stand_below_the_name(tmp_path: Path) -> None
     step = read(tmp_path, f"-- step: one\n-- formerly: {one}\n-- formerly: {other}\nselect 1;\n").steps[0]
     assert (step.sql, step.checksums) == (plain.sql, (*plain.checksums, one, other))
     further_down = read(tmp_path, f"-- step: one\n-- why\n-- formerly: {one}\nselect 1;\n").steps[0]
-    assert len(further_down.checksums) == 1, "a comment like others"
+    assert further_down.formerly == (), "a comment like others"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has no steps"),
-        ("select 1;", "has no steps"),
-        ("/* -- step: one */ select 1;", "has no steps"),
+        ("-- step: one\nselect 1;\n--step b\nselect 2;", "line 3: `--step b` looks like"),
+        ("-- step: one\nselect 1;\n-- Step c\nselect 2;", "line 3: `-- Step c` looks like"),
+        ("-- step: one\nselect 1;\n  -- step: two\nselect 2;", "line 3: `-- step: two` looks like"),
+        ("-- step: one\nselect 1;\n--- step: two\nselect 2;", "line 3: `--- step: two` looks like"),
+        ("-- step: one\nselect 1;\n-- step : two\nselect 2;", "line 3: `-- step : two` looks like"),
+        ("-- step: one\nselect 1;\n-- step: two (batches)\nselect 2;", "line 3: .* looks like"),
+        ("-- step: one\nselect 1;\n-- step: two [batch]\nselect 2;", "line 3: .* looks like"),
+        ("select 1;\nselect '\0';", "line 2: a NUL"),
         ("select 1;\n-- step: one\nselect 2;", "SQL above its first step"),
         ("-- step:\nselect 1;", "line 1: a step without a name"),
         ("-- step: (batch)\nselect 1;", "line 1: a step without a name"),
@@ -137,3 +143,70 @@ def test_the_files_of_the_project_are_step_files(name: str) -> None:
     assert migration.name == name
     # A rollback's steps are told from the migration's own by this, in the same journal.
     assert all(step.name.startswith("roll back: ") == name.startswith("rollback") for step in migration.steps)
+
+
+EDITS = {
+    "a comment": ("select 1; -- why", True),
+    "a comment block": ("/* why /* nested */ */ select 1;", True),
+    "white space": ("\n\tselect   1 ;\n", True),
+    "white space around a mark": ("select f( 1 , 2 );", "select f(1,2);", True),
+    "white space around an operator": ("select 1+2;", "select 1 + 2;", True),
+    "white space within an operator": ("select a <-1;", "select a < -1;", False),
+    "a semicolon at the end": ("select 1", True),
+    "the statement": ("select 2;", False),
+    "letters": ("SELECT 1;", False),
+    "white space in a string": ("select 'a b';", "select 'a  b';", False),
+    "a comment in a string": ("select '1';", "select '1 -- why';", False),
+    "a comment in a function": ("do $$ begin end $$;", "do $$ begin /* why */ end $$;", False),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_of_comments_and_white_space_is_none(tmp_path: Path, what: str) -> None:
+    *texts, same = EDITS[what]
+    before, after = texts if len(texts) == 2 else ("select 1;", texts[0])
+    old, new = (read(tmp_path, f"-- step: one\n{text}\n").steps[0] for text in (before, after))
+    assert (old.checksums[0] == new.checksums[0]) is same
+
+
+def test_a_journal_of_an_earlier_version_knows_the_text_as_it_stands(tmp_path: Path) -> None:
+    step = read(tmp_path, TWO_STEPS).steps[0]
+    assert hashlib.sha256(step.sql.encode()).hexdigest() in step.checksums
+
+
+NOT_STEPS = {
+    "a string": "select '\n-- step: two\n';",
+    "dollar quotes": "do $$\n-- step: two\nbegin end $$;",
+    "a comment block": "select 1; /*\n-- step: two\n*/",
+    "parentheses": "select (\n-- step: two\n1);",
+    "a function's body": "create function f() returns int begin atomic\n-- step: two\nselect 1; end;",
+}
+
+
+@pytest.mark.parametrize("what", NOT_STEPS)
+def test_no_step_begins_within(tmp_path: Path, what: str) -> None:
+    assert [step.name for step in read(tmp_path, f"-- step: one\n{NOT_STEPS[what]}\n").steps] == ["one"]
+    assert [step.name for step in read(tmp_path, f"{NOT_STEPS[what]}\n", "plain.sql").steps] == ["plain"]
+
+
+def test_a_file_without_step_lines_is_one_step(tmp_path: Path) -> None:
+    (step,) = read(tmp_path, "\n-- Step 1: why\nselect 1;\n\nselect 2;\n", "20260101000000_two.sql").steps
+    assert (step.name, step.batch) == ("20260101000000_two", False)
+    assert [(one.line, one.sql) for one in step.statements] == [(3, "select 1"), (5, "select 2")]
+    assert read(tmp_path, "-- nothing here\n").steps[0].statements == ()
+
+
+def test_statements_know_their_lines(tmp_path: Path) -> None:
+    text = "-- Above.\n\n-- step: one\n\n\nselect 1;\nselect 2;\n-- step: two\nbegin;\nselect\n3;\ncommit;"
+    steps = read(tmp_path, text).steps
+    assert [[(one.line, one.sql) for one in step.statements] for step in steps] == [
+        [(6, "select 1"), (7, "select 2")],
+        [(10, "select\n3")],
+    ]
+
+
+@pytest.mark.parametrize("middle", ["select 1", "select '\n;\n'", "select $$\n;;\n$$", "select '\n;\n;;\n'"])
+def test_what_is_sent_can_be_taken_apart(tmp_path: Path, middle: str) -> None:
+    (step,) = read(tmp_path, f"select 0;{middle};select 2").steps
+    assert step.separator is not None
+    assert step.query.split(step.separator) == ["select 0", middle, "select 2"]

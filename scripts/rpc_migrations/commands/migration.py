@@ -22,7 +22,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     """Run what is left of a migration; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
-    migration = read_migration(options.file)
+    migration = _read_steps(options)
     with _file_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
@@ -79,9 +79,10 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def _read_steps(options: argparse.Namespace) -> Migration:
-    """The steps that the options mean: those of the migration, or those of its rollback."""
+    """The steps that the options mean: those of the migration, which can run as they are, or those of its rollback."""
     migration = read_migration(options.file)
     if not options.rollback:
+        migration.check()
         return migration
     return read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
 

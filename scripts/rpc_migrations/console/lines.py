@@ -49,7 +49,7 @@ class Lines:
         code = f" [{error.code}]" if error.code else ""
         self.err.print(Text.assemble(("Error: ", "bold red"), f"{error.message}{code}"))
         if error.details:
-            self.err.print(Text(f"  Detail: {error.details}"))
+            self.err.print(Text("  Detail: " + error.details.replace("\n", "\n          ")))
         if error.hint:
             self.err.print(Text.assemble(("  What to do: ", "bold"), error.hint))
 

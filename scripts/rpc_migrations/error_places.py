@@ -1,0 +1,43 @@
+"""Where in a migration file an error happened, from what the database says of it."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import SqlError
+from .step_file import Step
+
+# What rpc_migrations.place_of_error writes below the detail of an error.
+_PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
+_MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
+_NOTHING_REMAINS = "Nothing of this step remains. Mend what it names, then run the same command again."
+
+
+def in_its_place(step: Step, error: SqlError) -> SqlError:
+    """The same error, with the step that it came from, and the statement's line and first lines where they are known."""
+    details = error.details or ""
+    found = _PLACE.search(details)
+    line, shown = step.line, []
+    if found:
+        details = details[: found.start()]
+        if found["place"] is None:
+            shown = ["at the end of the step, where what is deferred is checked"]
+        elif int(found["place"]) <= len(step.statements):
+            statement = step.statements[int(found["place"]) - 1]
+            line, shown = statement.line, _first_lines(statement.sql, statement.line)
+    return type(error)(
+        f'Step "{step.name}" ({step.path.name}, line {line}): {error.message}',
+        hint=error.hint or _NOTHING_REMAINS,
+        details="\n".join([*filter(None, [details]), *shown]) or None,
+        code=error.code,
+    )
+
+
+def _first_lines(sql: str, line: int) -> list[str]:
+    """The first lines of a statement, with their numbers."""
+    lines = sql.split("\n")
+    shown = [
+        f"{number} | {text if len(text) <= _MOST_COLUMNS else text[: _MOST_COLUMNS - 3] + '...'}"
+        for number, text in enumerate(lines[:_MOST_LINES], start=line)
+    ]
+    return [*shown, "..."] if len(lines) > _MOST_LINES else shown

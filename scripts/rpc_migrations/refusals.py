@@ -1,0 +1,164 @@
+"""What cannot run in a step, found by the first words of its statements before anything is sent.
+
+A step is one transaction inside a function with the rights of its owner, called over an API whose sessions load
+pg-safeupdate: so nothing here is a matter of taste, the database would refuse each of these in the middle of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .sql_text import Statement
+
+_DIRECTLY = "or run it by psql over a direct connection"
+_OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
+_CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCURRENTLY out (writes to the table wait meanwhile), {_DIRECTLY}."
+_OWN_STEP = "A step is one transaction. Put a line `-- step: NAME` here instead: each step commits by itself."
+_ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
+_WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, write `where true`."
+_PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
+_COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
+
+_INTO = "PL/pgSQL, which runs the statements, has another meaning for it. Write: create table NAME as select ..."
+_MADE_OUTSIDE = ("database", "tablespace", "subscription")
+_PLAIN_BEGINS = (["begin"], ["begin", "work"], ["begin", "transaction"], ["start", "transaction"])
+_PLAIN_ENDS = [[word, *more] for word in ("commit", "end") for more in ([], ["work"], ["transaction"])]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One statement that cannot run: where it stands, what it is, and what to do instead."""
+
+    line: int
+    what: str
+    instead: str
+
+
+def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...]:
+    """The statements without the one BEGIN and the COMMIT at the end that make them what a step is already: a transaction.
+
+    Where they are anything else, nothing is taken away, and `refusals` tells.
+    """
+    begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
+    if len(begins) == 1 and begins[0].words() in _PLAIN_BEGINS and statements[-1].words() in _PLAIN_ENDS:
+        return tuple(one for one in statements[:-1] if one is not begins[0])
+    return tuple(statements)
+
+
+def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
+    """What cannot run of a step's statements, in their order."""
+    for statement in statements:
+        if found := _refuse(statement):
+            yield Refusal(statement.line, *found)
+
+
+def _refuse(statement: Statement) -> tuple[str, str] | None:
+    """What a statement is and what to do instead, where it cannot run."""
+    (first,) = statement.words(1)
+    if first.startswith("\\"):
+        return f"psql command {statement.sql.split()[0]}", _PSQL
+    rule = _RULES.get(first)
+    return rule(statement.words()) if rule else None
+
+
+def _transaction_command(words: list[str]) -> tuple[str, str] | None:
+    """BEGIN, COMMIT and their like; not PREPARE of a statement."""
+    if words[0] == "prepare":
+        return ("prepare transaction", _OWN_STEP) if words[1:2] == ["transaction"] else None
+    what = "start transaction" if words[0] == "start" else words[0]
+    if words[0] in ("begin", "start"):
+        return what, f"{_OWN_STEP} A plain BEGIN with a COMMIT at the end of the step may stay."
+    return what, _OWN_STEP
+
+
+def _setting(words: list[str]) -> tuple[str, str] | None:
+    """Settings that a function cannot change, or that change what a text means."""
+    name = words[2:] if words[1:2] in (["local"], ["session"]) and words[2:3] != ["authorization"] else words[1:]
+    if name[:1] == ["role"]:
+        return f"{words[0]} role", _ROLE
+    if name[:1] == ["authorization"] or name[:2] == ["session", "authorization"]:
+        return f"{words[0]} session authorization", _ROLE
+    if name[:1] == ["transaction"]:
+        return (
+            "set transaction",
+            "The transaction has begun, and is read committed. Leave it out; `lock table` keeps others out where that matters.",
+        )
+    if name[:1] == ["standard_conforming_strings"] and name[2:3] not in (["on"], ["default"], ["true"], ["'on'"]):
+        return "standard_conforming_strings = off", "Write strings with backslashes as E'...', and leave it out."
+    return None
+
+
+def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
+    """What PostgreSQL runs outside of transactions only, and COPY to and from the client."""
+    first, second, last = words[0], (words[1:2] or [""])[0], words[-1]
+    what = None
+    if first in ("create", "drop") and "index" in words[1:3]:
+        return (f"{first} index concurrently", _CONCURRENTLY) if "concurrently" in words[:4] else None
+    if first in ("create", "drop") and second in _MADE_OUTSIDE:
+        what = f"{first} {second}"
+    elif first == "reindex":
+        if "concurrently" in words:
+            return "reindex concurrently", _CONCURRENTLY
+        what = next((f"reindex {word}" for word in ("database", "system", "schema") if word in words), None)
+    elif first == "alter" and second == "table" and "detach" in words and last == "concurrently":
+        return "detach partition concurrently", _CONCURRENTLY
+    elif first == "copy":
+        return ("copy between database and client", _COPY) if {"stdin", "stdout"} & set(words) else None
+    elif first == "cluster" and words[1:] in ([], ["verbose"]):
+        what = "cluster of all tables"
+    elif first == "vacuum" or (first, second) in (("alter", "system"), ("discard", "all")):
+        what = first if first == "vacuum" else f"{first} {second}"
+    return (what, _OUTSIDE) if what else None
+
+
+def _query(words: list[str]) -> tuple[str, str] | None:
+    """SELECT ... INTO, which makes a table (the INTO of an INSERT or a MERGE behind a WITH does not), and writes in a WITH."""
+    outer = list(_same_level(words))
+    if any(word == "into" and before not in ("insert", "merge") for before, word in pairwise(outer)):
+        return "select into", _INTO
+    return _write_without_where(words)
+
+
+def _write_without_where(words: list[str]) -> tuple[str, str] | None:
+    """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
+    for place, word in enumerate(words):
+        if word not in ("update", "delete") or (place and not _begins_a_write(words, place)):
+            continue
+        if "where" not in _same_level(words[place:]):
+            return f"{word} without where", _WHERE
+    return None
+
+
+def _begins_a_write(words: list[str], place: int) -> bool:
+    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock."""
+    before, after = words[place - 1], words[place + 1 : place + 2]
+    if words[place] == "delete":
+        return after == ["from"]
+    return before not in ("do", "for", "key", "then") and "set" in _same_level(words[place:])
+
+
+def _same_level(words: list[str]) -> Iterator[str]:
+    """The words up to the end of the statement or subquery, without what is in parentheses."""
+    depth = 0
+    for word in words:
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if depth < 0:
+            return
+        if depth == 0:
+            yield word
+
+
+_RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
+    **dict.fromkeys(
+        ("begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare"),
+        _transaction_command,
+    ),
+    **dict.fromkeys(("set", "reset"), _setting),
+    **dict.fromkeys(
+        ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
+    ),
+    **dict.fromkeys(("select", "with"), _query),
+    **dict.fromkeys(("update", "delete", "explain"), _write_without_where),
+}

@@ -1,0 +1,203 @@
+"""Splits a text of SQL into its statements as psql does, knowing no more of SQL than where strings and comments end.
+
+What counts is written in PostgreSQL's scan.l and psql's psqlscan.l: standard_conforming_strings is on, a backslash
+outside of quotes begins a psql command, and a semicolon ends a statement unless it stands in parentheses or in a
+function's body that begins with BEGIN ATOMIC. A text with an open string is not an error here: its last statement
+reaches to the end, and the server says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_IDENTIFIER = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*+"
+_ESCAPED = r"'(?:[^'\\]++|\\.|'')*+'"
+_PLAIN = r"'(?:[^']++|'')*+'"
+# A string goes on behind a line break, also behind one that ends a comment.
+_GOES_ON = r"(?:[ \t\f\v]|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f\v]++|--[^\n\r]*+[\n\r])*+"
+_TOKEN = re.compile(
+    rf"""
+      (?P<space>[ \t\n\r\f\v]++)
+    | (?P<line_comment>--[^\n\r]*+)
+    | (?P<block_comment>/\*)
+    | (?P<string>[eE]{_ESCAPED}(?:{_GOES_ON}{_ESCAPED})*+ | (?:[nNbBxX]|[uU]&)?{_PLAIN}(?:{_GOES_ON}{_PLAIN})*+)
+    | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+")
+    | (?P<opened>[eE]?'|")
+    | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*+)?\$)
+    | (?P<word>{_IDENTIFIER})
+    | (?P<number>[0-9][A-Za-z0-9_.]*+ | \$[0-9]++)
+    | (?P<command>\\[^\n\r]*+)
+    | (?P<mark>[();])
+    | (?P<other>[^ \t\n\r\f\vA-Za-z0-9_\x80-\U0010ffff'"$();\\/\-]++ | .)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_UNENDED = ("dollar", "block_comment", "opened")  # known by how they begin; _whole tells where they end
+_OPERATOR_CHARACTERS = "+-*/<>=~!@#%^&|`?:"
+_OPERATOR_OR_MARK = re.compile(r"[-+*/<>=~!@#%^&|`?:]+|.", re.DOTALL)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_COPY_END = re.compile(r"^\\\.[ \t]*$\n?", re.MULTILINE)
+_RESTRICT = re.compile(r"\\(un)?restrict\b")  # pg_dump writes them around a dump; they concern psql commands alone
+
+
+# A piece of a text: its kind (the name of a group of _TOKEN, "open" for what does not end, "data" for COPY's), where it
+# starts and ends, and how many parentheses and BEGIN ATOMIC are open around it. A plain tuple: there are millions.
+Token = tuple[str, int, int, int]
+COMMENTS = ("line_comment", "block_comment")
+_BETWEEN = ("space", "data", *COMMENTS)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement, or one psql command, from its first word to its last; the semicolon is not part of it."""
+
+    sql: str
+    line: int  # of its first word in the text, counted from 1
+
+    def words(self, limit: int | None = None) -> list[str]:
+        """Its words, marks and values in order, without comments; words that are not quoted in lower case."""
+        words: list[str] = []
+        for kind, start, end, _ in walk(self.sql):
+            if limit is not None and len(words) >= limit:
+                break
+            if kind != "space" and kind not in COMMENTS:
+                words.append(self.sql[start:end].lower() if kind == "word" else self.sql[start:end])
+        return words
+
+
+def split(text: str, *, first_line: int = 1) -> list[Statement]:
+    """The statements of a text in order. `first_line` is the number of the text's first line in its file."""
+    statements = []
+    line, counted = first_line, 0
+    begins: int | None = None
+    ends = 0
+
+    def add(start: int, stop: int) -> None:
+        nonlocal line, counted
+        line += text.count("\n", counted, start)
+        counted = start
+        statements.append(Statement(text[start:stop], line))
+
+    for kind, start, end, depth in walk(text):
+        if kind in _BETWEEN:
+            continue
+        if kind == "command":
+            if _RESTRICT.match(text, start):
+                continue
+            if begins is not None:
+                add(begins, ends)
+                begins = None
+            add(start, end)
+        elif kind == "mark" and depth == 0 and text[start] == ";":
+            if begins is not None:
+                add(begins, ends)
+                begins = None
+        else:
+            begins, ends = start if begins is None else begins, end
+    if begins is not None:
+        add(begins, ends)
+    return statements
+
+
+def canonical(text: str) -> str:
+    """The text without comments and with white space alike: equal for two texts that PostgreSQL reads as the same tokens.
+
+    A string is kept as it is, and so is a function's body in one.
+    """
+    pieces: list[str] = []
+    place = -1  # where the last piece ended
+    for kind, start, end, _ in walk(text):
+        if kind == "space" or kind in COMMENTS:
+            continue
+        found = _OPERATOR_OR_MARK.findall(text, start, end) if kind == "other" else [text[start:end]]
+        if place == start and pieces[-1][0] in _OPERATOR_CHARACTERS and found[0][0] in _OPERATOR_CHARACTERS:
+            pieces[-1] += found.pop(0)  # "-" and "/" come alone, because they may begin a comment
+        pieces += found
+        place = end
+    while pieces[-1:] == [";"]:
+        pieces.pop()
+    return " ".join(pieces)
+
+
+def walk(text: str) -> Iterator[Token]:
+    """All tokens of a text in order, with nothing left out."""
+    place = parentheses = 0
+    body = _Body()
+    while place < len(text):
+        match = _TOKEN.match(text, place)
+        assert match is not None and match.lastgroup is not None
+        kind, end = match.lastgroup, match.end()
+        if kind in _UNENDED:
+            kind, end = _whole(text, match)
+        elif kind == "word":
+            body.take(match[0].lower(), in_parentheses=parentheses > 0)
+        elif match[0] == ")":
+            parentheses = max(parentheses - 1, 0)
+        yield (kind, place, end, parentheses + body.depth)
+        if match[0] == "(":
+            parentheses += 1
+        elif match[0] == ";" and not parentheses and not body.depth:
+            if body.is_copy_from_stdin:
+                data, end = end, _end_of_copy_data(text, end)
+                yield ("data", data, end, 0)
+            body = _Body()
+        if kind not in _BETWEEN:
+            body.previous = match[0]
+        place = end
+
+
+class _Body:
+    """Whether a statement makes a function, and how deep in that function's BEGIN ATOMIC we are."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.previous = ""
+        self._words: list[str] = []  # the first ones of the statement; all of a COPY
+
+    @property
+    def is_copy_from_stdin(self) -> bool:
+        """Whether lines of data follow the statement."""
+        return self._words[:1] == ["copy"] and "stdin" in self._words
+
+    def take(self, word: str, *, in_parentheses: bool) -> None:
+        """The next word of the statement. BEGIN ATOMIC opens a block, and within it CASE does, which END closes as well."""
+        if len(self._words) < 4 or self._words[0] == "copy":
+            self._words.append(word)
+        if (
+            in_parentheses
+            or not (self.depth or self._makes_a_function())
+            or self.previous[-1:] == "."
+            or self.previous.lower() == "as"
+        ):
+            return
+        if (word == "atomic" and self.previous.lower() == "begin") or (self.depth and word == "case"):
+            self.depth += 1
+        elif self.depth and word == "end":
+            self.depth -= 1
+
+    def _makes_a_function(self) -> bool:
+        words = self._words[:1] + self._words[3:] if self._words[1:3] == ["or", "replace"] else self._words
+        return words[:1] == ["create"] and words[1:2] in (["function"], ["procedure"])
+
+
+def _end_of_copy_data(text: str, place: int) -> int:
+    """Where the lines of data end that follow a COPY, which ends at `place`."""
+    first_line = text.find("\n", place) + 1 or len(text)
+    end = _COPY_END.search(text, first_line)
+    return end.end() if end else len(text)
+
+
+def _whole(text: str, opening: re.Match[str]) -> tuple[str, int]:
+    """Kind and end of the token that begins so: a dollar-quoted string, a block comment, or what never ends."""
+    if opening.lastgroup == "dollar":
+        closing = text.find(opening[0], opening.end())
+        return ("string", closing + len(opening[0])) if closing >= 0 else ("open", len(text))
+    if opening.lastgroup == "block_comment":
+        depth = 1
+        for edge in _COMMENT_EDGE.finditer(text, opening.end()):
+            depth += 1 if edge[0] == "/*" else -1
+            if depth == 0:
+                return "block_comment", edge.end()
+    return "open", len(text)

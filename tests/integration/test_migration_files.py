@@ -1,0 +1,179 @@
+"""Migration files as real projects have them do here what they do by `psql -1`, and fail where and as they fail there.
+
+The files are in tests/migration_files: `applied` and `failing` say what psql makes of them; those in `refused` are refused
+before anything is sent, for the reason in their first line. All of them find the tables of application.sql.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import TESTS
+from faults.harness import Outcome, run_here, settings_for
+from local_supabase import Cluster, Database, LocalSupabase
+from psycopg import sql
+from rpc_migrations.errors import SqlError, StepFileError
+from rpc_migrations.step_file import read_migration
+from step_runner import deploy
+
+FILES = TESTS / "migration_files"
+# What differs between two runs of the same file: the time, random uuids, and an option that PostgreSQL keeps for itself.
+OF_THIS_RUN = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\+00|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|pg_attver=\d+"
+)
+PSQL_ERROR = re.compile(r"^(?:psql:.*?:(?P<line>\d+): )?ERROR:  (?P<code>\w{5}): ", re.MULTILINE)
+
+
+@dataclass
+class Failure:
+    """An error of the database: its SQLSTATE and the line where the failing statement ends; None: it came at the commit."""
+
+    code: str
+    line: int | None
+
+
+class Twins:
+    """Copies of one database, to do the same in two ways."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.original = cluster.create_database()
+        with self.original.connect("supabase_admin") as connection:
+            connection.execute((FILES / "application.sql").read_bytes())
+        with self.original.connect() as connection:
+            deploy(connection)
+        self.before = contents(self.original)
+        self._number = 0
+
+    def copy(self) -> Database:
+        """A fresh copy."""
+        self._number += 1
+        name = f"{self.original.name}_{self._number}"
+        with self.cluster.connect() as connection:
+            connection.execute(
+                sql.SQL("create database {} owner postgres template {}").format(
+                    sql.Identifier(name), sql.Identifier(self.original.name)
+                )
+            )
+        return Database(self.cluster, name)
+
+
+@pytest.fixture(scope="module")
+def twins(cluster: Cluster) -> Iterator[Twins]:
+    made = Twins(cluster)
+    yield made
+    made.original.drop()
+
+
+def contents(database: Database) -> str:
+    """Definitions and rows of everything but our own schema, as pg_dump writes them, without what no two runs share."""
+    command = [database.cluster.programs / "pg_dump", "--exclude-schema=rpc_migrations", database.dsn("supabase_admin")]
+    dump = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return OF_THIS_RUN.sub(
+        "...", "\n".join(line for line in dump.split("\n") if not re.match(r"\\(un)?restrict ", line))
+    )
+
+
+def by_psql(database: Database, file: Path) -> tuple[Failure | None, str]:
+    """Run a file by `psql -1`; what stopped it, if anything did, and what the database holds then."""
+    command = [
+        database.cluster.programs / "psql",
+        "--no-psqlrc",
+        "-1",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-v",
+        "VERBOSITY=verbose",
+    ]
+    done = subprocess.run(
+        [*command, "-f", file, database.dsn()], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    error = PSQL_ERROR.search(done.stderr)
+    assert (done.returncode == 0) == (error is None), done.stderr
+    found = contents(database)
+    database.drop()
+    return Failure(error["code"], int(error["line"]) if error["line"] else None) if error else None, found
+
+
+def by_us(database: Database, file: Path) -> tuple[Outcome, str]:
+    """Run a file over HTTP, as run_migration.py does; how it ended, and what the database holds then."""
+    with LocalSupabase(database) as running:
+        outcome = run_here(settings_for(running.url, running.service_key), file)
+    found = contents(database)
+    database.drop()
+    return outcome, found
+
+
+def without_sequences(dump: str) -> str:
+    """Where sequences stand is no part of a transaction."""
+    return re.sub(r"^SELECT pg_catalog.setval.*$", "", dump, flags=re.MULTILINE)
+
+
+def files(kind: str) -> list[str]:
+    """The names of the files of a kind."""
+    return sorted(path.stem for path in (FILES / kind).iterdir())
+
+
+def last_line(file: Path, line: int) -> int:
+    """Where the statement ends that begins in a line: psql tells that line, and we tell where it begins."""
+    (step,) = read_migration(file).steps
+    (statement,) = [one for one in step.statements if one.line == line][-1:]
+    # The semicolon may stand further down; where none is, psql is at the end of the file.
+    text = file.read_text(encoding="utf-8-sig")
+    start = sum(len(one) for one in text.splitlines(keepends=True)[: line - 1])
+    end = text.find(";", text.index(statement.sql, start) + len(statement.sql))
+    return text.count("\n", 0, end) + 1 if end >= 0 else len(text.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", files("applied"))
+def test_a_file_does_what_it_does_by_psql(twins: Twins, name: str) -> None:
+    file = FILES / "applied" / f"{name}.sql"
+    failure, wanted = by_psql(twins.copy(), file)
+    assert failure is None
+    outcome, found = by_us(twins.copy(), file)
+    assert outcome.error is None
+    assert found == wanted.replace("\r", "")  # one kind of line end, whatever the editor that saved the file prefers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", files("failing"))
+def test_a_file_fails_where_and_as_it_fails_by_psql(twins: Twins, name: str) -> None:
+    """And nothing of it remains."""
+    file = FILES / "failing" / f"{name}.sql"
+    failure, wanted = by_psql(twins.copy(), file)
+    assert failure is not None
+    assert without_sequences(wanted) == without_sequences(twins.before)
+    outcome, found = by_us(twins.copy(), file)
+    assert isinstance(outcome.error, SqlError)
+    told = re.match(rf'Step "{name}" \({name}\.sql, line (\d+)\): ', outcome.error.message)
+    assert told
+    at_the_commit = "deferred" in (outcome.error.details or "")
+    line = None if at_the_commit else last_line(file, int(told[1]))
+    assert Failure(outcome.error.code or "", line) == failure
+    assert found == wanted
+
+
+@pytest.mark.parametrize("name", files("refused"))
+def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) -> None:
+    file = FILES / "refused" / f"{name}.sql"
+    wanted = re.match(r"-- refused: line (\d+): (.*)\n", file.read_text(encoding="utf-8"))
+    assert wanted
+    with pytest.raises(StepFileError, match="cannot run as it is; nothing was sent") as error:
+        read_migration(file).check()
+    first = (error.value.details or "").split("\n")[0]
+    assert first.startswith(f"{name}.sql:{wanted[1]}: {wanted[2]}")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [FILES / kind / f"{name}.sql" for kind in ("applied", "failing") for name in files(kind)],
+    ids=lambda file: file.stem,
+)
+def test_no_other_file_is_refused(file: Path) -> None:
+    read_migration(file).check()

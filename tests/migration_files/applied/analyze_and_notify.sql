@@ -1,0 +1,2 @@
+analyze public.orders;
+notify pgrst, 'reload schema';

@@ -1,0 +1,2 @@
+﻿create table bom (id int);
+insert into bom values (1);

@@ -1,0 +1,4 @@
+﻿-- a comment first
+begin;
+create table bom (id int);
+commit;

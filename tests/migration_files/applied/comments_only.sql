@@ -1,0 +1,3 @@
+-- This migration was replaced by the next one.
+/* create table nothing (id int);
+   /* nested; */ ; */

@@ -1,0 +1,2 @@
+alter type public.order_kind rename value 'shop' to 'store';
+update orders set kind = 'store' where kind = 'online';

@@ -1,0 +1,2 @@
+create table ff (id int);
+insertinto ff values (1);

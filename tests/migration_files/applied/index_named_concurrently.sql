@@ -1,0 +1,3 @@
+-- Not CREATE INDEX CONCURRENTLY: that is only its name.
+create index "concurrently" on orders (status);
+comment on index "concurrently" is 'create index concurrently';

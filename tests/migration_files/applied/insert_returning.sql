@@ -1,0 +1,1 @@
+insert into audit (what) values ('x'), ('y') returning id, what;

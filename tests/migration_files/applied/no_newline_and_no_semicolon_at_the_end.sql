@@ -1,0 +1,1 @@
+create table no_newline (id int); insert into no_newline values (1)

@@ -1,0 +1,4 @@
+create schema gone;
+create table gone.t (id int);
+create view public.on_gone as select * from gone.t;
+drop schema gone cascade;

@@ -1,0 +1,1 @@
+select set_config('app.note', 'kept for this session', false)

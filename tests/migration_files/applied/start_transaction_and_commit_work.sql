@@ -1,0 +1,3 @@
+start transaction;
+create table wrapped (id int);
+commit work;

@@ -1,0 +1,3 @@
+create table animals (name text);
+create table dogs (breed text) inherits (animals);
+insert into dogs values ('Rex', 'mutt');

@@ -1,0 +1,2 @@
+truncate table audit restart identity cascade;
+insert into audit (what) values ('first again');

@@ -1,0 +1,2 @@
+update orders set status = 'paid' where true;
+delete from audit where true;

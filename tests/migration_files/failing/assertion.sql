@@ -1,0 +1,1 @@
+do $$ begin assert 1 = 2, 'they differ'; end $$;

@@ -1,0 +1,1 @@
+alter table orders alter column status type integer using status::integer;

@@ -1,0 +1,1 @@
+alter table orders add constraint impossible check (total < 0);

@@ -1,0 +1,1 @@
+copy audit (what) from '/etc/hostname';

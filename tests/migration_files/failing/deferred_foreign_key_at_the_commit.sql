@@ -1,0 +1,3 @@
+create table parents (id int primary key);
+create table children (parent int references parents deferrable initially deferred);
+insert into children values (10);

@@ -1,0 +1,3 @@
+do $$ begin null; end $$;
+do $x$ begin null; end $$;
+select 1;

@@ -1,0 +1,1 @@
+update orders set kind = 'unheard of' where id = 1;

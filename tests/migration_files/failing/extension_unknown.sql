@@ -1,0 +1,2 @@
+create table kept (id int);
+create extension no_such_extension;

@@ -1,0 +1,1 @@
+create function broken() returns int language sql as $$ select id from nowhere $$;

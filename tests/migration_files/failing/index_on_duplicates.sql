@@ -1,0 +1,2 @@
+insert into audit (what) values ('same'), ('same');
+create unique index on audit (what);

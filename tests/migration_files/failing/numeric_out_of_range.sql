@@ -1,0 +1,2 @@
+create table small (n smallint);
+insert into small values (1), (40000);

@@ -1,0 +1,2 @@
+create table closed (id int));
+insert into closed values (1);

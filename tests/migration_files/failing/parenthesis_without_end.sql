@@ -1,0 +1,2 @@
+create table open (id int;
+insert into open values (1);

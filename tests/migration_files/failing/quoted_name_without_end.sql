@@ -1,0 +1,1 @@
+create table "open (id int);

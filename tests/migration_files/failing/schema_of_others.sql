@@ -1,0 +1,2 @@
+create table auth.mine (id int);
+alter table auth.users add column mine int;

@@ -1,0 +1,4 @@
+begin;
+create table inside (id int);
+insert into inside values ('x');
+commit;

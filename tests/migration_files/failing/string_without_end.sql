@@ -1,0 +1,3 @@
+insert into audit (what) values ('fine');
+insert into audit (what) values ('open);
+insert into audit (what) values (1);

@@ -1,0 +1,2 @@
+create table before_it (id int);
+create table

@@ -1,0 +1,2 @@
+insert into audit (what) values ('undone');
+select * from nowhere;

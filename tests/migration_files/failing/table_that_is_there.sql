@@ -1,0 +1,3 @@
+create table fresh (id int);
+create table orders (id int);
+create table never (id int);

@@ -1,0 +1,1 @@
+create trigger t before update on orders for each row execute function missing_function();

@@ -1,0 +1,1 @@
+create type order_kind as enum ('a');

@@ -1,0 +1,2 @@
+create table short (s varchar(3));
+insert into short values ('four');

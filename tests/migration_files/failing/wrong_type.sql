@@ -1,0 +1,1 @@
+insert into orders (user_id, total) values ('not a uuid', 1);

@@ -1,0 +1,3 @@
+-- refused: line 3: commit
+create table a (id int);
+commit;

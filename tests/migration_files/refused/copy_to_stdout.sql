@@ -1,0 +1,2 @@
+-- refused: line 2: copy
+copy (select * from orders) to stdout with (format csv);

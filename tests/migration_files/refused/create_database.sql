@@ -1,0 +1,2 @@
+-- refused: line 2: create database
+create database another;

@@ -1,0 +1,2 @@
+-- refused: line 2: create subscription
+create subscription s connection 'host=x' publication p;

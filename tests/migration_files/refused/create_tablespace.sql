@@ -1,0 +1,2 @@
+-- refused: line 2: create tablespace
+create tablespace fast location '/fast';

@@ -1,0 +1,2 @@
+-- refused: line 2: delete without where
+DELETE FROM public.audit;

@@ -1,0 +1,2 @@
+-- refused: line 2: drop database
+drop database if exists another;

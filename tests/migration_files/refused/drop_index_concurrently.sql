@@ -1,0 +1,2 @@
+-- refused: line 2: drop index concurrently
+drop index /* ; */ concurrently orders_pkey;

@@ -1,0 +1,2 @@
+-- refused: line 2: delete without where
+explain analyze delete from audit;

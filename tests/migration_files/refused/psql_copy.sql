@@ -1,0 +1,2 @@
+-- refused: line 2: psql command
+\copy audit from 'audit.csv' csv

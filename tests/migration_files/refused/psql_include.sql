@@ -1,0 +1,2 @@
+-- refused: line 2: psql command
+\i other.sql

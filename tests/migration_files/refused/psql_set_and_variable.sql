@@ -1,0 +1,3 @@
+-- refused: line 2: psql command
+\set schema public
+create table :schema.t (id int);

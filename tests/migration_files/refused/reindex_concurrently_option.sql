@@ -1,0 +1,2 @@
+-- refused: line 2: reindex concurrently
+reindex (verbose, concurrently) table orders;

@@ -1,0 +1,4 @@
+-- refused: line 2: begin
+begin;
+create table a (id int);
+rollback;

@@ -1,0 +1,3 @@
+-- refused: line 3: select into
+select 1;
+select id, total into temp table cheap from orders where total < 10;

@@ -1,0 +1,2 @@
+-- refused: line 2: set role
+SET LOCAL ROLE anon;

@@ -1,0 +1,3 @@
+-- refused: line 2: set role
+set role authenticated;
+select * from orders;

@@ -1,0 +1,3 @@
+-- refused: line 2: standard_conforming_strings
+SET standard_conforming_strings = off;
+select 'a\'; b';

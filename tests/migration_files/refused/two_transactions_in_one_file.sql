@@ -1,0 +1,7 @@
+-- refused: line 2: begin
+begin;
+create table a (id int);
+commit;
+begin;
+create table b (id int);
+commit;

@@ -1,0 +1,3 @@
+-- refused: line 3: update without where
+create table fine (id int);
+update orders set status = 'paid';
