@@ -177,10 +177,11 @@ as $function$
 declare
     definition text;
 begin
-    execute format('create temporary table rpc_migrations_scratch (like %s)', target::regclass);
+    create schema rpc_migrations_scratch;  -- of its own: names of indexes are the schema's, and ours has the new table's
+    execute format('create table rpc_migrations_scratch.scratch (like %s)', target::regclass);
     execute definition_on.statement;
     select p.definition into definition
-    from rpc_migrations.describe_table('pg_temp.rpc_migrations_scratch'::regclass, 'pg_temp.rpc_migrations_scratch', '{}') as p
+    from rpc_migrations.describe_table('rpc_migrations_scratch.scratch'::regclass, 'rpc_migrations_scratch.scratch', '{}') as p
     where p.kind = definition_on.kind and p.name = definition_on.name;
     raise exception using errcode = 'RM007';
 exception when sqlstate 'RM007' then
@@ -198,7 +199,7 @@ language sql
 set search_path = ''
 as $function$
     with
-    old_parts as (select p.* from rpc_migrations.describe_table(source, 'pg_temp.rpc_migrations_scratch', '{}') as p),
+    old_parts as (select p.* from rpc_migrations.describe_table(source, 'rpc_migrations_scratch.scratch', '{}') as p),
     new_parts as (select p.* from rpc_migrations.describe_table(target, target::regclass::text, '{}') as p),
     pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
     select format('%s %I is "%s" in the step file and "%s" now', o.kind, o.name, n.definition, o.definition)

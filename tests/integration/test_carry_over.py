@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 from local_supabase import Database
@@ -98,6 +100,145 @@ def test_a_tree_survives_the_way_back(things: Connection) -> None:
     assert contents(things) == rows
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         things.execute("update public.things set parent = 99 where id = 3")
+
+
+# What the step file has under another name, and what it has under the same name although it is something else.
+NAMES = {
+    "primary key": (
+        "alter table public.things rename constraint things_pkey to the_key; comment on constraint the_key on public.things is 'k'; "
+        "comment on index public.the_key is 'i'; cluster public.things using the_key",
+        "alter table rpc_migrations.things add constraint other_key primary key (id)",
+        "the_key", "other_key",
+    ),
+    "index": (
+        "create index by_name on public.things (name); comment on index public.by_name is 'i'; "
+        "create index twin on public.things (name); cluster public.things using by_name",
+        "create index name_index on rpc_migrations.things (name)",
+        "by_name", "name_index",
+    ),
+    "replica identity": (
+        "alter table public.things alter name set not null; create unique index by_name on public.things (name); "
+        "alter table public.things replica identity using index by_name",
+        "create unique index name_index on rpc_migrations.things (name)",
+        "by_name", "name_index",
+    ),
+    "check": (
+        "alter table public.things add constraint few check (amount < 9); comment on constraint few on public.things is 'c'",
+        "alter table rpc_migrations.things add constraint not_many check (amount < 9)",
+        "few", "not_many",
+    ),
+    "foreign key": (
+        "create table public.names (name text primary key); insert into public.names values ('a'), ('b'), ('c'); "
+        "alter table public.things add constraint named foreign key (name) references public.names; "
+        "comment on constraint named on public.things is 'f'",
+        "alter table rpc_migrations.things add constraint has_name foreign key (name) references public.names not valid",
+        "named", "has_name",
+    ),
+    "statistics": (
+        "create statistics public.stats on name, amount from public.things; comment on statistics public.stats is 's'",
+        "create statistics rpc_migrations.name_stats on name, amount from rpc_migrations.things",
+        "stats", "name_stats",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "old_name", "new_name"), NAMES.values(), ids=NAMES)
+def test_a_name_that_the_step_file_gives(
+    things: Connection, database: Database, old: str, new: str, old_name: str, new_name: str
+) -> None:
+    """It holds, also for what mentions it, and the output says that the old one is gone; the rollback brings that back."""
+    columns = COLUMNS.replace("name text", "name text not null") if "replica" in old else COLUMNS
+    things.execute(old)
+    before = dump_schema(database)
+    made = run(things, rebuild_file("things", columns, f"\n-- step: define\n{new};\n"))
+    word = re.compile(rf"\b{old_name}\b(?!\()")
+    assert sorted(word.sub(new_name, part) for part in before) == dump_schema(database)
+    told = [(call.answer["result"] or {}).get("message") or "" for call in made]
+    assert any(f"{old_name} is now {new_name}" in message for message in told), told
+    run(things, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
+CONFLICTS = {
+    "a plain index for a unique one": (
+        "create unique index one on public.things (name)", "create index one on rpc_migrations.things (name)", "index one"
+    ),
+    "an index for a constraint": (
+        "alter table public.things add constraint one unique (name)", "create unique index one on rpc_migrations.things (name)",
+        "unique constraint one",
+    ),
+    "another check": (
+        "alter table public.things add constraint one check (amount < 9)",
+        "alter table rpc_migrations.things add constraint one check (amount < 99)", "check constraint one",
+    ),
+    "another column": (
+        "create index one on public.things (name)", "create index one on rpc_migrations.things (amount)", "index one"
+    ),
+    "a permissive policy for a restrictive one": (
+        "create policy one on public.things as restrictive using (amount > 1)",
+        "create policy one on rpc_migrations.things using (amount > 1)", "policy one",
+    ),
+    "another trigger": (
+        "create function public.f() returns trigger language plpgsql as 'begin return new; end'; "
+        "create trigger one before update on public.things for each row execute function public.f()",
+        "create trigger one before insert on rpc_migrations.things for each row execute function public.f()", "trigger one",
+    ),
+    "a foreign key to another column": (
+        "create table public.names (name text primary key, other text unique); insert into public.names values ('a'), ('b'), ('c'); "
+        "alter table public.things add constraint one foreign key (name) references public.names",
+        "alter table rpc_migrations.things add constraint one foreign key (name) references public.names (other) not valid",
+        "foreign key one",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "named"), CONFLICTS.values(), ids=CONFLICTS)
+def test_another_thing_of_the_same_name_is_refused(
+    things: Connection, database: Database, old: str, new: str, named: str
+) -> None:
+    things.execute(old)
+    before, rows = dump_schema(database), contents(things)
+    with pytest.raises(psycopg.DatabaseError, match=named) as caught:
+        run(things, rebuild_file("things", COLUMNS, f"\n-- step: define\n{new};\n"))
+    assert caught.value.sqlstate == "RM001"
+    assert "other names" in (caught.value.diag.message_hint or "")
+    run(things, read(ROLLBACK))
+    assert dump_schema(database) == before
+    assert contents(things) == rows
+
+
+def test_the_same_thing_in_the_words_of_another_type(things: Connection, database: Database) -> None:
+    """A check reads otherwise on a numeric column; it is no other one for that, nor is an index with a condition."""
+    things.execute(
+        "alter table public.things add constraint few check (amount < 9); create index big on public.things (amount) where amount > 1"
+    )
+    run(
+        things,
+        rebuild_file(
+            "things", "id bigint not null, name text, amount numeric, constraint few check (amount < 9)",
+            "\n-- step: define\ncreate index big on rpc_migrations.things (amount) where amount > 1;\n",
+        ),
+    )  # fmt: skip
+    assert any("few CHECK ((amount < (9)::numeric))" in part for part in dump_schema(database))
+
+
+def test_a_foreign_key_whose_deletions_change(things: Connection) -> None:
+    """The step file's holds, under the same name: that is how an older table gets "on delete cascade"."""
+    things.execute(
+        "create table public.names (name text primary key); insert into public.names values ('a'), ('b'), ('c'); "
+        "alter table public.things add constraint named foreign key (name) references public.names"
+    )
+    key = "foreign key (name) references public.names on delete cascade"
+    run(
+        things,
+        rebuild_file(
+            "things",
+            COLUMNS,
+            f"\n-- step: define\nalter table rpc_migrations.things add constraint named {key} not valid;\n",
+        ),
+    )
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conrelid = 'public.things'::regclass and contype = 'f'"
+    assert things.execute(query).fetchall() == [("FOREIGN KEY (name) REFERENCES names(name) ON DELETE CASCADE",)]
 
 
 OBSTACLES = {
