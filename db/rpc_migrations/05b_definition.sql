@@ -156,10 +156,7 @@ as $function$
         with ordinality as s (phase, kind, name, definition, statement, detach, place)
     where
         s.phase = wanted_phase
-        and not exists (
-            select from has as t
-            where (t.phase <> 'build' or t.kind = 'policy') and t.kind = s.kind and t.name = s.name
-        )
+        and not exists (select from has as t where t.kind = s.kind and t.name = s.name)
         and not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name)
         and not exists (
             select from pg_catalog.pg_attribute as a
