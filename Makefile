@@ -21,12 +21,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deploy-function: .venv/scripts ## deploy execute_sql, or write the SQL for the SQL Editor
-	$(RUN) scripts/deploy_sql_function.py
+	$(RUN) scripts/deploy_sql_function.py $(if $(FOR),--for $(FOR))
 
 migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for the SQL Editor
-	$(RUN) scripts/migrate_clusters.py
+	$(RUN) scripts/migrate_clusters.py $(if $(REMOVE),--remove-when-done)
 
-migration-all: deploy-function migrate-clusters ## both
+migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql after that time, REMOVE=1 takes it away at the end
 
 verify-clusters: .venv/scripts ## check what the migration has made
 	$(RUN) scripts/verify_clusters.py

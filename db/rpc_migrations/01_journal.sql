@@ -1,4 +1,4 @@
--- The journal: what was run, by whom, and with what effect. All that this project keeps in a database is in these three
+-- The journal: what was run, by whom, and with what effect. All that this project keeps in a database is in these five
 -- tables of the private schema rpc_migrations, and the functions of this folder are the only ones that write to them. A row
 -- of the journal is written in the transaction of the step that it tells of: either both are there, or neither.
 
@@ -44,6 +44,35 @@ alter table rpc_migrations.journal
 
 create unique index if not exists journal_current_step
 on rpc_migrations.journal (migration, step) where undone_at is null;
+
+-- One row for each text that execute_sql was called with and that did not fail, for 90 days (see 04_calls.sql).
+create table if not exists rpc_migrations.calls ();
+alter table rpc_migrations.calls
+    add column if not exists id bigint generated always as identity primary key,
+    add column if not exists called_at timestamptz not null default clock_timestamp(),
+    add column if not exists role text not null,                    -- in the database
+    add column if not exists jwt_role text,                         -- as the key says, with its "sub"
+    add column if not exists sub text,
+    add column if not exists forwarded_for text,                    -- the header x-forwarded-for
+    add column if not exists migration text,
+    add column if not exists step text,
+    add column if not exists sha256 text not null,                  -- of the text
+    add column if not exists kinds text[],                          -- of its statements: {"ALTER TABLE",INSERT}
+    add column if not exists outcome text not null,                 -- done, or the state that run_step answered
+    add column if not exists rows bigint,                           -- that it affected or returned
+    add column if not exists changed boolean not null,              -- false: the transaction had written nothing
+    add column if not exists query text;                            -- only where the owner asked for whole texts
+
+-- One row: since when execute_sql is open, and until when (null: until it is taken away).
+create table if not exists rpc_migrations.access ();
+alter table rpc_migrations.access
+    add column if not exists opened_at timestamptz not null default clock_timestamp(),
+    add column if not exists open_until timestamptz,
+    add column if not exists keep_texts boolean not null default false;
+
+create unique index if not exists access_is_one_row on rpc_migrations.access ((true));
+
+insert into rpc_migrations.access (open_until) values (null) on conflict do nothing;
 
 -- One row for each table that a migration rebuilt (see 07_copy_parts.sql).
 create table if not exists rpc_migrations.copies ();

@@ -90,7 +90,7 @@ begin
         from pg_catalog.pg_class as c
         where
             c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
-            and c.relname not in ('runs', 'journal', 'copies') and c.relname !~ '^log_[0-9]+$'
+            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access') and c.relname !~ '^log_[0-9]+$'
             and not exists (select from rpc_migrations.copies as o where o.new_table = c.oid)
             -- Not while another migration stands at the same point: it may be its table.
             and not exists (

@@ -58,7 +58,6 @@ set default_transaction_isolation = 'read committed'
 as $function$
 declare
     answer jsonb;
-    conflict jsonb;
 begin
     if exists (
         select from pg_catalog.pg_type as t
@@ -70,6 +69,8 @@ begin
         raise exception 'the transaction is serializable, and could fail at its commit'
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
     end if;
+    perform rpc_migrations.check_open();
+    perform rpc_migrations.log_call(execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following);
     begin
         if execute_sql.step is null then
             answer := rpc_migrations.run_text(execute_sql.query);
@@ -88,15 +89,20 @@ begin
             perform rpc_migrations.touch_run(execute_sql.run);
         end if;
         set constraints all immediate;
-        return answer;
     exception when serialization_failure or deadlock_detected then
-        conflict := pg_catalog.jsonb_build_object('state', 'conflict', 'code', sqlstate, 'message', sqlerrm);
+        answer := pg_catalog.jsonb_build_object('state', 'conflict', 'code', sqlstate, 'message', sqlerrm);
+        if execute_sql.step is null then
+            raise exception '%', sqlerrm
+            using errcode = 'RM006', detail = sqlstate, hint = 'Nothing of it remains. Run it again.';
+        end if;
     end;
-    if execute_sql.step is null then
-        raise exception '%', conflict ->> 'message'
-        using errcode = 'RM006', detail = conflict ->> 'code', hint = 'Nothing of it remains. Run it again.';
+    if pg_catalog.to_regclass('rpc_migrations.calls') is not null then  -- not after it has taken all this away
+        perform rpc_migrations.record_call(
+            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer,
+            pg_catalog.pg_current_xact_id_if_assigned() is not null
+        );
     end if;
-    return conflict;
+    return answer;
 end;
 $function$;
 

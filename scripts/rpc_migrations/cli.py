@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,19 @@ def deploy() -> int:
     parser = _parser(
         "Deploys the database function execute_sql and what belongs to it, or brings it up to date. Without credentials it writes the SQL "
         "for the SQL Editor.",
-        ["python scripts/deploy_sql_function.py", "python scripts/deploy_sql_function.py --via meta"],
+        ["python scripts/deploy_sql_function.py --for 2h", "python scripts/deploy_sql_function.py --via meta"],
+    )
+    parser.add_argument(
+        "--for",
+        dest="open_for",
+        type=_seconds,
+        metavar="TIME",
+        help="close it after this time (30m, 2h, 7d); a migration that runs keeps it open (default: open until it is removed)",
+    )
+    parser.add_argument(
+        "--keep-texts",
+        action="store_true",
+        help="let the record of calls keep whole texts, with the secrets in them (default: their hashes)",
     )
     parser.add_argument(
         "--via",
@@ -161,6 +174,14 @@ def _parser(description: str, examples: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    """What a time such as 30m, 2h or 7d means."""
+    match = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30m, 2h or 7d")
+    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
 def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -168,6 +189,11 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--status", action="store_true", help="print what the journal says: steps and runs")
     what.add_argument("--write-sql", action="store_true", help="write the SQL file and run nothing")
+    what.add_argument(
+        "--remove-when-done",
+        action="store_true",
+        help="take execute_sql away at the end and keep the journal; where it fails, it stays",
+    )
     parser.add_argument(
         "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
     )
@@ -207,7 +233,8 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         parser.error("--patience takes a positive number of seconds")
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(Path(sys.argv[0]).name, as_json=options.json, quiet=options.quiet, verbose=options.verbose)
-    console.next_steps = getattr(options, "next_steps", [])
+    if not getattr(options, "remove_when_done", False):
+        console.next_steps = getattr(options, "next_steps", [])
     try:
         settings = load_settings(allow_http=options.allow_http, patience=options.patience)
         exit_code = command(options, settings, console)

@@ -48,6 +48,14 @@ def deployment_sql() -> str:
     return f"{text}\n\ncomment on function {SIGNATURE}\nis {quote_literal(version)};\n"
 
 
+def opening_sql(open_for: float | None, *, keep_texts: bool) -> str:
+    """The statement that opens execute_sql for so many seconds (None: until it is taken away); `keep_texts`: whether the record
+    of calls keeps whole texts.
+    """
+    duration = "null" if open_for is None else f"'{open_for:.0f} seconds'"
+    return f"select rpc_migrations.open_access({duration}, {quote_literal(keep_texts)});\n"
+
+
 def current_version() -> str:
     """The version that `deployment_sql` deploys."""
     return deployment_sql().rsplit("'", 2)[1]

@@ -6,10 +6,11 @@ import re
 
 import httpx
 
+from .access import describe_access, describe_caller, describe_text, read_access, read_calls
 from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, MigrationError
-from .journal import read_status
+from .journal import moment, read_status
 from .report import Check
 from .settings import Settings
 from .sql import quote_literal
@@ -76,6 +77,8 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         _database(client),
         _open_functions(client),
         _rights(client),
+        _access(client),
+        _calls(client),
         _journal(client, migration),
         *_table(client, migration),
     ]
@@ -148,6 +151,22 @@ def _rights(client: RpcClient) -> Check:
     if problems:
         return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY_COMMAND}")
     return Check("only for the service", True, "no other role may execute execute_sql or has rights on the journal")
+
+
+def _access(client: RpcClient) -> Check:
+    """Since when it is open, and until when."""
+    access = read_access(client)
+    texts = " The record keeps whole texts." if access["keep_texts"] else ""
+    return Check("open", True, f"since {moment(access['opened_at'])}. {describe_access(access)}{texts}")
+
+
+def _calls(client: RpcClient) -> Check:
+    """What was run last."""
+    found = read_calls(client, 3)
+    calls = "; ".join(f"{moment(c['called_at'])}, {describe_caller(c)}: {describe_text(c)}" for c in found["calls"])
+    return Check(
+        "last calls", True, f"{found['total']:,} on record; the last that changed something: {calls or 'none'}"
+    )
 
 
 def _journal(client: RpcClient, migration: Migration) -> Check:

@@ -58,6 +58,10 @@ class NotDeployed(MigrationError):
     """The REST layer knows no execute_sql that takes our arguments (PGRST202), or several (PGRST203)."""
 
 
+class Closed(NotDeployed):
+    """execute_sql is there, and the time is over for which it was opened (RM007)."""
+
+
 class NotSupabase(MigrationError):
     """Something else answers at the address in SUPABASE_URL."""
 

@@ -38,10 +38,10 @@ $check$;
 """
 
 
-def write_deployment() -> Path:
-    """Write the deployment's SQL; return the path. Raises MigrationError where it cannot be written."""
+def write_deployment(opening: str) -> Path:
+    """Write the deployment's SQL, and the statement that opens it; return the path. Raises MigrationError where it cannot be written."""
     header = "-- Makes public.execute_sql and the private schema rpc_migrations, or brings them up to date.\n-- Run it whole: in the SQL Editor, or with psql -f.\n"
-    return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\ncommit;\n")
+    return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\n{opening}\ncommit;\n")
 
 
 def write_migration(migration: Migration, *, prefix: str = "", online: bool = False) -> Path:

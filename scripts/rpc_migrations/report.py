@@ -129,6 +129,7 @@ class StatusReport:
     steps: list[dict[str, Any]]  # name, state, rows, seconds, calls, finished_at
     runs: list[dict[str, Any]]  # the newest first
     table: dict[str, Any] | None
+    calls: dict[str, Any] | None = None  # what execute_sql was called with, where that was asked for
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from postgrest.exceptions import APIError
 from .errors import (
     DEPLOY_COMMAND,
     AccessRefused,
+    Closed,
     MigrationError,
     NotDeployed,
     NothingToDo,
@@ -77,7 +78,7 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
             hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
             "into the SQL Editor.",
         )
-    kind = {"57014": StatementTimedOut, "RM000": NothingToDo}.get(code, SqlError)
+    kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     return kind(
         message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code)
     )

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .access import describe_access, read_access
 from .deployment import EVERY_ARGUMENT, current_version, deployed_version, deployment_sql
-from .errors import AccessRefused, MigrationError, NotDeployed, SqlError
+from .errors import AccessRefused, Closed, MigrationError, NotDeployed, SqlError
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -46,31 +47,36 @@ class WayClosed(MigrationError):
     """A way in that is not open here."""
 
 
-def deploy(client: RpcClient, settings: Settings, console: Console, via: str | None) -> None:
-    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it.
+def deploy(client: RpcClient, settings: Settings, console: Console, via: str | None, opening: str) -> None:
+    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it. `opening`: the
+    statement that says for how long.
 
     Raises AccessRefused, NotDeployed (nobody lets us in: the SQL file is the way) or SqlError.
     """
+    why_not_rpc: str | None = None
     try:
         if deployed_version(client) == current_version():
-            console.nothing_to_do("execute_sql is deployed and up to date.")
+            _open(client, console, opening)
             _warn_of_open_functions(client, console)
             return
         is_ours = True
+    except Closed as reason:
+        is_ours, why_not_rpc = True, reason.message
     except NotDeployed as reason:
         if reason.code is None:  # it answers, and is somebody else's
             raise
-        is_ours = False
+        is_ours, why_not_rpc = False, "it is not there yet"
     for way in [way for way in WAYS if via in (None, way.name)]:
         try:
-            if way is RPC and not is_ours:
-                raise WayClosed("not open (it is not there yet)")
-            _send(way, client, settings)
+            if way is RPC and why_not_rpc:
+                raise WayClosed(f"not open ({why_not_rpc})")
+            _send(way, client, settings, f"{deployment_sql()}\n{opening}")
         except WayClosed as reason:
             console.say(f"{way.title}: {reason.message}")
             continue
         console.say(f"{'Brought up to date' if is_ours else 'Deployed'} through {way.title}.")
         _wait_for_rest_layer(client, console)
+        console.say(describe_access(read_access(client)))
         _warn_of_open_functions(client, console)
         return
     raise NotDeployed(
@@ -79,13 +85,25 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
     )
 
 
-def _send(way: Way, client: RpcClient, settings: Settings) -> None:
+def _open(client: RpcClient, console: Console, opening: str) -> None:
+    """Open what is deployed and up to date, where it is not open in that way already."""
+    before = read_access(client)
+    client.query(opening)
+    after = read_access(client)
+    if all(before[key] == after[key] for key in ("open_until", "keep_texts")):
+        console.nothing_to_do("execute_sql is deployed and up to date.")
+    else:
+        console.say("execute_sql was deployed before and is up to date.")
+    console.say(describe_access(after))
+
+
+def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
     """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
     if way is RPC:
-        client.query(deployment_sql())
+        client.query(sql)
     elif way is META:
         assert settings.url and settings.key
-        _post(client, f"{settings.url}/pg/query", settings.key.value, {"apikey": settings.key.value})
+        _post(client, f"{settings.url}/pg/query", sql, settings.key.value, {"apikey": settings.key.value})
     else:
         if settings.access_token is None or settings.project is None:
             raise WayClosed(
@@ -94,19 +112,20 @@ def _send(way: Way, client: RpcClient, settings: Settings) -> None:
         _post(
             client,
             f"{settings.management_url}/v1/projects/{settings.project}/database/query",
+            sql,
             settings.access_token.value,
             {},
         )
 
 
-def _post(client: RpcClient, url: str, bearer: str, headers: dict[str, str]) -> None:
+def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str, str]) -> None:
     """POST the SQL to a service that takes {"query"}; one statement after another in one transaction."""
     import httpx
 
     try:
         answer = client.http.post(
             url,
-            json={"query": f"begin;\n{deployment_sql()}\ncommit;"},
+            json={"query": f"begin;\n{sql}\ncommit;"},
             headers={"Authorization": f"Bearer {bearer}", **headers},
         )
     except httpx.HTTPError as error:

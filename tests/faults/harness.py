@@ -173,6 +173,7 @@ def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = Fals
         file=file,
         rollback=rollback,
         discard_changes=False,
+        remove_when_done=False,
         dry_run=dry_run,
         status=False,
         write_sql=False,

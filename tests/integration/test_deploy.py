@@ -16,7 +16,7 @@ from projects import deploy, one, project
 from rpc_migrations import ways_in
 from rpc_migrations.client import RpcClient
 from rpc_migrations.console import Console
-from rpc_migrations.deployment import current_version
+from rpc_migrations.deployment import current_version, opening_sql
 from rpc_migrations.errors import NotDeployed
 from rpc_migrations.keys import read_key
 from rpc_migrations.settings import Settings
@@ -213,7 +213,7 @@ def test_a_rest_layer_that_does_not_learn_of_it_is_told(cluster: Cluster, monkey
         settings, console = settings_for(running), Console("test")
         client = RpcClient(settings, console.retrying)
         with pytest.raises(NotDeployed, match="the REST layer does not know it yet") as error:
-            ways_in.deploy(client, settings, console, None)
+            ways_in.deploy(client, settings, console, None, opening_sql(None, keep_texts=False))
         client.close()
         assert "notify pgrst, 'reload schema'" in (error.value.hint or "")
         assert version(running) == current_version()

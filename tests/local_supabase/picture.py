@@ -23,6 +23,7 @@ MIGRATE = Namespace(
     file=ROOT / "db" / "migrate_user_clusters.sql",
     rollback=False,
     discard_changes=False,
+    remove_when_done=False,
     dry_run=False,
     status=False,
     write_sql=False,
@@ -38,7 +39,11 @@ def main() -> None:
             create_old_table(connection, 1_000_000)
         with LocalSupabase(database, subprocess=True) as supabase:
             os.environ.update(supabase.environment())
-            commands.deploy(Namespace(via=None), load_settings(), Console("deploy_sql_function.py", quiet=True))
+            commands.deploy(
+                Namespace(via=None, open_for=None, keep_texts=False),
+                load_settings(),
+                Console("deploy_sql_function.py", quiet=True),
+            )
             console = Console("migrate_clusters.py", quiet=True)
             console.next_steps = AFTER_CLUSTERS
             commands.run(MIGRATE, load_settings(), console)

@@ -9,7 +9,7 @@ import pglast
 import pytest
 from conftest import ROOT
 from rpc_migrations import output_files
-from rpc_migrations.deployment import current_version
+from rpc_migrations.deployment import current_version, opening_sql
 from rpc_migrations.errors import MigrationError
 from rpc_migrations.step_file import Migration, read_migration
 
@@ -58,27 +58,31 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration)
         do = ["Do"] * (1 + len(migration.steps))  # the first one asks whether execute_sql is there
-        assert statements(text) == ["TRANS_STMT_BEGIN", *do, "TRANS_STMT_COMMIT"]
+        assert statements(text) == ["TRANS_STMT_BEGIN", "VariableSet", *do, "TRANS_STMT_COMMIT"]
         assert all(step.sql in text and step.checksums[0] in text for step in migration.steps)
 
 
 def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration, online=True)
-        assert statements(text) == ["VariableSet", *["Do"] * (1 + len(migration.steps))]
+        # Names of ours first; then, for each step, its timeout again.
+        assert statements(text) == ["VariableSet", "Do", *["VariableSet", "Do"] * len(migration.steps)]
         assert text.count("        commit;\n") == len(migration.steps)
         assert "\\set ON_ERROR_STOP on" in text
 
 
 def test_the_function_is_made_in_one_transaction(db: Path) -> None:
-    text = output_files.write_deployment().read_text()
+    text = output_files.write_deployment(opening_sql(None, keep_texts=False)).read_text()
     kinds = statements(text)
     assert (kinds[0], kinds[-1]) == ("TRANS_STMT_BEGIN", "TRANS_STMT_COMMIT")
     assert current_version() in text
 
 
 def test_the_files_fit_into_the_sql_editor(clusters: Migration, db: Path) -> None:
-    for path in (output_files.write_deployment(), output_files.write_migration(clusters)):
+    for path in (
+        output_files.write_deployment(opening_sql(None, keep_texts=False)),
+        output_files.write_migration(clusters),
+    ):
         assert path.stat().st_size < 1_000_000, "about 1 MB a paste"
         assert path.read_text().startswith("-- "), "a person reads what it is"
 

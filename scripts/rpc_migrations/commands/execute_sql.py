@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import output_files
 from ..console import Console
+from ..deployment import opening_sql
 from ..errors import NotDeployed
 from ..settings import Settings
 from .connection import connected, file_as_way_out, say_written
@@ -14,13 +15,18 @@ from .connection import connected, file_as_way_out, say_written
 
 def deploy(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Deploy execute_sql; without credentials, or where nobody lets us in, write the file."""
+    opening = opening_sql(options.open_for, keep_texts=options.keep_texts)
+
+    def write() -> Path:
+        return output_files.write_deployment(opening)
+
     if not settings.has_credentials:
-        say_written(console, settings, output_files.write_deployment())
+        say_written(console, settings, write())
         return 0
-    with file_as_way_out(console, settings, output_files.write_deployment), connected(settings, console) as client:
+    with file_as_way_out(console, settings, write), connected(settings, console) as client:
         from ..ways_in import deploy as deploy_by_first_open_way
 
-        deploy_by_first_open_way(client, settings, console, options.via)
+        deploy_by_first_open_way(client, settings, console, options.via, opening)
     return 0
 
 

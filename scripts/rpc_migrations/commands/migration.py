@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import output_files
+from ..access import read_calls
 from ..console import Console
-from ..errors import NotDeployed
+from ..errors import DEPLOY_COMMAND, NotDeployed
 from ..journal import read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
 from .connection import connected, file_as_way_out, require_credentials, say_written
+
+if TYPE_CHECKING:
+    from ..client import RpcClient
 
 ROLLBACK_FILE = PROJECT_ROOT / "db" / "rollback.sql"
 ROLLBACK_DISCARDING_FILE = PROJECT_ROOT / "db" / "rollback_discarding_changes.sql"
@@ -27,6 +32,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         from .. import runner
 
         runner.migrate(client, migration, settings, console)
+        _remove_when_done(options, client, console)
     return 0
 
 
@@ -39,6 +45,7 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
         from .. import runner
 
         runner.roll_back(client, migration, rollback, settings, console)
+        _remove_when_done(options, client, console)
     return 0
 
 
@@ -74,8 +81,17 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     migration = read_migration(options.file)
     require_credentials(settings)
     with connected(settings, console) as client:
-        console.status(migration, read_status(client, migration))
+        where_it_stands = read_status(client, migration)
+        console.status(migration, where_it_stands, read_calls(client) if options.verbose else None)
     return 0
+
+
+def _remove_when_done(options: argparse.Namespace, client: RpcClient, console: Console) -> None:
+    if options.remove_when_done:
+        client.query(output_files.removal_sql(keep_journal=True))
+        console.say(
+            f"execute_sql was taken away; the journal is kept. To verify or to roll back: {DEPLOY_COMMAND} --for 1h"
+        )
 
 
 def _read_steps(options: argparse.Namespace) -> Migration:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 
+from ..access import describe_caller, describe_text
 from ..journal import moment
 from ..report import Check, ChecksReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
@@ -158,9 +159,9 @@ class Console:
         self.say(f"Plan of {what}, {len(migration.steps)} steps. Nothing is run.")
         self._view.plan(plan)
 
-    def status(self, migration: Migration, status: Status) -> None:
-        """What the journal says of a migration's steps and runs."""
-        found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy)
+    def status(self, migration: Migration, status: Status, calls: dict[str, Any] | None) -> None:
+        """What the journal says of a migration's steps and runs, and the last calls where they were asked for."""
+        found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy, calls)
         self.report.outcome, self.report.result = "done", found
         columns = ["step", "state", "rows", "seconds", "calls", "finished"]
         self._view.table(f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
@@ -168,6 +169,14 @@ class Console:
         self._view.table("Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
             self.say(f"Table {found.table['table']}: {found.table['state']}; backup {found.table['backup']}")
+        if calls:
+            columns = ["called", "by", "what", "outcome", "rows", "sha256"]
+            self._view.table(
+                "Last calls of execute_sql that changed something",
+                columns,
+                [_call_cells(call) for call in calls["calls"]],
+            )
+            self.say(f"{calls['total']:,} calls on record in all (kept for 90 days), those that only read among them")
 
     def checks(self, title: str, checks: list[Check]) -> bool:
         """Checks that passed or failed, and how many of each. Returns whether all have passed."""
@@ -205,6 +214,18 @@ def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
 def _step_cells(step: dict[str, Any]) -> list[str]:
     calls = [f"{step['rows']:,}", f"{step['seconds']:.2f}", str(step["calls"])] if step["calls"] else ["", "", ""]
     return [step["name"], step["state"], *calls, moment(step["finished_at"])]
+
+
+def _call_cells(call: dict[str, Any]) -> list[str]:
+    rows = "" if call["rows"] is None else f"{call['rows']:,}"
+    return [
+        moment(call["called_at"]),
+        describe_caller(call),
+        describe_text(call),
+        call["outcome"],
+        rows,
+        call["sha256"][:12],
+    ]
 
 
 def _run_cells(run: dict[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | None)
             ]
             return {"migration": result.migration, "action": result.action, "steps": steps}
         case StatusReport():
-            return asdict(result)
+            return {key: value for key, value in asdict(result).items() if key != "calls" or value is not None}
         case ChecksReport():
             return {"checks": [asdict(check) for check in result.checks]}
         case None:
