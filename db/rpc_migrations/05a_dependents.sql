@@ -41,6 +41,20 @@ as $function$
 $function$;
 
 
+-- Whether we may alter the policies of a table: as its owner, or on hosted projects, where the extension supautils lets postgres
+-- do so on storage.objects and other tables of Supabase's ({"role": ["schema.table", ...]}).
+create or replace function rpc_migrations.may_alter_policies(relation oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select
+        pg_has_role(c.relowner, 'usage')
+        or coalesce(nullif(current_setting('supautils.policy_grants', true), '')::jsonb -> current_user::text ? c.oid::regclass::text, false)
+    from pg_catalog.pg_class as c
+    where c.oid = relation;
+$function$;
+
+
 -- Foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap if they were.
 -- One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback.
 create or replace function rpc_migrations.describe_keys_to(relation oid, as_name text) returns setof rpc_migrations.part

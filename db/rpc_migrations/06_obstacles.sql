@@ -1,49 +1,86 @@
 -- What is in the way: all that a table may have and that cannot be carried over to its new version. It is refused by name
 -- before anything changes, rather than lost, and looked for again under the lock of the swap.
 
--- Everything about a table that cannot be carried over, in words. No row: the table can be rebuilt.
-create or replace function rpc_migrations.obstacles(relation oid) returns setof text
+-- One thing in the way: which kind of thing it is, in words that can stand before several names; its name (null: the kind says
+-- all); and where there are such, the statements that take it away and put it back.
+drop type if exists rpc_migrations.obstacle;
+create type rpc_migrations.obstacle as (kind text, name text, take_away text, put_back text);
+
+
+-- What the table itself is.
+create or replace function rpc_migrations.obstacles_of_the_table(relation oid) returns setof rpc_migrations.obstacle
 language sql stable
 set search_path = ''
 as $function$
-    select 'it is not an ordinary table'
-    from pg_catalog.pg_class as c where c.oid = relation and (c.relkind <> 'r' or c.reloftype <> 0)
-    union all
-    select 'it is unlogged or temporary'
-    from pg_catalog.pg_class as c where c.oid = relation and c.relpersistence <> 'p'
-    union all
-    select 'it has a tablespace or an access method of its own'
-    from pg_catalog.pg_class as c inner join pg_catalog.pg_am as m on m.oid = c.relam
-    where c.oid = relation and (c.reltablespace <> 0 or m.amname <> 'heap')
-    union all
-    -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is.
-    select format('it belongs to %1$s, not to %2$s; run: alter table %3$s owner to %2$s; and afterwards: alter table %3$s owner to %1$s',
-        c.relowner::regrole, current_user::regrole, c.oid::regclass)
-    from pg_catalog.pg_class as c where c.oid = relation and c.relowner <> current_user::regrole
-    union all
-    select format('%s, which depends on it, belongs to %s, whose rights %s does not have', o.oid::regclass, o.relowner::regrole, current_user)
-    from pg_catalog.pg_class as o
-    where not pg_has_role(o.relowner, 'usage') and o.oid in (select d.dependent from rpc_migrations.dependents(relation) as d)
-    union all
-    select 'row level security is forced on its owner, who may not bypass it'
+    select
+        o.kind, o.name, format(o.take_away, c.oid::regclass, o.other, current_user::regrole),
+        format(o.put_back, c.oid::regclass, o.other, current_user::regrole)
     from pg_catalog.pg_class as c
     inner join pg_catalog.pg_roles as r on r.rolname = current_user
-    where c.oid = relation and c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
-    union all
-    select 'it has no primary key; add one (alter table ... add primary key ...)'
-    where not exists (select from pg_catalog.pg_index as i where i.indrelid = relation and i.indisprimary and i.indisvalid)
-    union all
-    select format('it inherits from %s or is a partition of it', i.inhparent::regclass)
-    from pg_catalog.pg_inherits as i where i.inhrelid = relation
-    union all
-    select format('rule %I', r.rulename)
+    left join pg_catalog.pg_am as m on m.oid = c.relam
+    cross join lateral (
+        select 'it is not an ordinary table' as kind, null as name, null as other, null as take_away, null as put_back
+        where c.relkind <> 'r' or c.reloftype <> 0
+        union all
+        select 'it is unlogged or temporary', null, null, 'alter table %1$s set logged', 'alter table %1$s set unlogged'
+        where c.relpersistence <> 'p'
+        union all
+        select 'it has a tablespace or an access method of its own', null, null, null, null
+        where c.reltablespace <> 0 or m.amname <> 'heap'
+        union all
+        -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is.
+        select format('it belongs to %s, not to %s', c.relowner::regrole, current_user::regrole), null, c.relowner::regrole::text,
+            'alter table %1$s owner to %3$s', 'alter table %1$s owner to %2$s'
+        where c.relowner <> r.oid
+        union all
+        select 'row level security is forced on its owner, who may not bypass it', null, null,
+            'alter table %1$s no force row level security', 'alter table %1$s force row level security'
+        where c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
+        union all
+        select 'it has no primary key; add one (alter table ... add primary key ...)', null, null, null, null
+        where not exists (select from pg_catalog.pg_index as i where i.indrelid = c.oid and i.indisprimary and i.indisvalid)
+        union all
+        select 'it inherits from, or is a partition of', i.inhparent::regclass::text, i.inhparent::regclass::text,
+            case when c.relispartition then 'alter table %2$s detach partition %1$s' else 'alter table %1$s no inherit %2$s' end,
+            case when c.relispartition then 'alter table %2$s attach partition %1$s ' || replace(pg_get_expr(c.relpartbound, c.oid), '%', '%%')
+                else 'alter table %1$s inherit %2$s' end
+        from pg_catalog.pg_inherits as i where i.inhrelid = c.oid
+        union all
+        select 'a subscription feeds it', null, null, null, null
+        where exists (select from pg_catalog.pg_subscription_rel as s where s.srrelid = c.oid)
+        union all
+        select 'it is part of', pg_describe_object(d.refclassid, d.refobjid, 0), null, null, null
+        from pg_catalog.pg_depend as d
+        where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+    ) as o
+    where c.oid = relation;
+$function$;
+
+
+-- What belongs to the table. Letters that stand for a kind of thing and that are not known here are a later PostgreSQL's.
+create or replace function rpc_migrations.obstacles_in_the_table(relation oid) returns setof rpc_migrations.obstacle
+language sql stable
+set search_path = ''
+as $function$
+    select 'a rule', r.rulename::text, format('drop rule %I on %s', r.rulename, relation::regclass), trim(trailing ';' from pg_get_ruledef(r.oid))
     from pg_catalog.pg_rewrite as r where r.ev_class = relation
     union all
-    select format('its primary key %I has a period', c.conname)
+    select 'a primary key with a period', c.conname::text, null, null
     from pg_catalog.pg_constraint as c
     where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
     union all
-    select format('%s is of a kind that is not known here (%s)', letter.what, letter.value)
+    select 'an index in a tablespace of its own', x.oid::regclass::text,
+        format('alter index %s set tablespace pg_default', x.oid::regclass), format('alter index %s set tablespace %I', x.oid::regclass, t.spcname)
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+    inner join pg_catalog.pg_tablespace as t on t.oid = x.reltablespace
+    where i.indrelid = relation
+    union all
+    select 'a security label of provider', l.provider, format('security label for %I on table %s is null', l.provider, relation::regclass),
+        format('security label for %I on table %s is %L', l.provider, relation::regclass, l.label)
+    from pg_catalog.pg_seclabel as l where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass and l.objsubid = 0
+    union all
+    select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
     from (
         select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation
         union all
@@ -51,84 +88,163 @@ as $function$
         union all
         select format('trigger %I', t.tgname), t.tgenabled::text, 'ODRA' from pg_catalog.pg_trigger as t where t.tgrelid = relation
         union all
-        select format('column %I', a.attname), a.attgenerated::text, 'sv' from pg_catalog.pg_attribute as a where a.attrelid = relation
-        union all
-        select format('column %I', a.attname), a.attidentity::text, 'ad' from pg_catalog.pg_attribute as a where a.attrelid = relation
-        union all
-        select format('column %I', a.attname), a.attstorage::text, 'pemx' from pg_catalog.pg_attribute as a where a.attrelid = relation
-        union all
-        select format('column %I', a.attname), a.attcompression::text, 'lp' from pg_catalog.pg_attribute as a where a.attrelid = relation
-        union all
         select format('rule %I', r.rulename), r.ev_enabled::text, 'ODRA' from pg_catalog.pg_rewrite as r where r.ev_class = relation
+        union all
+        select format('column %I', a.attname), k.value, k.known
+        from pg_catalog.pg_attribute as a
+        cross join lateral (
+            values (a.attgenerated::text, 'sv'), (a.attidentity::text, 'ad'), (a.attstorage::text, 'pemx'), (a.attcompression::text, 'lp')
+        ) as k (value, known)
+        where a.attrelid = relation
         union all
         select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
     ) as letter (what, value, known)
-    where strpos(letter.known, letter.value) = 0
-    union all
-    select format('index %s is in a tablespace of its own', x.oid::regclass)
-    from pg_catalog.pg_index as i
-    inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
-    where i.indrelid = relation and x.reltablespace <> 0
-    union all
-    select 'a subscription feeds it'
-    from pg_catalog.pg_subscription_rel as s where s.srrelid = relation
-    union all
-    select format('security label of provider %s', l.provider)
-    from pg_catalog.pg_seclabel as l where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass
-    union all
-    select format('it is part of extension %s', pg_describe_object(d.refclassid, d.refobjid, 0))
+    where strpos(letter.known, letter.value) = 0;
+$function$;
+
+
+-- What depends on a table and is neither known to be carried over nor told above: whatever a catalog may hold that we do not know.
+create or replace function rpc_migrations.unknown_dependents(relation oid) returns table (classid oid, objid oid, objsubid integer)
+language sql stable
+set search_path = ''
+as $function$
+    select distinct d.classid, d.objid, d.objsubid
     from pg_catalog.pg_depend as d
-    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = relation and d.deptype = 'e'
+    left join pg_catalog.pg_class as c on d.classid = 'pg_catalog.pg_class'::regclass and c.oid = d.objid
+    left join pg_catalog.pg_type as t on d.classid = 'pg_catalog.pg_type'::regclass and t.oid = d.objid
+    left join pg_catalog.pg_constraint as k on d.classid = 'pg_catalog.pg_constraint'::regclass and k.oid = d.objid
+    left join pg_catalog.pg_attrdef as a on d.classid = 'pg_catalog.pg_attrdef'::regclass and a.oid = d.objid
+    left join pg_catalog.pg_trigger as g on d.classid = 'pg_catalog.pg_trigger'::regclass and g.oid = d.objid
+    left join pg_catalog.pg_rewrite as r on d.classid = 'pg_catalog.pg_rewrite'::regclass and r.oid = d.objid
+    left join pg_catalog.pg_class as v on v.oid = r.ev_class
+    left join pg_catalog.pg_proc as p on d.classid = 'pg_catalog.pg_proc'::regclass and p.oid = d.objid
+    where
+        d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.deptype <> 'e'
+        and not coalesce(
+            c.relkind in ('i', 'S', 't') or t.typrelid = relation or relation in (k.conrelid, k.confrelid) or a.adrelid = relation
+            or g.tgrelid = relation or g.tgisinternal or v.relkind in ('v', 'r', 'm') or p.prokind <> 'a'
+            or c.oid in (select i.inhrelid from pg_catalog.pg_inherits as i where i.inhparent = relation),
+            false)
+        and d.classid not in (
+            'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass);
+$function$;
+
+
+-- What of others depends on the table.
+create or replace function rpc_migrations.obstacles_around_the_table(relation oid) returns setof rpc_migrations.obstacle
+language sql stable
+set search_path = ''
+as $function$
+    select 'a table or view of another role that depends on it', format('%s (of %s)', o.oid::regclass, o.relowner::regrole), null, null
+    from rpc_migrations.dependents(relation) as d
+    inner join pg_catalog.pg_class as o on o.oid = d.dependent
+    where not pg_has_role(o.relowner, 'usage') and (
+        o.relkind = 'v'
+        or exists (select from pg_catalog.pg_constraint as c where c.conrelid = o.oid and c.confrelid = relation and c.contype = 'f'))
     union all
-    select format('foreign key %I of the partitioned table %s points at it', c.conname, c.conrelid::regclass)
+    select 'a policy on a table of another role (in the SQL Editor, take it away before and put it back afterwards)',
+        format('%I on %s (of %s)', p.polname, p.polrelid::regclass, o.relowner::regrole),
+        format('drop policy %I on %s', p.polname, p.polrelid::regclass), s.statement
+    from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
+    inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation
+    inner join pg_catalog.pg_class as o on o.oid = p.polrelid
+    cross join lateral rpc_migrations.describe_security(o.oid, o.oid::regclass::text) as s
+    where s.kind = 'policy' and s.name = p.polname and not rpc_migrations.may_alter_policies(o.oid)
+    union all
+    select 'a materialized view on it', v.oid::regclass::text, format('drop materialized view %s', v.oid::regclass),
+        concat_ws('; ',
+            format('create materialized view %s as %s', v.oid::regclass, trim(trailing ';' from pg_get_viewdef(v.oid))),
+            (select string_agg(pg_get_indexdef(i.indexrelid), '; ') from pg_catalog.pg_index as i where i.indrelid = v.oid),
+            -- Default privileges may have granted more than there was.
+            format('revoke all on table %s from public, anon, authenticated, service_role', v.oid::regclass),
+            (select string_agg(format('grant %s on table %s to %s', acl.privilege_type, v.oid::regclass, rpc_migrations.role_name(acl.grantee)), '; ')
+                from aclexplode(v.relacl) as acl where acl.grantee <> v.relowner))
+    from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
+    inner join pg_catalog.pg_rewrite as r on r.oid = d.object
+    inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'm'
+    union all
+    select 'a table that inherits from it', i.inhrelid::regclass::text,
+        format('alter table %s no inherit %s', i.inhrelid::regclass, relation::regclass),
+        format('alter table %s inherit %s', i.inhrelid::regclass, relation::regclass)
+    from pg_catalog.pg_inherits as i where i.inhparent = relation
+    union all
+    select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass),
+        format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
+        format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
     from pg_catalog.pg_constraint as c
     inner join pg_catalog.pg_class as r on r.oid = c.conrelid
-    where c.confrelid = relation and c.contype = 'f' and (r.relkind <> 'r' or c.conparentid <> 0)
+    where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
     union all
-    select format('%s depends on it', pg_describe_object(d.classid, d.objid, d.objsubid))
-    from pg_catalog.pg_depend as d
-    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.deptype <> 'e'
-        and not (d.classid = 'pg_catalog.pg_class'::regclass and exists (
-            select from pg_catalog.pg_class as c where c.oid = d.objid and c.relkind in ('i', 'S', 't')))
-        and not (d.classid = 'pg_catalog.pg_type'::regclass and d.objsubid = 0 and exists (
-            select from pg_catalog.pg_type as t where t.oid = d.objid and t.typrelid = relation))
-        and not (d.classid = 'pg_catalog.pg_constraint'::regclass and exists (
-            select from pg_catalog.pg_constraint as c where c.oid = d.objid and relation in (c.conrelid, c.confrelid)))
-        and not (d.classid = 'pg_catalog.pg_attrdef'::regclass and exists (
-            select from pg_catalog.pg_attrdef as a where a.oid = d.objid and a.adrelid = relation))
-        and not (d.classid = 'pg_catalog.pg_trigger'::regclass and exists (
-            select from pg_catalog.pg_trigger as t where t.oid = d.objid and (t.tgrelid = relation or t.tgisinternal)))
-        and not (d.classid = 'pg_catalog.pg_rewrite'::regclass and exists (
-            select from pg_catalog.pg_rewrite as w
-            inner join pg_catalog.pg_class as v on v.oid = w.ev_class
-            where w.oid = d.objid and (v.relkind in ('v', 'r') )))
-        and not (d.classid = 'pg_catalog.pg_proc'::regclass and exists (
-            select from pg_catalog.pg_proc as p where p.oid = d.objid and p.prokind <> 'a'))
-        and d.classid not in (
-            'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass)
-    union all
-    select format('%s uses its row type', pg_describe_object(d.classid, d.objid, d.objsubid))
-    from pg_catalog.pg_class as c
-    inner join pg_catalog.pg_type as t on t.oid = c.reltype
-    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-    where c.oid = relation and d.objid <> t.typarray
-        and not (d.classid = 'pg_catalog.pg_proc'::regclass and exists (
-            select from pg_catalog.pg_proc as p where p.oid = d.objid and p.prokind <> 'a'))
-    union all
-    select format('%s takes or returns its rows, and %s depends on that function', f.object::regprocedure,
-        pg_describe_object(d.classid, d.objid, d.objsubid))
-    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
-    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
-    where f.on_rows
-    union all
-    select format('%s, which mentions it, belongs to %s, whose rights %s does not have', p.oid::regprocedure, p.proowner::regrole, current_user)
+    select 'a function of another role that mentions it', format('%s (of %s)', p.oid::regprocedure, p.proowner::regrole), null, null
     from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
     inner join pg_catalog.pg_proc as p on p.oid = f.object
     where not pg_has_role(p.proowner, 'usage')
     union all
-    select format('%s, which mentions it, is part of an extension', f.object::regprocedure)
+    select 'a function of an extension that mentions it', f.object::regprocedure::text, null, null
     from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
-    inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e';
+    inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e'
+    union all
+    select 'something that depends on a function which takes or returns its rows',
+        format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), null, null
+    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
+    where f.on_rows
+    union all
+    select distinct 'something that uses the type of its rows', pg_describe_object(d.classid, d.objid, d.objsubid), null, null
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_type as t on t.oid = c.reltype
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+    where c.oid = relation and d.objid <> t.typarray
+        and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
+    union all
+    select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), null, null
+    from rpc_migrations.unknown_dependents(relation) as u;
+$function$;
+
+
+-- Everything about a table that cannot be carried over. No row: the table can be rebuilt.
+create or replace function rpc_migrations.obstacles(relation oid) returns setof rpc_migrations.obstacle
+language sql stable
+set search_path = ''
+as $function$
+    select o.* from rpc_migrations.obstacles_of_the_table(relation) as o
+    union all
+    select o.* from rpc_migrations.obstacles_in_the_table(relation) as o
+    union all
+    select o.* from rpc_migrations.obstacles_around_the_table(relation) as o;
+$function$;
+
+
+-- What is in the way of rebuilding a table, one line a kind: with a number where there are several, and the first names. Null: nothing.
+create or replace function rpc_migrations.obstacles_in_words(relation oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select string_agg(concat(k.kind, k.number, k.names, k.others), E'\n' order by k.place)
+    from (
+        select
+            o.kind, min(o.place) as place,
+            case when count(*) > 1 then format(' (%s)', count(*)) end as number,
+            ': ' || string_agg(o.name, ', ' order by o.rank) filter (where o.rank <= 3) as names,
+            case when count(*) > 3 then format(' and %s more', count(*) - 3) end as others
+        from (
+            select o.*, row_number() over (partition by o.kind order by o.name) as rank
+            from rpc_migrations.obstacles(relation) with ordinality as o (kind, name, take_away, put_back, place)
+        ) as o
+        group by o.kind
+    ) as k;
+$function$;
+
+
+-- The statements that take away what is in the way, and those that put it back after the migration. Null: there are none.
+create or replace function rpc_migrations.ways_out(relation oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select
+        E'To take away before:\n' || string_agg(o.take_away || ';', E'\n' order by o.place)
+        || E'\nTo put back afterwards:\n' || string_agg(o.put_back || ';', E'\n' order by o.place)
+    from rpc_migrations.obstacles(relation) with ordinality as o (kind, name, take_away, put_back, place);
 $function$;
 
 
@@ -147,7 +263,7 @@ begin
         raise exception 'the transaction is "%"', current_setting('transaction_isolation')
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
     end if;
-    select string_agg(o, '; ') into changes from rpc_migrations.obstacles(copy.source) as o;
+    changes := rpc_migrations.obstacles_in_words(copy.source);
     if copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
         changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
     end if;

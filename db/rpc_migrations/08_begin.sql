@@ -37,10 +37,10 @@ begin
         return;
     end if;
 
-    select string_agg(o, '; ') into reasons from rpc_migrations.obstacles(copy.old_table) as o;
+    reasons := rpc_migrations.obstacles_in_words(copy.old_table);
     if reasons is not null then
         raise exception '% cannot be rebuilt: %', copy.old_table::regclass, reasons
-        using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.old_table), ''), hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
     end if;
     for further in
         select m.statement

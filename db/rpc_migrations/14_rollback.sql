@@ -132,7 +132,7 @@ begin
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
     end if;
-    select string_agg(o, '; ') into reasons from rpc_migrations.obstacles(copy.new_table) as o where copy.old_table is not null;
+    reasons := rpc_migrations.obstacles_in_words(case when copy.old_table is not null then copy.new_table end);
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
         using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';

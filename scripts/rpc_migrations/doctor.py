@@ -55,7 +55,7 @@ select
         from pg_catalog.pg_attribute as a
         where a.attrelid = to_regclass({table}) and a.attnum > 0 and not a.attisdropped
     ) as columns,
-    (select string_agg(o, '; ') from rpc_migrations.obstacles(to_regclass({table})) as o) as obstacles,
+    rpc_migrations.obstacles_in_words(to_regclass({table})) as obstacles,
     (
         select string_agg(concat_ws(' ', d.kind, nullif(d.name, '')), ', ' order by d.kind, d.name)
         from rpc_migrations.describe_table(to_regclass({table}), {table}) as d

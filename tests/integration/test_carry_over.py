@@ -305,6 +305,54 @@ def test_other_relations_are_refused(things: Connection, definition: str, named:
     assert caught.value.sqlstate == "RM001"
 
 
+# Several of each of these, and what the message says of them.
+MANY = {
+    "materialized views": (
+        "create materialized view public.{n} as select name, sum(amount) as total from public.things group by name; "
+        "create unique index on public.{n} (name); revoke all on public.{n} from anon, authenticated, service_role; "
+        "grant select on public.{n} to anon",
+        "a materialized view on it (5): public.m1, public.m2, public.m3 and 2 more",
+    ),
+    "rules": ("create rule {n} as on delete to public.things do also notify gone", "a rule (5): m1, m2, m3 and 2 more"),
+    "partitioned tables": (
+        "create table public.{n} (id bigint constraint {n} references public.things on delete cascade) partition by range (id)",
+        "a foreign key of a partitioned table that points at it (5)",
+    ),
+    "policies on another role's table": (
+        "create policy {n} on auth.users for select to anon using (exists (select from public.things where name = users.email)); "
+        "comment on table public.things is '100%'",
+        "put it back afterwards) (5): m1 on auth.users (of supabase_auth_admin)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("definition", "told"), MANY.values(), ids=MANY)
+def test_obstacles_are_grouped_and_have_a_way_out(
+    things: Connection, database: Database, definition: str, told: str
+) -> None:
+    """One line a kind; the statements that are told take them away and put them back as they were."""
+    with database.connect("supabase_admin") as superuser:
+        role = "supabase_admin" if "auth.users" in definition else "postgres"
+        superuser.execute(f"set role {role}")
+        for number in range(1, 6):
+            superuser.execute(definition.format(n=f"m{number}").encode())
+        before = dump_schema(database)
+        with pytest.raises(psycopg.Error, match="cannot be rebuilt") as caught:
+            run(things, STEP_FILE)
+        message = caught.value.diag.message_primary or ""
+        assert told in message
+        assert len(message.splitlines()) == 1
+        _, away, back = re.split(
+            "To take away before:\n|To put back afterwards:\n", caught.value.diag.message_detail or ""
+        )
+        statements = [line for line in away.splitlines() if line.endswith(";")]
+        assert len(statements) == 5
+        superuser.execute("".join(statements).encode())
+        run(things, STEP_FILE)
+        superuser.execute(back.split("\nPL/pgSQL")[0].encode())
+        assert dump_schema(database) == before
+
+
 def test_obstacle_that_comes_later(things: Connection, database: Database) -> None:
     """One that appears between the beginning and the swap stops the swap, and nothing has changed."""
     run(things, STEP_FILE, until="compare")
@@ -408,6 +456,6 @@ def test_what_a_later_postgresql_may_have_is_refused(
     )
     with database.connect("supabase_admin") as superuser:
         superuser.execute(change.encode())
-    with pytest.raises(psycopg.Error, match=f"{reason} is of a kind that is not known here") as caught:
+    with pytest.raises(psycopg.Error, match=f"of a kind that is not known here: {reason}") as caught:
         run(things, STEP_FILE)
     assert caught.value.sqlstate == "RM001"
