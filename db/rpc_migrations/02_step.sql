@@ -91,6 +91,7 @@ $function$;
 -- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
 -- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
 -- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
+-- Names in the text are looked up in public and extensions; what is ours here names its schema.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
 set search_path = public, extensions, pg_temp
@@ -100,8 +101,8 @@ declare
     current_row record;
     all_rows jsonb[] := '{}';
     affected bigint;
-    semicolons bigint := length(query) - length(replace(query, ';', ''));
-    returns_rows boolean := octet_length(query) * semicolons < 64000000;
+    semicolons bigint := pg_catalog.length(query) - pg_catalog.length(pg_catalog.replace(query, ';', ''));
+    returns_rows boolean := pg_catalog.octet_length(query) * semicolons < 64000000;
 begin
     if returns_rows then
         begin
@@ -115,15 +116,15 @@ begin
     if not returns_rows then
         execute query;
         get diagnostics affected = row_count;
-        return to_jsonb(affected);
+        return pg_catalog.to_jsonb(affected);
     end if;
     loop
         fetch cursor_name into current_row;
         exit when not found;
-        all_rows := array_append(all_rows, to_jsonb(current_row));
+        all_rows := pg_catalog.array_append(all_rows, pg_catalog.to_jsonb(current_row));
     end loop;
     close cursor_name;
-    return to_jsonb(all_rows);
+    return pg_catalog.to_jsonb(all_rows);
 end;
 $function$;
 
@@ -137,7 +138,7 @@ language plpgsql
 set search_path = public, extensions, pg_temp
 as $function$
 declare
-    statements text[] := case when separator is null then array[query] else string_to_array(query, separator) end;
+    statements text[] := case when separator is null then array[query] else pg_catalog.string_to_array(query, separator) end;
     statement text;
     place integer := 0;
     answer jsonb;
@@ -151,7 +152,7 @@ begin
     foreach statement in array statements loop
         place := place + 1;
         perform pg_catalog.set_config('lock_timeout', '100ms', true);
-        if array_length(statements, 1) = 1 then
+        if pg_catalog.array_length(statements, 1) = 1 then
             answer := rpc_migrations.run_sql(statement);
         else
             execute statement;
@@ -161,7 +162,7 @@ begin
     -- What is deferred would fail at the commit, and nobody could tell which step it was.
     place := 0;
     set constraints all immediate;
-    return coalesce(answer, to_jsonb(affected));
+    return coalesce(answer, pg_catalog.to_jsonb(affected));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics
         error_code = returned_sqlstate, error_message = message_text, error_detail = pg_exception_detail,
@@ -169,7 +170,7 @@ exception when others or query_canceled or assert_failure then
     raise exception using
         errcode = error_code,
         message = error_message,
-        detail = rpc_migrations.place_of_error(error_detail, error_context, place, array_length(statements, 1), statement),
+        detail = rpc_migrations.place_of_error(error_detail, error_context, place, pg_catalog.array_length(statements, 1), statement),
         hint = error_hint;
 end;
 $function$;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .journal import moment
+from .shapes import ACCESS, CALLS
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -22,13 +23,13 @@ def read_access(client: RpcClient) -> dict[str, Any]:
     """Since when execute_sql is open ("opened_at"), until when ("open_until", None: until it is taken away), and whether the
     record keeps whole texts ("keep_texts").
     """
-    rows = client.rows(_ACCESS_QUERY)
-    return rows[0] if rows else {"opened_at": None, "open_until": None, "keep_texts": False}
+    return client.row(_ACCESS_QUERY, ACCESS)
 
 
 def read_calls(client: RpcClient, number: int = LAST_CALLS) -> dict[str, Any]:
     """The last "calls" that changed something, the newest first, how many there are in all ("total"), and "since" when."""
-    answer: dict[str, Any] = client.rows(f"select rpc_migrations.last_calls({number:d}) as answer")[0]["answer"]
+    sql = f"select rpc_migrations.last_calls({number:d}) as answer"
+    answer: dict[str, Any] = client.row(sql, {"answer": CALLS})["answer"]
     return answer
 
 

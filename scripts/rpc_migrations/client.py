@@ -18,10 +18,11 @@ from postgrest.exceptions import APIError
 from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
+from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, SqlError, TransientError, Unreachable
 from .patience import Attempts
 from .rest_errors import CONFLICTS, explain
 from .settings import Settings
+from .shapes import ANSWER, expect, not_supabase
 
 MAX_ATTEMPTS = 20
 MAX_ATTEMPTS_BEFORE_FIRST_ANSWER = 4  # a wrong address does not get better, and nobody should wait minutes to hear so
@@ -70,18 +71,24 @@ class RpcClient:
     def query(self, sql: str, *, patience: float | None = None) -> list[dict[str, Any]] | int:
         """Run a text that may be repeated; return its rows, or the number of rows affected. Raises as `call` does."""
         answer = self.call({"query": sql}, patience=patience)
-        if not isinstance(answer, list | int):
+        if not isinstance(answer, list | int) or isinstance(answer, bool):
             raise NotDeployed(
                 "The function execute_sql that answers here is not this project's.",
                 hint=f"See what it is used for. Drop it if nobody needs it, then run: {DEPLOY_COMMAND}",
             )
         return answer
 
-    def rows(self, sql: str, *, patience: float | None = None) -> list[dict[str, Any]]:
-        """The rows of a query; as `query`."""
-        answer = self.query(sql, patience=patience)
-        assert isinstance(answer, list)
-        return answer
+    def rows(self, sql: str, shape: dict[str, Any], *, patience: float | None = None) -> list[dict[str, Any]]:
+        """The rows of a query, each of which has the shape (see shapes.py); as `query`."""
+        rows: list[dict[str, Any]] = expect(self.query(sql, patience=patience), [shape])
+        return rows
+
+    def row(self, sql: str, shape: dict[str, Any], *, patience: float | None = None) -> dict[str, Any]:
+        """The first row of a query that answers one; as `rows`."""
+        rows = self.rows(sql, shape, patience=patience)
+        if not rows:
+            raise not_supabase()
+        return rows[0]
 
     def run_steps(self, arguments: dict[str, Any], attempts: Attempts) -> list[dict[str, Any]]:
         """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
@@ -95,7 +102,8 @@ class RpcClient:
                 "The function execute_sql that answers here is not this project's.",
                 hint=f"Run: {DEPLOY_COMMAND}",
             )
-        answers = [answer, *answer.pop("following", [])]  # absent where the step was sent alone
+        expect(answer, ANSWER)
+        answers = [answer, *(answer.pop("following", None) or [])]  # absent where the step was sent alone
         answer["call_seconds"] = self.last_request - sum(one["call_seconds"] for one in answers[1:])
         ended = time.monotonic()
         for one in reversed(answers):
@@ -145,6 +153,8 @@ class RpcClient:
             raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
         except APIError as error:
             raise self._explain(error) from error
+        except (ValueError, RecursionError) as error:  # JSON that no parser takes
+            raise self._not_ours() from error
         finally:
             self.last_request = time.monotonic() - began
             self.longest_request = max(self.longest_request, self.last_request)
@@ -152,6 +162,7 @@ class RpcClient:
             raise self._not_ours()
         self._has_answered = True
         if isinstance(answer, dict) and answer.get("state") == "conflict":
+            expect(answer, {"code": str, "message": str})
             raise TransientError(f"{answer['code']}, {answer['message']}", code=answer["code"])
         return answer
 
@@ -172,10 +183,7 @@ class RpcClient:
         """Something that is not Supabase answers: a wrong address, or a hotel's page between us and a right one."""
         if self._has_answered:
             return TransientError("an answer that is not Supabase's")
-        return NotSupabase(
-            "The address in SUPABASE_URL answers, but not as Supabase does.",
-            hint="Set SUPABASE_URL to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
-        )
+        return not_supabase()
 
     def _note_response(self, response: httpx.Response) -> None:
         """Keep what APIError does not: the status, and the Retry-After header, in seconds."""

@@ -95,7 +95,7 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
             else "Another version of execute_sql is deployed."
         )
         raise NotDeployed(message, hint=f"Run: {DEPLOY_COMMAND}")
-    return row["value"]
+    return row.get("value")
 
 
 def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = 
             ) from error
         raise
     row = rows[0] if isinstance(rows, list) and rows else None
-    if not isinstance(row, dict) or not row.get("version"):
+    if not isinstance(row, dict) or not isinstance(row.get("version"), str):
         raise NotDeployed(
             "There is a function execute_sql that this project did not make.",
             hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY_COMMAND}",

@@ -13,6 +13,7 @@ from .errors import DEPLOY_COMMAND, MigrationError
 from .journal import moment, read_status
 from .report import Check
 from .settings import Settings
+from .shapes import Maybe
 from .sql import quote_literal
 from .step_file import Migration
 from .ways_in import open_functions
@@ -64,6 +65,12 @@ select
 """
 
 
+_TABLE = {
+    "is_there": bool, "has_backup": bool, "rows": Maybe(int), "size": Maybe(str), "columns": Maybe(str),
+    "obstacles": Maybe(str), "carried": Maybe(str),
+}  # fmt: skip
+
+
 def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
     """Return what was found, up to the first thing without which no more can be seen."""
     assert settings.key is not None
@@ -99,7 +106,7 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
         )
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         return Check(
@@ -108,7 +115,9 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
             f"{settings.url} answers HTTP {answer.status_code}, but not as Supabase does. Check SUPABASE_URL.",
         )
     if answer.status_code == 200:
-        return Check(name, True, f"PostgREST {body.get('info', {}).get('version', '(version unknown)')}")
+        info = body.get("info")
+        version = info.get("version") if isinstance(info, dict) else None
+        return Check(name, True, f"PostgREST {version or '(version unknown)'}")
     # The description may be closed while the functions are open: the next check tells whether the key works.
     return Check(name, True, f"it answers (HTTP {answer.status_code}: {body.get('message', 'no message')})")
 
@@ -123,7 +132,7 @@ def _execute_sql(client: RpcClient, settings: Settings) -> Check:
 
 
 def _database(client: RpcClient) -> Check:
-    row = client.rows(_DATABASE_QUERY)[0]
+    row = client.row(_DATABASE_QUERY, {"version": str, "owner": str, "statement_timeout": str, "size": str})
     return Check(
         "database",
         True,
@@ -145,8 +154,7 @@ def _open_functions(client: RpcClient) -> Check:
 
 def _rights(client: RpcClient) -> Check:
     """Whether a role that is neither the owner nor service_role gets at anything of ours."""
-    rows = client.query(_RIGHTS_QUERY)
-    assert isinstance(rows, list)
+    rows = client.rows(_RIGHTS_QUERY, {"problem": str})
     problems = "; ".join(row["problem"] for row in rows)
     if problems:
         return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY_COMMAND}")
@@ -182,7 +190,7 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
     found = _find_table(migration)
     if found is None:
         return None
-    return _too_large(client.rows(_ROWS_QUERY.format(table=quote_literal(found[0])))[0]["rows"] or 0)
+    return _too_large(client.row(_ROWS_QUERY.format(table=quote_literal(found[0])), {"rows": Maybe(int)})["rows"] or 0)
 
 
 def _too_large(rows: int) -> str | None:
@@ -200,7 +208,7 @@ def _table(client: RpcClient, migration: Migration) -> list[Check]:
     if found is None:
         return []
     table, backup = found
-    row = client.rows(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)))[0]
+    row = client.row(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)), _TABLE)
     if not row["is_there"]:
         return [Check(table, True, "is not there: the migration will create it, empty")]
     if row["has_backup"]:

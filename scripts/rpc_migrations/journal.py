@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
+from .shapes import STARTED, STATUS, expect
 from .sql import quote_literal
 from .step_file import ROLLBACK_PREFIX, Migration, Step
 
@@ -78,7 +79,7 @@ class Status:
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
     """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
-    return _to_status(check_deployed(client, _status_call(migration)))
+    return _to_status(expect(check_deployed(client, _status_call(migration)), STATUS))
 
 
 def start_run(
@@ -89,7 +90,8 @@ def start_run(
     `dead`: the id of a run whose process is known to be gone, so that it is not waited for.
     """
     values: list[Any] = [run, migration.name, action, user, pid, RUN_PATIENCE, dead]
-    answer: dict[str, Any] = client.rows(f"select rpc_migrations.start_run({_literals(values)}) as answer")[0]["answer"]
+    sql = f"select rpc_migrations.start_run({_literals(values)}) as answer"
+    answer: dict[str, Any] = client.row(sql, {"answer": STARTED})["answer"]
     return answer
 
 
@@ -97,8 +99,10 @@ def end_run(
     client: RpcClient, run: uuid.UUID, migration: Migration, outcome: str, message: str | None, *, patience: float
 ) -> Status:
     """Note how a run ended; return where the migration stood then. Tries for `patience` seconds, then raises."""
+    if message is not None:
+        message = message.replace("\0", "")  # which PostgreSQL could not hold; it may come from an answer
     sql = f"select rpc_migrations.end_run({_literals([run, outcome, message])}), {_status_call(migration)} as status"
-    return _to_status(client.rows(sql, patience=patience)[0]["status"])
+    return _to_status(client.row(sql, {"status": STATUS}, patience=patience)["status"])
 
 
 def _status_call(migration: Migration) -> str:

@@ -34,12 +34,14 @@ class StepReport:
 
     def take(self, answer: dict[str, Any]) -> None:
         """Take in what execute_sql answered about it."""
-        result = answer.get("result") or {}
+        result = answer.get("result")
+        result = result if isinstance(result, dict) else {}  # a row of the step's own, whatever its columns hold
+        progress, message = result.get("progress"), result.get("message")
         self.calls += 1
         self.longest_call = max(self.longest_call, answer["call_seconds"])
-        self.rows = answer["rows"] if answer.get("already") else self.rows + (answer.get("rows") or 0)
-        self.progress = result.get("progress")
-        self.message = result.get("message") or self.message
+        self.rows = (answer.get("rows") or 0) + (0 if answer.get("already") else self.rows)
+        self.progress = progress if isinstance(progress, int | float) else None
+        self.message = message if message and isinstance(message, str) else self.message
         self.seconds = answer["ended"] - self.began if self.began else 0.0
 
     def tick(self) -> None:

@@ -23,6 +23,7 @@ ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal besi
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
@@ -101,11 +102,13 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
     """Read a migration file; the migration's name is the file's, without its ending, unless another one is given.
 
     Raises StepFileError: no such file, not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
-    begins a step, a name used twice or kept for the steps of a rollback.
+    begins a step, a control character in a name, a name used twice or kept for the steps of a rollback.
     """
+    _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
     steps = _steps(path, _read(path))
     seen: set[str] = set()
     for step in steps:
+        _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
         if step.name in seen:
             raise StepFileError(
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
@@ -118,6 +121,12 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
             )
         seen.add(step.name)
     return Migration(name or path.stem, path, tuple(steps))
+
+
+def _refuse_controls(name: str, what: str, hint: str) -> None:
+    """A name stands in a comment of the file that is written: behind a line break in it, psql would take the rest as a command."""
+    if _CONTROLS.search(name):
+        raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 
 
 def _sha256(text: str) -> str:

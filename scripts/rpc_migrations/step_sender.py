@@ -15,6 +15,7 @@ from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlErr
 from .journal import describe_busy, describe_holders, describe_run
 from .patience import Attempts, Wait
 from .settings import Settings
+from .shapes import not_supabase
 from .step_file import Migration, Step
 
 MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
@@ -38,7 +39,8 @@ class StepSender:
             while not self._answers:
                 shrink = self._request(step, shrink, attempts)
             answer = self._answers.popleft()
-            assert answer.get("step", step.name) == step.name
+            if answer.get("step", step.name) != step.name:
+                raise not_supabase()
             if undone := answer.get("undone"):
                 self._console.detail(
                     f'"{undone["step"]}" failed behind others and is sent by itself: {undone["message"]}'
@@ -85,8 +87,8 @@ class StepSender:
                 wait.over()
                 self._console.step_goes_on(step, answer)
             case "waiting":
-                self._console.waiting(f"a lock: {describe_holders(answer['holders'])}", wait.seconds)
-                wait.pause(f'Step "{step.name}" could not get a lock: {describe_holders(answer["holders"])}.')
+                self._console.waiting(f"a lock: {describe_holders(answer.get('holders'))}", wait.seconds)
+                wait.pause(f'Step "{step.name}" could not get a lock: {describe_holders(answer.get("holders"))}.')
             case "busy":
                 self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")

@@ -136,9 +136,9 @@ def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str,
     if answer.status_code == 400 and body.get("message"):
         raise SqlError(
             str(body["message"]).strip(),
-            code=body.get("code"),
-            details=body.get("detail"),
-            hint=body.get("hint") or "Nothing was changed. Mend what it names, then run the same command again.",
+            code=_word(body, "code"),
+            details=_word(body, "detail"),
+            hint=_word(body, "hint") or "Nothing was changed. Mend what it names, then run the same command again.",
         )
     reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
     raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")
@@ -147,9 +147,14 @@ def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str,
 def _json(answer: Any) -> dict[str, Any]:
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _word(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
@@ -177,7 +182,7 @@ def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
 
 def open_functions(client: RpcClient) -> list[str]:
     """Signatures of functions in public that run SQL texts and that anon or authenticated may execute."""
-    return [row["signature"] for row in client.rows(_OPEN_FUNCTIONS_QUERY)]
+    return [row["signature"] for row in client.rows(_OPEN_FUNCTIONS_QUERY, {"signature": str})]
 
 
 def _warn_of_open_functions(client: RpcClient, console: Console) -> None:

@@ -95,6 +95,8 @@ def test_nothing_of_ours_takes_them(admin: Connection, app: Connection, what: st
     app.execute(definition.format(note=NOTE_WHO).encode())
     for step in ("null", "'s'"):
         admin.execute(f"select public.execute_sql($text${text}$text$, 'm', {step}, 'c')".encode())
+    two = f"create table public.two (); -- and {text}"
+    admin.execute(f"select public.execute_sql($text${two}$text$, 'm', 'two', 'c', separator => '; -- and ')".encode())
     assert loot(admin) == set()
 
 

@@ -7,6 +7,7 @@ import argparse
 from ..console import Console
 from ..report import Check
 from ..settings import PROJECT_ROOT, Settings
+from ..shapes import CHECK
 from ..step_file import read_migration
 from .connection import connected, require_credentials
 
@@ -30,6 +31,6 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
         from ..deployment import check_deployed
 
         check_deployed(client)
-        rows = client.rows(VERIFY_FILE.read_text(encoding="utf-8"))
-    checks = [Check(row["check"], row["passed"], row["detail"]) for row in rows]
+        rows = client.rows(VERIFY_FILE.read_text(encoding="utf-8"), CHECK)
+    checks = [Check(row["check"], row["passed"], row.get("detail")) for row in rows]
     return 0 if console.checks("Verification of user_clusters and prompt_refinements", checks) else 1

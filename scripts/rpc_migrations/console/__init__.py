@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-
 from ..access import describe_caller, describe_text
 from ..journal import moment
 from ..report import Check, ChecksReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
 from .lines import Lines
+from .terminal import Terminal, escaped
 
 if TYPE_CHECKING:
     from ..errors import MigrationError
@@ -196,14 +195,13 @@ class Console:
         self.report.exit_code = exit_code
         self.report.outcome = self.report.outcome or ("done" if exit_code == 0 else "failed")
         if self._as_json:
-            json.dump(document(self.report), sys.stdout, indent=2, ensure_ascii=False)
-            sys.stdout.write("\n")
+            sys.stdout.write(escaped(json.dumps(document(self.report), indent=2, ensure_ascii=False)) + "\n")
 
 
 def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
     """A live list on a terminal, else plain lines; with --json only those to standard error are seen."""
-    out = RichConsole(highlight=False, soft_wrap=True, quiet=quiet or as_json)
-    err = RichConsole(highlight=False, soft_wrap=True, stderr=True)
+    out = Terminal(highlight=False, soft_wrap=True, quiet=quiet or as_json)
+    err = Terminal(highlight=False, soft_wrap=True, stderr=True)
     if out.is_terminal and not out.quiet:
         from .live import LiveList
 

@@ -1,0 +1,31 @@
+"""What reaches the terminal. Much of it comes from elsewhere: messages of a server, names in a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.segment import Segment
+
+if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
+
+# All controls but tab and line feed, and those that turn the direction of writing: with them a text could clear the screen,
+# write to the clipboard, or look like another one.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+class Terminal(Console):
+    """A console of rich that lets no control character through but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """What rich prints, piece by piece: each without control characters, unless it is one of rich's own commands."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_CONTROLS.sub("", segment.text), segment.style)
+
+
+def escaped(json_text: str) -> str:
+    """A JSON document with these characters as escapes: they stand in strings only."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
