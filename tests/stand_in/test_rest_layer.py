@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +13,12 @@ import local_supabase
 import pytest
 from conftest import POSTGREST_VERSIONS
 from local_supabase import Cluster, LocalSupabase
+from rest_calls import REAL_ONE
 
 ANSWERS = Path(local_supabase.__file__).parent / "postgrest_answers"
 RECORDED = json.loads((ANSWERS / "answers.json").read_text())
 CASES = RECORDED["replayable"]
 # The gateway's own answer is not PostgREST's; and pg-safeupdate is only emulated by the stand-in.
-REAL_ONE = "POSTGREST" in os.environ
 # To these 14.17 answers nothing: it repeats the transaction (see test_postgrest_versions.py).
 UNANSWERED_BY_14 = ("run: deadlock", "run: serialization failure")
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from conftest import POSTGREST_VERSIONS
 from local_supabase import Cluster, Database, LocalSupabase
-from test_local_supabase import REAL_ONE, define, in_background, known, rpc, wait_until
+from rest_calls import REAL_ONE, define, in_background, known, rpc, wait_until
 
 if REAL_ONE:
     pytest.skip("about the stand-in", allow_module_level=True)

@@ -19,6 +19,7 @@ from conftest import POSTGREST_VERSIONS, Scripts
 from faults.harness import Outcome, run_here, settings_for
 from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
+from rest_calls import wait_until
 from rpc_migrations import client as client_module
 from rpc_migrations import output_files
 from rpc_migrations.client import (
@@ -31,7 +32,6 @@ from rpc_migrations.client import (
 from rpc_migrations.deployment import SIGNATURE, deployment_sql
 from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
-from test_local_supabase import wait_until
 
 STEP = "count one"
 COUNT_ONE = f"-- A migration with one step, which must not be done twice.\n\n-- step: {STEP}\nupdate public.counter set n = n + 1 where true;\n"

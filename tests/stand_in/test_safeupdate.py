@@ -12,8 +12,8 @@ import pytest
 from faults.harness import Outcome, run_here, settings_for
 from local_supabase import Database, LocalSupabase
 from local_supabase.safeupdate import refusal, refused, unqualified_writes
+from rest_calls import REAL_ONE, define, known, rpc, wait_until
 from step_runner import deploy
-from test_local_supabase import REAL_ONE, define, known, rpc, wait_until
 
 if REAL_ONE:
     pytest.skip("the server has no pg-safeupdate", allow_module_level=True)

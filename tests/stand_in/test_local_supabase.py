@@ -9,9 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +18,10 @@ import psycopg
 import pytest
 from conftest import TESTS
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
+from rest_calls import REAL_ONE, define, in_background, known, rpc, wait_until
 
-REAL_ONE = "POSTGREST" in os.environ
 stand_in_only = pytest.mark.skipif(REAL_ONE, reason="about the stand-in")
 API_ROLES = ("anon", "authenticated", "service_role")
-
-
-def rpc(project: LocalSupabase, name: str, key: str | None = None, **arguments: Any) -> httpx.Response:
-    """Call a function through the API, by default with the service key."""
-    headers = {"apikey": key or project.service_key}
-    return httpx.post(f"{project.url}/rest/v1/rpc/{name}", headers=headers, json=arguments, timeout=30)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> bool:
-    """Whether the condition came true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def define(admin: psycopg.Connection[Any], function: str) -> None:
-    """Create a function in public."""
-    admin.execute(f"create function public.{function}".encode())
-
-
-def known(project: LocalSupabase, name: str) -> bool:
-    """Whether the REST layer knows the function (called without arguments)."""
-    return rpc(project, name).status_code != 404
 
 
 # --- roles and rights
@@ -198,19 +170,6 @@ def slow_function(admin: psycopg.Connection[Any], project: LocalSupabase) -> Non
     define(admin, "slow(s float default 5) returns int language sql as 'select 1 from pg_sleep(s)'")
     define(admin, "quick() returns int language sql as 'select 1'")
     assert wait_until(lambda: known(project, "quick"))
-
-
-def in_background(call: Callable[[], httpx.Response]) -> Callable[[], httpx.Response]:
-    """Start a request; the function that is returned waits for its answer."""
-    answers: list[httpx.Response] = []
-    thread = threading.Thread(target=lambda: answers.append(call()))
-    thread.start()
-
-    def result() -> httpx.Response:
-        thread.join(20)
-        return answers[0]
-
-    return result
 
 
 def sleeping(admin: psycopg.Connection[Any]) -> list[int]:

@@ -10,10 +10,10 @@ import pytest
 from conftest import POSTGREST_VERSIONS
 from faults.harness import Outcome, run_here, settings_for, start_script
 from local_supabase import Database, LocalSupabase
+from rest_calls import rpc, wait_until
 from rpc_migrations.client import MAX_ATTEMPTS_IN_CONFLICT
 from rpc_migrations.errors import SqlError
 from step_runner import deploy
-from test_local_supabase import rpc, wait_until
 
 GATE = 4712  # the advisory lock that a step waits for
 # No rollback takes nextval back, so the sequence counts the executions.

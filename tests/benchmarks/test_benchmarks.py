@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from benchmarks import report
 from benchmarks.measure import Measurement
 from benchmarks.traffic import Seen
