@@ -1,8 +1,10 @@
-"""How the engine is laid out: its modules use each other in one direction."""
+"""How the project is laid out: the engine's modules use each other in one direction, and README knows every room."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -65,3 +67,30 @@ def test_a_circle_is_found(tmp_path: Path, one: str, other: str) -> None:
     (sub / "c.py").write_text("from ..b import x")
     with pytest.raises(CycleError):
         list(TopologicalSorter(import_graph(tmp_path)).static_order())
+
+
+def files_of_a_room(pattern: str) -> list[Path]:
+    """The files that a path in the map stands for: a file, those of a pattern, or all below a folder."""
+    found = ROOT.glob(f"{pattern}**/*" if pattern.endswith("/") else pattern)
+    return [path for path in found if path.is_file() and not is_made(path)]
+
+
+def is_made(path: Path) -> bool:
+    """Whether a file is written by a program, or hidden."""
+    parts = path.relative_to(ROOT).parts
+    return path.name.endswith("_output.sql") or any(part.startswith((".", "__pycache__")) for part in parts)
+
+
+def test_the_map_of_the_rooms_has_every_file_once() -> None:
+    readme = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## Where everything is")[1].split("\n## ")[0]
+    rooms = {
+        room: files_of_a_room(room)
+        for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+        for room in re.findall(r"`(.*?)`", row)
+    }
+    assert [room for room, files in rooms.items() if not files] == [], "in tests/README.md, and not there"
+    times = Counter(path for files in rooms.values() for path in files)
+    there = {path for folder in ("scripts", "db", "tests") for path in files_of_a_room(f"{folder}/")}
+    assert sorted(str(path.relative_to(ROOT)) for path in there - times.keys()) == [], "not in tests/README.md"
+    assert [path for path, number in times.items() if number > 1] == [], "twice in tests/README.md"
