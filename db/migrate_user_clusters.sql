@@ -4,7 +4,8 @@
 -- Each step takes effect exactly once. A batch step is sent again until it says that it is done. Quick steps share a
 -- request; one that locks a table in use is the last of its request, so that the lock is held for a moment only.
 -- Up to the swap the application sees nothing of all this: the new table grows in the private schema rpc_migrations,
--- under the name that it will have.
+-- under the name that it will have. Its foreign key is declared below and made in the swap: before, it would be in the way
+-- of the application, which may delete users at any time.
 
 
 -- step: check the old table
@@ -98,10 +99,6 @@ create index user_clusters_user_id_idx on rpc_migrations.user_clusters using btr
 -- step: add the foreign key to auth.users
 alter table rpc_migrations.user_clusters
 add constraint user_clusters_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade not valid;
-
-
--- step: validate the foreign key
-alter table rpc_migrations.user_clusters validate constraint user_clusters_user_id_fkey;
 
 
 -- step: carry over constraints and indexes (batch)
@@ -209,5 +206,6 @@ grant select on table public.prompt_refinements to authenticated;
 grant select, insert, update, delete on table public.prompt_refinements to service_role;
 
 
--- step: validate foreign keys of other tables (batch)
+-- step: validate the foreign keys (batch)
+-- That of the new table, and those of other tables that point at it: the swap has made them anew.
 select * from rpc_migrations.validate_foreign_keys();

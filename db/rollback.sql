@@ -23,5 +23,5 @@ select * from rpc_migrations.compare();
 select * from rpc_migrations.swap_back();
 
 
--- step: roll back: validate foreign keys of other tables (batch)
+-- step: roll back: validate the foreign keys (batch)
 select * from rpc_migrations.validate_foreign_keys();

@@ -10,5 +10,5 @@ select * from rpc_migrations.begin_rollback(discard_changes => true);
 select * from rpc_migrations.swap_back(discard_changes => true);
 
 
--- step: roll back: validate foreign keys of other tables (batch)
+-- step: roll back: validate the foreign keys (batch)
 select * from rpc_migrations.validate_foreign_keys();

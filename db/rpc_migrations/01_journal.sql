@@ -1,4 +1,4 @@
--- The journal: what was run, by whom, and with what effect. All that this project keeps in a database is in these five
+-- The journal: what was run, by whom, and with what effect. All that this project keeps in a database is in these six
 -- tables of the private schema rpc_migrations, and the functions of this folder are the only ones that write to them. A row
 -- of the journal is written in the transaction of the step that it tells of: either both are there, or neither.
 
@@ -96,7 +96,7 @@ alter table rpc_migrations.copies
     add column if not exists end_block bigint not null default 0,
     add column if not exists chunk_blocks bigint not null default 16,
     add column if not exists compared_at timestamptz,
-    add column if not exists quieted jsonb not null default '{}',   -- triggers of the target that are off until the swap: {name: state}
+    add column if not exists quieted jsonb not null default '{}',   -- triggers that are off, of the table that is not in use: {name: state}
     add column if not exists renamed jsonb not null default '[]',   -- what the swap renamed: [{kind, old_name, new_name}]
     add column if not exists unvalidated jsonb not null default '[]', -- foreign keys that the swap made anew: [{relation, name}]
     add column if not exists kept_as text,                          -- the migrated table's name after a rollback
@@ -111,6 +111,19 @@ alter table rpc_migrations.copies
 
 create unique index if not exists copies_current
 on rpc_migrations.copies (migration) where ended_at is null;
+
+-- One row for each foreign key that was taken off a table for as long as it is not in use (see 13_foreign_keys.sql).
+create table if not exists rpc_migrations.foreign_keys ();
+alter table rpc_migrations.foreign_keys
+    add column if not exists relation oid not null,
+    add column if not exists name name not null,
+    add column if not exists refers_to oid not null,
+    add column if not exists definition text not null,              -- as pg_get_constraintdef writes it
+    add column if not exists is_valid boolean not null,
+    add column if not exists comment text,
+    add column if not exists stand_in oid;                          -- the check that holds its place on a new table
+
+create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);
 
 -- The first versions kept the old table's definition, once a rollback had begun, in a column of its own, and did not note the
 -- types that a rollback goes back to.

@@ -287,6 +287,7 @@ begin
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     begin
         answer := rpc_migrations.run_text(run_step.query, run_step.separator);
+        perform rpc_migrations.defer_foreign_keys();
     exception when lock_not_available then
         return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
     end;

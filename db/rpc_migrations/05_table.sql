@@ -120,7 +120,24 @@ as $function$
 $function$;
 
 
--- Constraints of its own. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
+-- The foreign keys that were taken off a table, under the names that they will have (see 13_foreign_keys.sql). One of a new table
+-- has a stand-in on it, a check that is always true: it can be validated, renamed, described and dropped by a step as the
+-- key itself could be.
+create or replace function rpc_migrations.taken_off_keys(relation oid)
+returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        coalesce(s.conname, k.name), k.refers_to, k.definition, k.is_valid,
+        coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname
+    from rpc_migrations.foreign_keys as k
+    left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
+    where k.relation = taken_off_keys.relation and (k.stand_in is null or s.oid is not null);
+$function$;
+
+
+-- Constraints of its own, foreign keys that were taken off it among them. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
 -- A table has one primary key at most, so any is as good as another. Not-null constraints, which have names of their own since
 -- 18, come with their column, but for those that are not valid.
 create or replace function rpc_migrations.describe_constraints(relation oid, as_name text) returns setof rpc_migrations.part
@@ -128,7 +145,7 @@ language sql stable
 set search_path = ''
 as $function$
     select
-        case when c.contype = 'n' and c.convalidated then 'along' else 'build' end,
+        case when c.contype = 'n' and c.convalidated then 'along' when c.contype = 'f' then 'swap' else 'build' end,
         case c.contype
             when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' when 'f' then 'foreign key'
             when 'x' then 'exclusion constraint' else 'not-null constraint' end,
@@ -138,7 +155,12 @@ as $function$
             case when c.contype = 'f' and c.convalidated then ' not valid' end),
         null
     from pg_catalog.pg_constraint as c
-    where c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n') and c.confrelid <> relation;
+    where
+        c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n') and c.confrelid <> relation
+        and not exists (select from rpc_migrations.foreign_keys as k where k.stand_in = c.oid)
+    union all
+    select 'swap', 'foreign key', k.name::text, k.definition, format('alter table %s add constraint %I %s', as_name, k.name, k.definition), null
+    from rpc_migrations.taken_off_keys(relation) as k;
 $function$;
 
 

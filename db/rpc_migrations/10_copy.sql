@@ -21,7 +21,7 @@ begin
     end if;
     rows := 0;
     if copy.state = 'copying' then
-        perform rpc_migrations.quiet_triggers(copy);
+        perform rpc_migrations.quiet_triggers(copy, copy.target);
         perform rpc_migrations.hold_source(copy);
         copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
         parts := rpc_migrations.copy_parts(copy);
@@ -110,8 +110,9 @@ end;
 $function$;
 
 
--- Triggers of the target stay quiet until the swap: they have fired once, when the application wrote the row.
-create or replace function rpc_migrations.quiet_triggers(copy rpc_migrations.copies) returns void
+-- The triggers of the copy's table that is not in use are off, and their state is remembered: those of the new table until
+-- the swap, those of the table that was moved aside after it. They have fired once, when the application wrote the row.
+create or replace function rpc_migrations.quiet_triggers(copy rpc_migrations.copies, relation oid) returns void
 language plpgsql
 set search_path = ''
 as $function$
@@ -121,9 +122,9 @@ begin
     for noisy in
         select t.tgname, t.tgenabled
         from pg_catalog.pg_trigger as t
-        where t.tgrelid = copy.target and not t.tgisinternal and t.tgenabled <> 'D'
+        where t.tgrelid = relation and not t.tgisinternal and t.tgenabled <> 'D'
     loop
-        execute format('alter table %s disable trigger %I', copy.target::regclass, noisy.tgname);
+        execute format('alter table %s disable trigger %I', relation::regclass, noisy.tgname);
         update rpc_migrations.copies as c
         set quieted = c.quieted || jsonb_build_object(noisy.tgname, noisy.tgenabled)
         where c.id = copy.id;
@@ -150,21 +151,8 @@ begin
     perform rpc_migrations.check_conflicts(copy);
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
-    order by m.kind = 'foreign key', m.kind <> 'primary key', m.place
+    order by m.kind <> 'primary key', m.place
     limit 1;
-    if not found then
-        select 'foreign key' as kind, c.conname::text as name,
-            format('alter table %s validate constraint %I', copy.target::regclass, c.conname) as statement
-        into next_one
-        from pg_catalog.pg_constraint as c
-        where
-            c.conrelid = copy.target and c.contype = 'f' and not c.convalidated
-            and not exists (
-                select from pg_catalog.pg_constraint as o
-                where o.conrelid = copy.source and o.conname = c.conname and not o.convalidated
-            )
-        limit 1;
-    end if;
     if found and next_one.kind = 'policy' then
         -- All at once: they take no time, and on hosted projects each takes its locks anew (see describe_security).
         for next_one in

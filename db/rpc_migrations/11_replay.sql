@@ -3,8 +3,9 @@
 
 -- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may
 -- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
--- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit.
-create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out message text)
+-- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit. Where somebody
+-- holds a row of the target, batches get smaller until only that row's entry is left, and it answers who that is ("holders").
+create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
 as $function$
@@ -19,7 +20,7 @@ begin
     if done then
         return;
     end if;
-    perform rpc_migrations.quiet_triggers(copy);
+    perform rpc_migrations.quiet_triggers(copy, copy.target);
     perform rpc_migrations.hold_source(copy);
     perform rpc_migrations.replay_truncation(copy);
     while not done and clock_timestamp() < began + interval '1 second' loop
@@ -28,10 +29,17 @@ begin
             rows := rows + taken;
             done := taken < least(entries, 500);
             message := null;
-        exception when unique_violation or foreign_key_violation then
-            message := sqlerrm;
-            done := entries >= 80000;
-            entries := entries * 4;
+        exception
+            when unique_violation or foreign_key_violation then
+                message := sqlerrm;
+                done := entries >= 80000;
+                entries := entries * 4;
+            when lock_not_available then
+                if entries = 1 then
+                    holders := rpc_migrations.lock_holders(copy.target);
+                    exit;
+                end if;
+                entries := greatest(entries / 4, 1);
         end;
     end loop;
 end;
@@ -52,6 +60,7 @@ set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set lock_timeout = '20ms'
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
@@ -117,7 +126,7 @@ begin
     if copy.source is null then
         return;
     end if;
-    perform rpc_migrations.quiet_triggers(copy);
+    perform rpc_migrations.quiet_triggers(copy, copy.target);
     perform rpc_migrations.replay_truncation(copy);
     perform rpc_migrations.replay_entries(copy, 1000000000);
     execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;

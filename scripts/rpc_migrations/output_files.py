@@ -17,6 +17,7 @@ from .sql import dollar_quote, quote_literal
 from .step_file import Migration, Step
 
 DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
+PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
 # What is ours names its schemas; so nothing that others made is found in their place.
@@ -77,7 +78,21 @@ def migration_sql(migration: Migration, *, online: bool = False) -> str:
 def write_removal(*, keep_journal: bool) -> Path:
     """Write what takes execute_sql away; return the path. Raises MigrationError where it cannot be written."""
     header = "-- Takes public.execute_sql away. Run it whole: in the SQL Editor, or with psql -f.\n"
+    if not keep_journal:
+        header += (
+            "-- Where a table was migrated, run this first, and keep what it answers: select rpc_migrations.putting_back();\n"
+            "-- It puts foreign keys and triggers back on tables that were moved aside, and only the journal knows them.\n"
+        )
     return _write(DROP_FILE, f"{header}\nbegin;\n{_OWN_NAMES}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n")
+
+
+def write_putting_back(sql: str) -> Path:
+    """Write what puts back what was taken off tables that were moved aside; return the path. Raises as the others do."""
+    header = (
+        "-- Foreign keys that were taken off tables which were moved aside, and triggers that were switched off on them. Run what you\n"
+        "-- need before you use such a table again. A key is refused while there are rows without a parent.\n"
+    )
+    return _write(PUT_BACK_FILE, f"{header}\n{sql}\n")
 
 
 def removal_sql(*, keep_journal: bool) -> str:

@@ -68,8 +68,8 @@ def test_the_whole_job_and_back_and_again(
     said(checkout.run(DEPLOY, env=env), "Deployed through postgres-meta")
     done = checkout.run(MIGRATE, env=env)
     said(
-        done, "Migrating: migrate_user_clusters, 17 steps", " 1/17  check the old table", "copy the rows", "1,234 rows",
-        "16/17  create prompt_refinements", "is applied: 17 steps, 1,234 rows", f"The original one is {BACKUP}", "Next: ",
+        done, "Migrating: migrate_user_clusters, 16 steps", " 1/16  check the old table", "copy the rows", "1,234 rows",
+        "15/16  create prompt_refinements", "is applied: 16 steps, 1,234 rows", f"The original one is {BACKUP}", "Next: ",
     )  # fmt: skip
     assert done.stderr == ""
     assert is_migrated(admin)
@@ -79,7 +79,7 @@ def test_the_whole_job_and_back_and_again(
 
     after = table_as_it_is(supabase.database)
     done = checkout.run(MIGRATE, env=env)
-    said(done, "Nothing to do. migrate_user_clusters is applied already: all 17 steps are done")
+    said(done, "Nothing to do. migrate_user_clusters is applied already: all 16 steps are done")
     assert table_as_it_is(supabase.database) == after
 
     # What was written since the migration is kept.
@@ -101,7 +101,7 @@ def test_the_whole_job_and_back_and_again(
     assert table_as_it_is(supabase.database)[0] == original[0], "the definition is the original one again"
     said(checkout.run(ROLLBACK, env=env), "Nothing to do. migrate_user_clusters is not applied")
 
-    said(checkout.run(MIGRATE, env=env), "is applied: 17 steps, 1,235 rows")
+    said(checkout.run(MIGRATE, env=env), "is applied: 16 steps, 1,235 rows")
     assert is_migrated(admin)
 
 
@@ -167,7 +167,7 @@ def test_a_migration_begun_is_gone_on_with_and_can_be_taken_back_before_the_swap
             said(checkout.run(MIGRATE, env=running.environment()), 'Step "stop here"', "division by zero", code=1)
             file.write_text(whole)
             status = document(checkout, MIGRATE, STATUS, env=running.environment())
-            assert [step["state"] for step in status["steps"]][:14] == ["done"] * 13 + ["to do"]
+            assert [step["state"] for step in status["steps"]][:13] == ["done"] * 12 + ["to do"]
             assert status["runs"][0]["outcome"] == "failed"
             done = checkout.run(way_on, env=running.environment())
             if way_on == ROLLBACK:
@@ -188,7 +188,7 @@ def test_dry_run_shows_every_step_and_changes_nothing(checkout: Checkout, shared
         runs_before = one(connection, runs)
         done = checkout.run(MIGRATE, "--dry-run", env=shared.environment())
         assert one(connection, runs) == runs_before
-    said(done, "Plan of migrate_user_clusters, 17 steps. Nothing is run.", " 4/17  copy the rows (batch): to do")
+    said(done, "Plan of migrate_user_clusters, 16 steps. Nothing is run.", " 4/16  copy the rows (batch): to do")
     for step in read_migration(checkout.root / "db/migrate_user_clusters.sql").steps:
         assert step.sql.strip() in done.stdout
     assert table_as_it_is(shared.database) == before
@@ -208,13 +208,13 @@ def test_dry_run_without_credentials_or_function_shows_the_plan(checkout: Checko
         checkout.run(MIGRATE, "--dry-run"),
         "No credentials",
         "Nothing is run",
-        "17/17  validate foreign keys of other tables (batch): to do",
+        "16/16  validate the foreign keys (batch): to do",
     )
     with project(cluster, rows=None, deployed=False) as running:
         done = checkout.run(MIGRATE, "--dry-run", env=running.environment())
         said(
             done,
-            "17/17  validate foreign keys of other tables (batch): to do",
+            "16/16  validate the foreign keys (batch): to do",
             "Warning: The function execute_sql is not deployed",
             "deploy_sql",
         )
@@ -223,10 +223,10 @@ def test_dry_run_without_credentials_or_function_shows_the_plan(checkout: Checko
 
 def test_status_before_and_after(checkout: Checkout, shared: LocalSupabase, migrated: LocalSupabase) -> None:
     report = document(checkout, MIGRATE, STATUS, env=shared.environment())
-    assert ([step["state"] for step in report["steps"]], report["runs"]) == (["to do"] * 17, [])
+    assert ([step["state"] for step in report["steps"]], report["runs"]) == (["to do"] * 16, [])
 
     report = document(checkout, MIGRATE, STATUS, env=migrated.environment())
-    assert [step["state"] for step in report["steps"]] == ["done"] * 17
+    assert [step["state"] for step in report["steps"]] == ["done"] * 16
     assert report["steps"][3] | {"seconds": 0, "finished_at": ""} == {
         "name": "copy the rows", "state": "done", "rows": 20, "seconds": 0, "calls": 1, "finished_at": "",
     }  # fmt: skip
@@ -236,7 +236,7 @@ def test_status_before_and_after(checkout: Checkout, shared: LocalSupabase, migr
     done = checkout.run(MIGRATE, STATUS, env=migrated.environment())
     said(done, "step ", "finished", "Runs, the newest first", f"Table public.user_clusters: swapped; backup {BACKUP}")
     lines = [line for line in done.stdout.splitlines() if " UTC" in line]
-    assert len(lines) == 18, "one line a step, and one for the run"
+    assert len(lines) == 17, "one line a step, and one for the run"
 
 
 # --- how it is printed
@@ -249,10 +249,10 @@ def test_json_is_one_document_of_the_whole_run(checkout: Checkout, cluster: Clus
         assert report["outcome"] == "done"
         assert "Deployed through postgres-meta (/pg/query)." in report["lines"]
         report = document(checkout, MIGRATE, env=env)
-        assert (report["outcome"], report["migration"], len(report["steps"])) == ("done", "migrate_user_clusters", 17)
+        assert (report["outcome"], report["migration"], len(report["steps"])) == ("done", "migrate_user_clusters", 16)
         assert {step["state"] for step in report["steps"]} == {"done"}
         assert report["steps"][3]["rows"] == 20
-        assert 1 < report["requests"] < 17
+        assert 1 < report["requests"] < 16
         assert report["seconds"] > 0
         assert document(checkout, MIGRATE, env=env)["outcome"] == "nothing to do"
         assert {check["passed"] for check in document(checkout, VERIFY, env=env)["checks"]} == {True}
@@ -448,7 +448,7 @@ def test_the_migration_of_the_project_is_a_step_file_like_any_other(
 def test_a_rollback_is_finished_before_migrating_again(
     scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any], stop_after: str
 ) -> None:
-    """Also after the swap back, when foreign keys of other tables are still to be validated."""
+    """Also after the swap back, when foreign keys are still to be validated."""
     create_old_table(admin, rows=5)
     admin.execute("create table public.notes (id int primary key, cluster uuid references public.user_clusters)")
     deploy(admin)

@@ -155,7 +155,7 @@ def test_the_files_do_the_whole_job_and_the_scripts_know(
     env = old.environment()
     said(checkout.run(DEPLOY, env=env), "Nothing to do. execute_sql is deployed and up to date")
     said(
-        checkout.run(MIGRATE, env=env), "Nothing to do. migrate_user_clusters is applied already: all 17 steps are done"
+        checkout.run(MIGRATE, env=env), "Nothing to do. migrate_user_clusters is applied already: all 16 steps are done"
     )
     said(checkout.run("verify_clusters.py", env=env), "0 failed")
 
@@ -200,10 +200,10 @@ def test_a_run_that_stopped_half_way_is_gone_on_with_by_the_file(
     )
     done = "select jsonb_agg(jsonb_build_object('step', step, 'calls', calls) order by id) from rpc_migrations.journal where calls > 0"
     before = one(admin_of_old, done)
-    assert len(before) == 12
+    assert len(before) == 11
 
     by_postgres_meta(old, written.root / MIGRATION_FILE)
-    assert one(admin_of_old, done)[:12] == before, "what was done is not repeated"
+    assert one(admin_of_old, done)[:11] == before, "what was done is not repeated"
     assert one(admin_of_old, "select count(*) from public.user_clusters") == 301
     said(written.run(MIGRATE, env=old.environment()), "is applied already")
 
@@ -245,7 +245,7 @@ def test_the_online_file_commits_between_its_steps_and_goes_on_where_it_stopped(
     done = checkout.run(MIGRATE, "--write-sql", "--online")
     said(done, f"Written: {ONLINE_FILE}", f'psql "$DATABASE_URL" -f {ONLINE_FILE}', FUNCTION_FILE)
     by_psql(old, checkout.root / ONLINE_FILE, code=3)
-    assert one(admin_of_old, "select count(*) from rpc_migrations.journal where finished_at is not null") == 13
+    assert one(admin_of_old, "select count(*) from rpc_migrations.journal where finished_at is not null") == 12
     assert one(admin_of_old, "select count(*) from rpc_migrations.user_clusters") == 300, "the copy is committed"
     assert columns(admin_of_old, "public.user_clusters_backup") == []
 

@@ -18,18 +18,47 @@ SCHEMA = "select to_regnamespace('rpc_migrations')::text"
 
 
 def test_it_takes_everything_away_and_says_so_again(
-    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+    checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]
 ) -> None:
     create_old_table(admin, rows=5)
     deploy(admin)
-    assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
-    removed = scripts("remove_sql_function.py", env=supabase.environment())
+    assert checkout.run("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    removed = checkout.run("remove_sql_function.py", env=supabase.environment())
     assert removed.returncode == 0, removed.stderr
     assert (one(admin, FUNCTION), one(admin, SCHEMA)) == (None, None)
     assert one(admin, "select count(*) from public.user_clusters_backup") == 5
-    again = scripts("remove_sql_function.py", env=supabase.environment())
+    again = checkout.run("remove_sql_function.py", env=supabase.environment())
     assert again.returncode == 0
     assert "execute_sql is not there" in again.stdout
+
+
+def test_it_first_writes_what_only_the_journal_knows(
+    checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    """A foreign key and a trigger of the original table, which it lost when it was moved aside, can be put back."""
+    create_old_table(admin, rows=5)
+    admin.execute(
+        "alter table public.user_clusters drop constraint user_clusters_user_id_fkey, "
+        "add constraint user_clusters_user_id_fkey foreign key (user_id) references auth.users"
+    )
+    lost = (
+        "select c.conname from pg_constraint as c where c.contype = 'f' and c.convalidated and c.conrelid = '{0}'::regclass union "
+        "select t.tgname from pg_trigger as t where not t.tgisinternal and t.tgenabled = 'O' and t.tgrelid = '{0}'::regclass"
+    )
+    before = set(admin.execute(lost.format("public.user_clusters")).fetchall())
+    deploy(admin)
+    assert checkout.run("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    assert admin.execute(lost.format("public.user_clusters_backup")).fetchall() == []
+    kept = checkout.run("remove_sql_function.py", "--keep-journal", env=supabase.environment())
+    assert "put_back" not in kept.stdout
+    deploy(admin)
+    said(
+        checkout.run("remove_sql_function.py", env=supabase.environment()),
+        "Written: db/put_back_output.sql",
+        "was taken away",
+    )
+    admin.execute(checkout.read("db/put_back_output.sql").encode())
+    assert set(admin.execute(lost.format("public.user_clusters_backup")).fetchall()) == before
 
 
 def test_the_journal_can_be_kept_and_used_again(

@@ -230,7 +230,7 @@ def private_objects(admin: psycopg.Connection[Any]) -> tuple[list[str], list[str
 def test_the_private_schema_over_http(project: Project) -> None:
     with project.database.connect() as admin:
         functions, tables = private_objects(admin)
-    assert {"runs", "journal", "copies"} <= set(tables)
+    assert {"runs", "journal", "copies", "foreign_keys"} <= set(tables)
     assert ("user_clusters" in tables) == (project.moment in ("capturing", "before the swap"))
     assert len(functions) > 40
     for who in ("anon", "user", "service"):

@@ -29,9 +29,9 @@ from faults.harness import (
 BATCHES = {
     "copy the rows": 3,
     "carry over constraints and indexes": 2,
-    "validate foreign keys of other tables": 2,
+    "validate the foreign keys": 3,
     "roll back: find what changed since the swap": 3,
-    "roll back: validate foreign keys of other tables": 2,
+    "roll back: validate the foreign keys": 3,
 }
 
 
@@ -40,19 +40,19 @@ TOGETHER = {
     MIGRATE_TOGETHER: [
         "check the old table",
         "copy the rows",
-        "validate the foreign key",
         "carry over constraints and indexes",
-        "compare the old and the new table",
         "grant rights",
-        "validate foreign keys of other tables",
-        "validate foreign keys of other tables #2",
+        "validate the foreign keys",
+        "validate the foreign keys #2",
+        "validate the foreign keys #3",
     ],
     ROLL_BACK_TOGETHER: [
         "roll back: begin",
         "roll back: find what changed since the swap",
         "roll back: compare the two tables",
-        "roll back: validate foreign keys of other tables",
-        "roll back: validate foreign keys of other tables #2",
+        "roll back: validate the foreign keys",
+        "roll back: validate the foreign keys #2",
+        "roll back: validate the foreign keys #3",
     ],
 }
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import output_files
 from ..console import Console
 from ..deployment import opening_sql
 from ..errors import NotDeployed
-from ..settings import Settings
+from ..settings import PROJECT_ROOT, Settings
 from .connection import connected, file_as_way_out, say_written
+
+if TYPE_CHECKING:
+    from ..client import RpcClient
 
 
 def deploy(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -40,10 +44,11 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         say_written(console, settings, write())
         return 0
     with file_as_way_out(console, settings, write), connected(settings, console) as client:
-        from ..deployment import deployed_version
+        from ..deployment import current_version, deployed_version
 
         try:
-            deployed_version(client)
+            if deployed_version(client) == current_version() and not options.keep_journal:
+                _write_putting_back(client, console)
             client.query(output_files.removal_sql(keep_journal=options.keep_journal))
         except NotDeployed as reason:
             if reason.code != "PGRST202":  # it is there, and somebody else's
@@ -56,3 +61,15 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
     )
     return 0
+
+
+def _write_putting_back(client: RpcClient, console: Console) -> None:
+    """Write what only the journal knows: foreign keys and triggers of tables that were moved aside."""
+    rows = client.query("select rpc_migrations.putting_back() as sql")
+    if isinstance(rows, list) and (sql := rows[0]["sql"]):
+        path = output_files.write_putting_back(sql)
+        console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
+        console.say(
+            "It puts foreign keys and triggers back on tables that were moved aside; only the journal knew them."
+        )
+        console.report.files.append(str(path.relative_to(PROJECT_ROOT)))

@@ -49,6 +49,7 @@ begin
     elsif to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then
         perform rpc_migrations.create_log(copy);
         perform rpc_migrations.begin_capture(copy);
+        perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
         message := format('changes of %s are being captured', copy.new_table::regclass);
     end if;
 end;
@@ -70,6 +71,7 @@ begin
         perform rpc_migrations.end_capture(copy);
     end if;
     execute format('drop table if exists rpc_migrations.%I', copy.table_name);
+    delete from rpc_migrations.foreign_keys as k where k.relation = copy.new_table;
     update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
     perform rpc_migrations.mark_undone(copy.migration);
 end;
@@ -82,15 +84,15 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    leftover text;
+    leftover regclass;
     has_rows boolean;
 begin
     for leftover in
-        select c.oid::regclass::text
+        select c.oid
         from pg_catalog.pg_class as c
         where
             c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
-            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access') and c.relname !~ '^log_[0-9]+$'
+            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys') and c.relname !~ '^log_[0-9]+$'
             and not exists (select from rpc_migrations.copies as o where o.new_table = c.oid)
             -- Not while another migration stands at the same point: it may be its table.
             and not exists (
@@ -102,6 +104,7 @@ begin
     loop
         execute format('select exists (select from %s)', leftover) into has_rows;
         if not has_rows then
+            delete from rpc_migrations.foreign_keys as k where k.relation = leftover;
             execute format('drop table %s', leftover);
         end if;
     end loop;
@@ -217,7 +220,7 @@ begin
         raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
     end if;
     if copy.source is not null and not discard_changes then
-        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
+        select r.rows, r.done, r.holders into rows, caught_up, holders from rpc_migrations.replay() as r;
     end if;
     if not caught_up then
         return;
@@ -252,6 +255,7 @@ declare
     kept text := rpc_migrations.derived_name(
         copy.schema_name, copy.table_name, copy.table_name, copy.table_name || to_char(clock_timestamp(), '"_rolled_back_"YYYYMMDDHH24MISS'));
     carried jsonb := '[]';
+    put_back jsonb := '[]';
 begin
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(
@@ -267,15 +271,18 @@ begin
         perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
         perform rpc_migrations.run_each(carried, 'statement');
         perform rpc_migrations.reopen_table(copy);
+        put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
         perform rpc_migrations.end_capture(copy);
     end if;
     perform rpc_migrations.close_table(copy.new_table);
     update rpc_migrations.copies as c
     set
-        state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept), quieted = '{}',
-        unvalidated = rpc_migrations.unvalidated_keys(carried, copy.unvalidated)
+        state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept),
+        unvalidated = put_back || rpc_migrations.unvalidated_keys(copy.old_table, carried, copy.unvalidated)
     where c.id = copy.id;
+    perform rpc_migrations.take_off_keys(copy.new_table, and_cascades => false);
+    perform rpc_migrations.quiet_triggers(copy, copy.new_table);
     perform rpc_migrations.mark_undone(copy.migration);
     notify pgrst, 'reload schema';
     return format('%I.%I', copy.schema_name, kept);

@@ -218,7 +218,7 @@ end;
 $function$;
 
 
-select rpc_migrations.close_to_others();
+do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text) to service_role;
 
 notify pgrst, 'reload schema';

@@ -20,7 +20,7 @@ begin
             hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
     end if;
     if copy.source is not null then
-        select r.rows, r.done into rows, caught_up from rpc_migrations.replay() as r;
+        select r.rows, r.done, r.holders into rows, caught_up, holders from rpc_migrations.replay() as r;
     end if;
     if not caught_up then
         return;
@@ -70,6 +70,10 @@ begin
             execute format('lock table only %s in access exclusive mode', other.dependent);
         end if;
     end loop;
+    for other in select p.parent, p.loses_key from rpc_migrations.parents(copy) as p where p.may_lock loop
+        execute format('lock table only %s in %s mode', other.parent,
+            case when other.loses_key then 'access exclusive' else 'share row exclusive' end);
+    end loop;
     execute format('lock table only %s in access exclusive mode', copy.source::regclass);
     perform rpc_migrations.check_source(copy);
 end;
@@ -86,6 +90,7 @@ declare
     carried jsonb;
     moved jsonb := '[]';
     new_texts jsonb := '[]';
+    declared jsonb;
 begin
     execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
@@ -104,11 +109,16 @@ begin
         perform rpc_migrations.close_table(copy.old_table);
         perform rpc_migrations.end_capture(copy);
     end if;
+    declared := rpc_migrations.make_taken_off_keys(copy.new_table, copy.old_table);
     update rpc_migrations.copies as c
     set
-        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts, quieted = '{}',
-        unvalidated = rpc_migrations.unvalidated_keys(carried, '[]')
+        state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts,
+        unvalidated = declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
     where c.id = copy.id;
+    if copy.source is not null then
+        perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => false);
+        perform rpc_migrations.quiet_triggers(copy, copy.old_table);
+    end if;
     notify pgrst, 'reload schema';
 end;
 $function$;
@@ -326,49 +336,6 @@ begin
             'alter table %s enable %s trigger %I', copy.target::regclass,
             case state when 'R' then 'replica' when 'A' then 'always' end, trigger_name);
     end loop;
-end;
-$function$;
-
-
--- The foreign keys in a list of carried statements that have to be validated, now that they are made anew: those that were
--- valid, or would be if an earlier swap's had been validated by now ("pending").
-create or replace function rpc_migrations.unvalidated_keys(carried jsonb, pending jsonb) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
-    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text, definition text)
-    inner join pg_catalog.pg_constraint as c on format('%s %I', c.conrelid::regclass, c.conname) = e.name
-    where
-        e.kind = 'foreign key to the table' and c.contype = 'f' and not c.convalidated
-        and (
-            e.definition !~ ' NOT (VALID|ENFORCED)$'
-            or pending @> jsonb_build_array(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname))
-        );
-$function$;
-
-
--- Validates, one a call, the foreign keys that the swap has made anew. Blocks neither reads nor writes.
-create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    copy rpc_migrations.copies;
-    foreign_key jsonb;
-begin
-    select c.* into copy
-    from rpc_migrations.copies as c
-    where c.migration = current_setting('rpc_migrations.migration', true)
-    order by c.id desc limit 1;
-    foreign_key := copy.unvalidated -> 0;
-    done := foreign_key is null;
-    rows := 0;
-    if not done then
-        execute format('alter table %s validate constraint %I', foreign_key ->> 'relation', foreign_key ->> 'name');
-        update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
-        rows := 1;
-        message := format('%s of %s', foreign_key ->> 'name', foreign_key ->> 'relation');
-    end if;
+    update rpc_migrations.copies as c set quieted = '{}' where c.id = copy.id;
 end;
 $function$;

@@ -1,0 +1,221 @@
+-- Foreign keys of a table that is not in use: it has none but those that delete its rows. One on the new table would lock the
+-- rows that it points at while the replay holds others, would refuse deletions that the application may do, and could not
+-- be validated once a parent is gone and the replay is behind. One on the table that was moved aside would let its old rows
+-- refuse such deletions, for as long as it is kept; only "on delete cascade" stays there, so that what is deleted is gone
+-- from the backup as well. What is taken off is remembered here, and made when the table takes its place (again).
+
+-- Takes foreign keys off a table and remembers them: all, or those alone that may refuse a deletion.
+create or replace function rpc_migrations.take_off_keys(relation oid, and_cascades boolean) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    key record;
+begin
+    for key in
+        select c.oid, c.conname, c.confrelid, c.convalidated, pg_get_constraintdef(c.oid) as definition
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = relation and c.contype = 'f' and c.confrelid <> relation and (and_cascades or c.confdeltype <> 'c')
+    loop
+        delete from rpc_migrations.foreign_keys as k where k.relation = take_off_keys.relation and k.name = key.conname;
+        insert into rpc_migrations.foreign_keys (relation, name, refers_to, definition, is_valid, comment)
+        values (
+            relation, key.conname, key.confrelid, regexp_replace(key.definition, ' NOT VALID$', ''), key.convalidated,
+            obj_description(key.oid, 'pg_constraint')
+        );
+        execute format('alter table %s drop constraint %I', relation::regclass, key.conname);
+    end loop;
+end;
+$function$;
+
+
+-- Takes the foreign keys off new tables that the step which ends here has put on them, before anyone else sees them.
+-- What they point at is locked until the commit, which comes at once; nobody has to wait for it for longer than this.
+create or replace function rpc_migrations.defer_foreign_keys() returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '20ms'
+as $function$
+declare
+    new_table regclass;
+    key record;
+begin
+    for new_table in
+        select distinct c.conrelid
+        from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_class as t on t.oid = c.conrelid
+        where c.contype = 'f' and t.relnamespace = 'rpc_migrations'::regnamespace
+    loop
+        if exists (select from pg_catalog.pg_constraint as c where c.conrelid = new_table and c.confrelid = new_table) then
+            raise exception 'the new table % has a foreign key that points at itself', new_table
+            using errcode = 'RM005', hint = 'Leave it out: the old table''s is carried over; add a new one in a step after the swap.';
+        end if;
+        perform rpc_migrations.take_off_keys(new_table, and_cascades => true);
+        for key in
+            select k.name, k.comment
+            from rpc_migrations.foreign_keys as k
+            where k.relation = new_table and k.stand_in is null
+        loop
+            execute format('alter table %s add constraint %I check (true)', new_table, key.name);
+            execute format('comment on constraint %I on %s is %L', key.name, new_table, key.comment);
+            update rpc_migrations.foreign_keys as k
+            set is_valid = k.definition !~ ' NOT ENFORCED$', stand_in = (
+                select c.oid from pg_catalog.pg_constraint as c where c.conrelid = new_table and c.conname = key.name
+            )
+            where k.relation = new_table and k.name = key.name;
+        end loop;
+    end loop;
+end;
+$function$;
+
+
+-- Makes the foreign keys that were taken off a table, not valid, which takes no time; answers those that have to be validated:
+-- [{relation, name}]. A key that a step has declared is validated unless the other table has it, and not valid.
+create or replace function rpc_migrations.make_taken_off_keys(relation oid, other_table oid) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    key record;
+    made jsonb := '[]';
+begin
+    for key in select k.* from rpc_migrations.taken_off_keys(relation) as k order by k.name loop
+        if key.stand_in is not null then
+            execute format('alter table %s drop constraint %I', relation::regclass, key.stand_in);
+        end if;
+        execute format('alter table %s add constraint %I %s%s', relation::regclass, key.name, key.definition,
+            case when key.definition !~ ' NOT ENFORCED$' then ' not valid' end);
+        execute format('comment on constraint %I on %s is %L', key.name, relation::regclass, key.comment);
+        if key.is_valid and not (key.stand_in is not null and exists (
+            select from pg_catalog.pg_constraint as o
+            where o.conrelid = other_table and o.contype = 'f' and o.conname = key.name and not o.convalidated
+        )) then
+            made := made || jsonb_build_object('relation', relation::regclass::text, 'name', key.name);
+        end if;
+    end loop;
+    delete from rpc_migrations.foreign_keys as k where k.relation = make_taken_off_keys.relation;
+    return made;
+end;
+$function$;
+
+
+-- What the foreign keys of both tables of a copy point at, and whether one of them will be dropped. What belongs to others
+-- (auth.users) comes last, so that it is held for the shortest time.
+create or replace function rpc_migrations.parents(copy rpc_migrations.copies)
+returns table (parent regclass, loses_key boolean, may_lock boolean)
+language sql stable
+set search_path = ''
+as $function$
+    select p.parent::regclass, bool_or(p.loses_key), has_table_privilege(p.parent, 'update, delete, truncate')
+    from (
+        select k.refers_to as parent, false as loses_key from rpc_migrations.taken_off_keys(copy.target) as k
+        union all
+        select c.confrelid, c.confdeltype <> 'c'
+        from pg_catalog.pg_constraint as c where c.conrelid = copy.source and c.contype = 'f'
+    ) as p
+    inner join pg_catalog.pg_class as c on c.oid = p.parent
+    where p.parent not in (copy.source, copy.target)
+    group by p.parent, c.relowner
+    order by not pg_has_role(c.relowner, 'usage'), p.parent::regclass::text;
+$function$;
+
+
+-- The foreign keys in a list of carried statements that have to be validated, now that they are made anew: those that were
+-- valid, or would be if an earlier swap's had been validated by now ("pending"). "relation" is the table that took its place.
+create or replace function rpc_migrations.unvalidated_keys(relation oid, carried jsonb, pending jsonb) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
+    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text, statement text)
+    inner join pg_catalog.pg_constraint as c
+        on e.kind = 'foreign key' and c.conrelid = relation and c.conname = e.name
+        or e.kind = 'foreign key to the table' and format('%s %I', c.conrelid::regclass, c.conname) = e.name
+    where
+        c.contype = 'f' and not c.convalidated
+        and (
+            e.statement ~ ' not valid(; comment on .*)?$'
+            or pending @> jsonb_build_array(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname))
+        );
+$function$;
+
+
+-- Validates, one a call, the foreign keys that the swap has made anew. Blocks neither reads nor writes. Rows without a parent
+-- stop a migration, with the query that finds them; after a rollback, which may have brought them back, the key stays not valid.
+create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies;
+    key record;
+begin
+    select c.* into copy
+    from rpc_migrations.copies as c
+    where c.migration = current_setting('rpc_migrations.migration', true)
+    order by c.id desc limit 1;
+    select k.* into key from jsonb_to_record(copy.unvalidated -> 0) as k (relation regclass, name name);
+    done := key.name is null;
+    rows := 0;
+    if done then
+        return;
+    end if;
+    begin
+        execute format('alter table %s validate constraint %I', key.relation, key.name);
+        message := format('%I of %s', key.name, key.relation);
+    exception when foreign_key_violation then
+        message := format('%I of %s stays not valid, for rows without a parent, which this query finds: %s',
+            key.name, key.relation, rpc_migrations.orphans_query(key.relation, key.name));
+        if copy.state <> 'rolled back' then
+            raise exception 'foreign key %', message
+            using errcode = 'RM001', hint = 'Delete these rows or put their parents back, then run the same command again. New rows are checked already.';
+        end if;
+    end;
+    update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
+end;
+$function$;
+
+
+-- The query that finds the rows which a foreign key does not allow.
+create or replace function rpc_migrations.orphans_query(relation regclass, key_name name) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        'select * from %s as c where %s and not exists (select from %s as p where %s)',
+        k.conrelid::regclass,
+        string_agg(format('c.%I is not null', c.attname), ' and ' order by u.place),
+        k.confrelid::regclass,
+        string_agg(format('p.%I = c.%I', p.attname, c.attname), ' and ' order by u.place))
+    from pg_catalog.pg_constraint as k
+    cross join lateral unnest(k.conkey, k.confkey) with ordinality as u (child, parent, place)
+    inner join pg_catalog.pg_attribute as c on c.attrelid = k.conrelid and c.attnum = u.child
+    inner join pg_catalog.pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
+    where k.conrelid = relation and k.conname = key_name
+    group by k.conrelid, k.confrelid;
+$function$;
+
+
+-- The statements that put back what was taken off and switched off on tables that were moved aside: for whoever takes the
+-- private schema away, after which nobody else knows. Null where there is nothing.
+create or replace function rpc_migrations.putting_back() returns text
+language sql stable
+set search_path = ''
+as $function$
+    with aside as (
+        select t.oid::regclass as relation, c.quieted
+        from rpc_migrations.copies as c
+        inner join pg_catalog.pg_class as t on t.oid = case c.state when 'rolled back' then c.new_table else c.old_table end
+        where c.state in ('swapped', 'rolled back')
+    )
+    select string_agg(s.statement, e'\n' order by s.statement)
+    from (
+        select format(
+            'alter table %s add constraint %I %s%s;', a.relation, k.name, k.definition, case when not k.is_valid then ' not valid' end
+        )
+        from aside as a cross join lateral rpc_migrations.taken_off_keys(a.relation) as k
+        union all
+        select format('alter table %s enable %strigger %I;', a.relation, case q.value when 'R' then 'replica ' when 'A' then 'always ' end, q.key)
+        from aside as a cross join lateral jsonb_each_text(a.quieted) as q
+    ) as s (statement);
+$function$;

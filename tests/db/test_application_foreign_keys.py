@@ -1,0 +1,253 @@
+"""What foreign keys do to an application that deletes parents while their children's table is rebuilt, and afterwards."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from local_supabase import Database, create_old_table
+from schema_dump import dump_schema
+from step_runner import DISCARD, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
+
+USER = "00000000-0000-4000-8000-{:012d}".format
+COLUMNS = "id integer not null, name text not null"
+STEP_FILE = rebuild_file("orders", COLUMNS)
+KEYS = "select c.conname, c.convalidated from pg_constraint as c where c.contype = 'f' and c.conrelid = %s::regclass order by 1"
+
+
+@pytest.fixture
+def orders(admin: Connection) -> Connection:
+    """A connection to a database with customers a to e, and two orders of each."""
+    deploy(admin, ONE_AT_A_TIME)
+    admin.execute("create table public.customers (name text primary key)")
+    admin.execute("create table public.orders (id integer primary key, name text not null)")
+    admin.execute("insert into public.customers select unnest('{a,b,c,d,e}'::text[])")
+    admin.execute("insert into public.orders select n, substr('abcde', 1 + n % 5, 1) from generate_series(1, 10) as n")
+    return admin
+
+
+def refer(connection: Connection, action: str = "", name: str = "orders_name_fkey") -> None:
+    connection.execute(
+        f"alter table public.orders add constraint {name} foreign key (name) references public.customers {action}"
+    )
+
+
+def rows(connection: Connection, table: str = "public.orders") -> list[tuple[int, str]]:
+    return connection.execute(f"select id, name from {table} order by id").fetchall()
+
+
+def delete_customer(connection: Connection, name: str) -> None:
+    """As an application does that has to do it by itself: children first."""
+    with connection.transaction():
+        connection.execute("delete from public.orders where name = %s", [name])
+        connection.execute("delete from public.customers where name = %s", [name])
+
+
+@pytest.mark.parametrize(
+    "after", ["begin the copy", "copy the rows", "gather statistics", "compare the old and the new table"]
+)
+def test_a_user_goes_during_the_shipped_migration(admin: Connection, after: str) -> None:
+    """Whenever it happens, the deletion goes through, and so does the migration."""
+    create_old_table(admin, rows=50)
+    deploy(admin)
+    text = read("migrate_user_clusters.sql")
+    run(admin, text, until=after)
+    admin.execute("delete from auth.users where id = %s", [USER(3)])
+    run(admin, text)
+    count = "select count(*), count(*) filter (where user_id = %s) from public.user_clusters"
+    assert admin.execute(count, [USER(3)]).fetchone() == (40, 0)  # 50 rows of 5 users
+    assert admin.execute(KEYS, ["public.user_clusters"]).fetchall() == [("user_clusters_user_id_fkey", True)]
+
+
+ACTIONS = (
+    "",
+    "on delete restrict",
+    "on delete set null",
+    "on delete cascade",
+    "deferrable initially deferred",
+    "on update cascade",
+)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_parents_go_at_any_time(orders: Connection, database: Database, action: str) -> None:
+    """Between any two calls, forward and back, a parent may go; the keys are as they were, afterwards, and hold."""
+    refer(orders, action)
+    orders.execute("insert into public.customers select 'x' || n from generate_series(1, 60) as n")
+    orders.execute("insert into public.orders select 100 + n, 'x' || n from generate_series(1, 60) as n")
+    before, number = dump_schema(database), 0
+    for text in (STEP_FILE, read(ROLLBACK), STEP_FILE):
+        for _ in calls(orders, text, shrink=9):
+            number += 1
+            delete_customer(orders, f"x{number}")
+        assert dump_schema(database) == before
+        assert rows(orders)[10:] == [(100 + n, f"x{n}") for n in range(number + 1, 61)]
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            orders.execute("insert into public.orders values (1000, 'nobody')")
+
+
+def test_a_deletion_reaches_the_backup_through_a_cascade(orders: Connection) -> None:
+    """A deleted parent's rows go from the table that was moved aside as well, forward and back."""
+    refer(orders, "on delete cascade")
+    run(orders, STEP_FILE)
+    orders.execute("delete from public.customers where name = 'a'")
+    assert rows(orders, "public.orders_backup") == rows(orders)
+    made = run(orders, read(ROLLBACK))
+    kept = next(call.answer["result"]["kept_as"] for call in made if (call.answer["result"] or {}).get("kept_as"))
+    orders.execute("delete from public.customers where name = 'b'")
+    assert len(rows(orders)) == 6
+    assert rows(orders, kept) == rows(orders)
+
+
+def test_an_orphan_under_a_key_that_is_not_valid(orders: Connection, database: Database) -> None:
+    """It may be changed and stays what it is; the key stays not valid."""
+    orders.execute("insert into public.orders values (11, 'nobody')")
+    refer(orders, "not valid")
+    before = dump_schema(database)
+    for text in (STEP_FILE, read(ROLLBACK)):
+        for call in calls(orders, text):
+            if call.answer["state"] == "done" and call.step in (
+                "copy the rows",
+                "compare",
+                "roll back: compare the two tables",
+            ):
+                orders.execute("update public.orders set id = -id where name = 'nobody'")
+        assert dump_schema(database) == before
+
+
+@pytest.mark.parametrize("action", ["", "on delete cascade"])
+def test_the_replay_does_not_meet_a_deletion(orders: Connection, database: Database, action: str) -> None:
+    """A deletion under way, which holds the parent's row, is not waited for, nor does it wait for us."""
+    refer(orders, action)
+    with database.connect(options="-c lock_timeout=1s") as other:
+        for text, at in ((STEP_FILE, "carry over"), (read(ROLLBACK), "roll back: find what changed since the swap")):
+            run(orders, text, until=at)
+            orders.execute("update public.orders set id = id + 100 where name in ('a', 'b')")
+            other.execute(
+                "begin; delete from public.orders where name = 'c'; delete from public.customers where name = 'c'"
+            )
+            states = [call.answer["state"] for call in run(orders, text, until=_after(text, at))]
+            assert "waiting" not in states
+            other.execute("rollback")
+            run(orders, text)
+
+
+def _after(text: str, step: str) -> str:
+    """The step that follows another one."""
+    return text.split(f"-- step: {step} (batch)")[1].split("-- step: ")[1].split(" (batch)", maxsplit=1)[0]
+
+
+def test_the_replay_keeps_what_it_has_done(orders: Connection, database: Database) -> None:
+    """Somebody holds one row of the new table: all others are replayed, and the answer says who it is."""
+    run(orders, STEP_FILE, until="carry over")
+    orders.execute("update public.orders set name = 'e'")
+    with database.connect() as other:
+        other.execute("begin; select from rpc_migrations.orders where id = 7 for update")
+        step = calls(orders, STEP_FILE)
+        answer = next(call.answer for call in step if call.answer["state"] == "waiting")
+        assert other.info.backend_pid in [holder["pid"] for holder in answer["holders"]]
+        done = orders.execute("select array_agg(id order by id) from rpc_migrations.orders where name = 'e'").fetchone()
+        assert done is not None and set(done[0]) >= {1, 2, 3, 4, 5, 6}
+        other.execute("rollback")
+    run(orders, STEP_FILE)
+    assert {name for _, name in rows(orders)} == {"e"}
+
+
+# How people declare a key of the new table, and how it is called.
+INLINE = STEP_FILE.replace(COLUMNS, f"{COLUMNS} constraint mine references public.customers")
+ADDED = "alter table rpc_migrations.orders add constraint mine foreign key (name) references public.customers"
+STEP = "\n-- step: {}\n{};\n\n-- step: replay (batch)"
+DECLARED = {
+    "inline": INLINE,
+    "later": STEP_FILE.replace("\n-- step: replay (batch)", STEP.format("a key", ADDED)),
+    "later, and validated": STEP_FILE.replace(
+        "\n-- step: replay (batch)",
+        STEP.format("a key", f"{ADDED} not valid;\n\n-- step: valid\nalter table rpc_migrations.orders validate constraint mine"),
+    ),
+    "renamed and described": INLINE.replace("constraint mine", "constraint other").replace(
+        "\n-- step: replay (batch)",
+        STEP.format("a name", "alter table rpc_migrations.orders rename constraint other to mine; "
+                              "comment on constraint mine on rpc_migrations.orders is 'a key'"),
+    ),
+    "beside the old one": INLINE.replace("constraint mine", "constraint orders_name_fkey"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DECLARED.values(), ids=DECLARED)
+def test_a_key_that_the_step_file_declares(orders: Connection, database: Database, text: str) -> None:
+    """It is nowhere before the swap, holds from the swap on, and is valid in the end."""
+    if "orders_name_fkey" in text:
+        refer(orders)
+    before = dump_schema(database)
+    letters = iter("abcde" * 9)
+    for call in calls(orders, text):
+        if call.step in ("create the new table", "a key", "copy the rows", "compare", "swap"):
+            name = next(letters)
+            delete_customer(orders, name)
+            orders.execute("insert into public.customers values (%s)", [name])
+            orders.execute("insert into public.orders values (%s, %s)", (100 + ord(name), name))
+        if call.step == "swap":
+            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+                orders.execute("insert into public.orders values (1000, 'nobody')")
+    name = "orders_name_fkey" if "orders_name_fkey" in text else "mine"
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [(name, True)]
+    run(orders, read(ROLLBACK))
+    assert dump_schema(database) == before
+    run(orders, text)
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [(name, True)]
+
+
+def test_a_declared_key_can_be_taken_back(orders: Connection) -> None:
+    text = INLINE.replace(
+        "\n-- step: replay (batch)", STEP.format("no key", "alter table rpc_migrations.orders drop constraint mine")
+    )
+    run(orders, text)
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == []
+
+
+def test_a_declared_key_where_there_was_no_table(orders: Connection) -> None:
+    text = INLINE.replace("orders", "bills")
+    run(orders, text)
+    assert orders.execute(KEYS, ["public.bills"]).fetchall() == [("mine", True)]
+    orders.execute("insert into public.bills values (1, 'a')")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        orders.execute("insert into public.bills values (2, 'nobody')")
+
+
+@pytest.mark.parametrize("until", ["begin the copy", "copy the rows", "carry over", "compare"])
+def test_a_key_that_an_older_version_has_made(orders: Connection, until: str) -> None:
+    """A migration that was half done when this version came finds a key on the new table, and goes on without it."""
+    run(orders, STEP_FILE, until=until)
+    orders.execute(ADDED)
+    refer(orders, name="mine")
+    orders.execute(
+        "update rpc_migrations.copies set definition = rpc_migrations.table_definition('public.orders'::regclass)"
+    )
+    for call in calls(orders, STEP_FILE):
+        if not call.answer.get("already") and call.answer["state"] == "done":
+            delete_customer(orders, "abcde"[hash(call.step) % 5])
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
+
+
+def test_discarding_changes_may_bring_orphans_back(orders: Connection) -> None:
+    """The key stays not valid then, and the query that finds the rows is told; the rollback is done all the same."""
+    refer(orders)
+    run(orders, STEP_FILE)
+    delete_customer(orders, "b")
+    made = run(orders, read(DISCARD))
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("orders_name_fkey", False)]
+    (message,) = [call.answer["result"]["message"] for call in made if "this query" in str(call.answer)]
+    assert "orders_name_fkey" in message
+    assert orders.execute(message.split("finds: ")[1]).rowcount == 2
+
+
+def test_rows_without_a_parent_stop_the_last_step(orders: Connection) -> None:
+    """A key that the old table did not have meets an orphan: everything else is done, and the query that finds it is told."""
+    orders.execute("insert into public.orders values (11, 'nobody')")
+    with pytest.raises(psycopg.Error, match="this query finds") as caught:
+        run(orders, INLINE)
+    assert caught.value.sqlstate == "RM001"
+    query = str(caught.value).split("finds: ")[1].split("\n")[0]
+    assert orders.execute(query).fetchall() == [(11, "nobody")]
+    orders.execute(query.replace("select *", "delete"))
+    run(orders, INLINE)
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
