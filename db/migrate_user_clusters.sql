@@ -11,6 +11,7 @@
 -- step: check the old table
 -- formerly: 843c308c511b8087da2ed03562a8481f2478fab0e2fce678ef23ca9e6f61ce9d
 -- formerly: d2365ab6e166ffcefd429a1961f6eec687e50aaccdc887d4913ff4f90b641bc4
+-- formerly: 6c40b32d6c008bafcdeb4ecb8995d4cbfc4cf6e6994b1b2b68a5d3cbfd447e4e
 -- Clusters whose user is gone could not be held by the foreign key of the new table. What else the new table may not
 -- be able to hold is checked when the copy begins.
 do $step$
@@ -26,6 +27,15 @@ begin
     ) then
         raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
         using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed. Nothing to do.';
+    end if;
+    if exists (
+        select from pg_catalog.pg_class as c
+        where c.oid = to_regclass('public.prompt_refinements') and (c.relkind <> 'r' or c.relowner <> current_user::regrole)
+    ) then
+        raise exception 'public.prompt_refinements is there, and is not a table of %', current_user
+        using
+            errcode = 'RM001',
+            hint = 'Nothing was changed. See who made it and why. Rename it or give it to that role, then run the same command again.';
     end if;
     -- Where it is no table or user_id no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
     if exists (
@@ -60,6 +70,7 @@ $step$;
 
 -- step: create the new table
 -- formerly: 2444822dfedd23b23261e4d02b7c998ade427204721fccbec2965ce0d10fae61
+-- formerly: 8e154ed610b1d60db8ccb885162c41aeb71dd08ef60eef3881e8b1a9d18cb9f4
 -- Without indexes and foreign keys: these are far cheaper to build once, after the copy. Nobody but us gets at it before
 -- the swap, whatever default privileges grant.
 create table rpc_migrations.user_clusters (
@@ -179,6 +190,7 @@ grant select, insert, update, delete on table public.user_clusters to service_ro
 
 
 -- step: create prompt_refinements
+-- formerly: b4c8691f65bdc8354cb0091c9afcb4d73ee1f25ee0de17609e37ad717aff547a
 -- A log of the refinements that the Supervisor makes: users see their own rows, only the service writes.
 create table if not exists public.prompt_refinements (
     id uuid not null default gen_random_uuid(),

@@ -138,3 +138,14 @@ def test_the_symptoms_in_readme_are_what_is_printed(readme: str) -> None:
     gap = re.compile(r"\.\.\.|An older(?= version)|user_clusters_backup|SUPABASE_URL| for a|holds |(?= is under way)")
     unknown = [symptom for symptom in symptoms if not all(part in source for part in gap.split(symptom))]
     assert unknown == []
+
+
+def test_what_readme_says_of_security_is_shown_by_tests_that_are_there(readme: str) -> None:
+    """Every threat names the files that show what stops it."""
+    page = readme.partition("## Security")[2].partition("\n## ")[0]
+    threats = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| threat")]
+    assert len(threats) > 10
+    for line in threats:
+        named = re.findall(r"`(tests/\w+/test_\w+)`", line.rpartition(" | ")[2])
+        assert named, line
+        assert all((ROOT / f"{name}.py").is_file() for name in named), line

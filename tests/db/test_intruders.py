@@ -222,3 +222,18 @@ def test_a_table_that_others_own(
     assert refused.value.sqlstate == "RM001"
     assert message in str(refused.value)
     assert loot(admin) <= {APP}
+
+
+@pytest.mark.parametrize("what", ["table", "view"])
+def test_a_prompt_refinements_that_others_own(admin: Connection, app: Connection, what: str) -> None:
+    """What the Supervisor writes would be theirs: refused before anything changes, not at the last step."""
+    deploy(admin)
+    app.execute(
+        f"create {what} public.prompt_refinements {'(id uuid)' if what == 'table' else 'as select 1 as id'}".encode()
+    )
+    with pytest.raises(
+        psycopg.Error, match=r"public\.prompt_refinements is there, and is not a table of postgres"
+    ) as refused:
+        run_file(admin, MIGRATION)
+    assert refused.value.sqlstate == "RM001"
+    assert admin.execute("select to_regclass('rpc_migrations.user_clusters')").fetchone() == (None,)
