@@ -29,6 +29,7 @@ from local_supabase.programs import find_programs, version_of
 from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
 
 if TYPE_CHECKING:
+    from bench import Bench
     from checkout import Checkout
 
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
@@ -100,6 +101,18 @@ def checkout(tmp_path: Path) -> Checkout:
     from checkout import Checkout
 
     return Checkout(tmp_path / "project")
+
+
+@pytest.fixture
+def bench(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Bench]:
+    """A migration file to run, in a database with execute_sql, through a proxy."""
+    from bench import Bench
+    from step_runner import deploy
+
+    with database.connect() as connection:
+        deploy(connection)
+    with Bench(database, supabase, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

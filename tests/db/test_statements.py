@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from faults.harness import Outcome, run_here, settings_for
+from bench import Outcome, run_here, settings_for
 from local_supabase import Database, LocalSupabase
 from psycopg import Connection
 from step_runner import deploy

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import run_here, settings_for
 from conftest import ROOT, Scripts, script_environment
-from faults.harness import run_here, settings_for
 from faults.proxy import Exchange, FaultProxy
 from local_supabase import Cluster, LocalSupabase
 from projects import project

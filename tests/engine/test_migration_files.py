@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bench import Outcome, run_here, settings_for
 from conftest import TESTS
-from faults.harness import Outcome, run_here, settings_for
 from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import sql
 from rpc_migrations.errors import SqlError, StepFileError

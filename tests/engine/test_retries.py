@@ -5,21 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
+from bench import Bench, run_here, settings_for
 from conftest import POSTGREST_VERSIONS, Scripts
-from faults.harness import Outcome, run_here, settings_for
-from faults.proxy import Exchange, Fault, FaultProxy, Request
-from local_supabase import Database, LocalSupabase
-from rest_calls import wait_until
+from faults.proxy import Exchange, Fault
+from rest_calls import rpc, wait_until
 from rpc_migrations import client as client_module
 from rpc_migrations import output_files
 from rpc_migrations.client import (
@@ -29,52 +26,17 @@ from rpc_migrations.client import (
     MAX_PAUSE,
     RpcClient,
 )
-from rpc_migrations.deployment import SIGNATURE, deployment_sql
+from rpc_migrations.deployment import SIGNATURE
 from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
 
 STEP = "count one"
-COUNT_ONE = f"-- A migration with one step, which must not be done twice.\n\n-- step: {STEP}\nupdate public.counter set n = n + 1 where true;\n"
+COUNT_ONE = "update public.counter set n = n + 1 where true;"
 
 
-class Bench:
-    """A step file, a Supabase with a counter, and a proxy whose faults strike the requests that send the step."""
-
-    def __init__(self, database: Database, supabase: LocalSupabase, folder: Path) -> None:
-        self.database, self.supabase = database, supabase
-        self.file = folder / "counting.sql"
-        self.file.write_text(COUNT_ONE)
-        self.proxy = FaultProxy(supabase.url, self._choose)
-        self.faults: list[Fault] = []  # for the next requests that send the step, in order
-        self.forever: Fault | None = None
-        self.attempts: list[float] = []  # when the step was sent
-
-    def _choose(self, request: Request) -> Fault | None:
-        if request.step is None:
-            return None
-        self.attempts.append(time.monotonic())
-        return self.faults.pop(0) if self.faults else self.forever
-
-    def write(self, sql: str) -> None:
-        """Another text for the step."""
-        self.file.write_text(COUNT_ONE.partition("update")[0] + sql)
-
-    def run(self, **settings: float) -> Outcome:
-        """Run the step file."""
-        return run_here(settings_for(self.proxy.url, self.supabase.service_key, **settings), self.file)
-
-    def wait_until_answered(self, query: str, expected: Any) -> None:
-        """Until the REST layer has heard of what was just changed."""
-        url, headers = f"{self.supabase.url}/rest/v1/rpc/execute_sql", {"apikey": self.supabase.service_key}
-        assert wait_until(lambda: httpx.post(url, headers=headers, json={"query": query}).json() == expected)
-
-    @property
-    def count(self) -> int:
-        """How often the step took effect."""
-        with self.database.connect() as connection:
-            row = connection.execute("select n from public.counter").fetchone()
-        assert row
-        return int(row[0])
+def count(bench: Bench) -> int:
+    """How often the step took effect."""
+    return int(bench.ask("select n from public.counter")[0][0])
 
 
 @pytest.fixture(params=POSTGREST_VERSIONS)
@@ -84,18 +46,17 @@ def postgrest(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def bench(
-    database: Database, supabase: LocalSupabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Bench]:
-    with database.connect() as connection:
-        connection.execute(deployment_sql())
+def bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """With a counter, and a file whose step counts."""
+    with bench.database.connect() as connection:
         connection.execute("create table public.counter as select 0 as n; create sequence public.attempts")
     # The way out when nobody answers; the tests of the commands look at it.
     monkeypatch.setattr(output_files, "write_migration", lambda *_, **__: PROJECT_ROOT / "db" / "not_written.sql")
-    made = Bench(database, supabase, tmp_path)
-    made.wait_until_answered("select 1 as one", [{"one": 1}])
-    with made.proxy:
-        yield made
+    bench.file = bench.file.with_name("counting.sql")
+    bench.heading = "-- A migration with one step, which must not be done twice.\n\n"
+    bench.write({STEP: COUNT_ONE})
+    bench.wait_until_heard_of()
+    return bench
 
 
 def page(status: int) -> Fault:
@@ -159,7 +120,7 @@ def test_what_passes_is_tried_again(bench: Bench, name: str) -> None:
     bench.faults = [PASSING[name]] * 2
     outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 1
+    assert count(bench) == 1
     assert len(bench.attempts) == 3
     told = [note for note in outcome.notes if "trying again in" in note]
     assert [note[:16] for note in told] == ["attempt 1 failed", "attempt 2 failed"]
@@ -178,7 +139,7 @@ def test_connection_refused(bench: Bench) -> None:
     bench.faults = [go_away]
     outcome = bench.run(retry_pause=0.1)
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 1
+    assert count(bench) == 1
     assert any("refused" in note for note in outcome.notes)
 
 
@@ -192,7 +153,7 @@ def test_read_timeout(bench: Bench) -> None:
     bench.faults = [hang]
     outcome = bench.run(request_timeout=0.4)
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 1
+    assert count(bench) == 1
     assert any("no answer within 0.4 s" in note for note in outcome.notes)
 
 
@@ -202,13 +163,15 @@ def test_read_timeout(bench: Bench) -> None:
 def test_errors_of_the_database_that_pass(bench: Bench, code: str) -> None:
     """Raised by real SQL; a sequence, which no rollback takes back, counts the attempts."""
     bench.write(
-        "do $$ begin if nextval('public.attempts') < 3 then "
-        f"raise exception 'not now' using errcode = '{code}'; end if; "
-        "update public.counter set n = n + 1 where true; end $$;"
+        {
+            STEP: "do $$ begin if nextval('public.attempts') < 3 then "
+            f"raise exception 'not now' using errcode = '{code}'; end if; "
+            "update public.counter set n = n + 1 where true; end $$;"
+        }
     )
     outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 1
+    assert count(bench) == 1
     assert [note[:16] for note in outcome.notes] == ["attempt 1 failed", "attempt 2 failed"]
     assert f"{code}, not now" in outcome.notes[0]
 
@@ -227,7 +190,7 @@ def test_a_lock_that_is_not_to_be_had(bench: Bench) -> None:
         bench.faults = [release_after_it]
         outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
-    assert (bench.count, len(bench.attempts)) == (1, 2)
+    assert (count(bench), len(bench.attempts)) == (1, 2)
     assert f"waiting for a lock: pid {pid} (idle in transaction, role postgres" in outcome.notes[0]
 
 
@@ -241,9 +204,9 @@ def test_waiting_for_a_lock_has_an_end(bench: Bench) -> None:
     assert f"pid {pid}" in outcome.error.message
     assert "nothing is half done" in str(outcome.error.hint)
     assert "--patience" in str(outcome.error.hint)
-    assert bench.count == 0
+    assert count(bench) == 0
     assert bench.run().exit_code == 0
-    assert bench.count == 1
+    assert count(bench) == 1
 
 
 def test_attempts_are_capped_in_number(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +220,7 @@ def test_attempts_are_capped_in_number(bench: Bench, monkeypatch: pytest.MonkeyP
     assert len(bench.attempts) == MAX_ATTEMPTS
     bench.forever = None
     assert bench.run().exit_code == 0
-    assert bench.count == 1
+    assert count(bench) == 1
 
 
 def test_attempts_are_capped_in_time(bench: Bench) -> None:
@@ -273,10 +236,13 @@ def test_attempts_are_capped_in_time(bench: Bench) -> None:
 def test_a_database_that_goes_on_refusing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not told as "nobody answers": the step is named, and what the database says."""
     monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
-    bench.write("do $$ begin raise exception 'no space left' using errcode = '53100', detail = 'disk 1'; end $$;")
+    bench.write(
+        {STEP: "do $$ begin raise exception 'no space left' using errcode = '53100', detail = 'disk 1'; end $$;"}
+    )
     outcome = bench.run()
     assert isinstance(outcome.error, SqlError)
-    assert (outcome.error.code, outcome.error.details) == ("53100", "disk 1")
+    assert outcome.error.code == "53100"
+    assert str(outcome.error.details).startswith("disk 1\n")
     assert STEP in outcome.error.message
     assert f"Refused {MAX_ATTEMPTS} times" in outcome.error.message
     assert len(bench.attempts) == MAX_ATTEMPTS
@@ -286,7 +252,7 @@ def test_a_database_that_goes_on_refusing(bench: Bench, monkeypatch: pytest.Monk
 def test_a_step_that_is_in_conflict_with_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """A few attempts, not twenty: most likely the step's own SQL raises it."""
     monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
-    bench.write(f"do $$ begin raise exception 'not now' using errcode = '{code}'; end $$;")
+    bench.write({STEP: f"do $$ begin raise exception 'not now' using errcode = '{code}'; end $$;"})
     outcome = bench.run()
     assert isinstance(outcome.error, SqlError)
     assert outcome.error.code == code
@@ -297,7 +263,7 @@ def test_a_step_that_is_in_conflict_with_itself(bench: Bench, monkeypatch: pytes
 
 def test_what_the_database_said_outlives_faults_of_the_way_there(bench: Bench) -> None:
     """The gateway's page of the last attempt is not what the person needs to know."""
-    bench.write("do $$ begin raise exception 'no space left' using errcode = '53100'; end $$;")
+    bench.write({STEP: "do $$ begin raise exception 'no space left' using errcode = '53100'; end $$;"})
     bench.faults = [lambda exchange: exchange.answer(exchange.forward())]
     bench.forever = page(504)
     outcome = bench.run(retry_pause=0.05, patience=0.5)
@@ -322,7 +288,7 @@ def test_an_answer_busy_is_no_progress(bench: Bench, monkeypatch: pytest.MonkeyP
         outcome = bench.run()
     assert isinstance(outcome.error, Unreachable)
     assert "No answer after 3 attempts" in outcome.error.message
-    assert bench.count == 0
+    assert count(bench) == 0
 
 
 def test_an_address_where_nobody_ever_answered(bench: Bench) -> None:
@@ -408,7 +374,7 @@ HOPELESS = {
     "23502": "alter table public.counter alter n set not null; insert into public.counter values (null);",
     "23514": "alter table public.counter add check (n > 0);",
     "22012": "select 1 / n from public.counter;",
-    "0A000": "commit;",
+    "0A000": "alter table public.counter add check ((select true));",
     "P0001": "do $$ begin raise exception 'no' using detail = 'the detail', hint = 'the hint'; end $$;",
 }
 
@@ -416,14 +382,15 @@ HOPELESS = {
 @pytest.mark.parametrize("code", HOPELESS)
 def test_what_cannot_get_better_stops_at_once(bench: Bench, code: str) -> None:
     """With the step's name, file and line, SQLSTATE, message, detail and hint, and nothing changed."""
-    bench.write(HOPELESS[code])
+    bench.write({STEP: HOPELESS[code]})
     outcome = bench.run()
     assert isinstance(outcome.error, SqlError)
     assert (outcome.exit_code, outcome.error.code) == (1, code)
-    assert outcome.error.message.startswith(f'Step "{STEP}" (counting.sql, line 3): ')
-    assert (len(bench.attempts), bench.count, outcome.notes) == (1, 0, [])
+    assert outcome.error.message.startswith(f'Step "{STEP}" (counting.sql, line 4): ')
+    assert (len(bench.attempts), count(bench), outcome.notes) == (1, 0, [])
     if code == "P0001":
-        assert (outcome.error.details, outcome.error.hint) == ("the detail", "the hint")
+        assert outcome.error.hint == "the hint"
+        assert str(outcome.error.details).startswith("the detail\n")
     with bench.database.connect() as connection:
         runs = connection.execute("select outcome, message from rpc_migrations.runs").fetchall()
     assert runs == [("failed", outcome.error.message)]
@@ -437,7 +404,7 @@ def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> Non
     bench.faults = [fault]
     outcome = bench.run()
     assert outcome.exit_code == 1
-    assert (len(bench.attempts), bench.count, outcome.notes) == (1, 0, [])
+    assert (len(bench.attempts), count(bench), outcome.notes) == (1, 0, [])
     assert outcome.error
     assert outcome.error.hint
 
@@ -445,19 +412,23 @@ def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> Non
 def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
     """The same, by the script itself: retries as they happen, and the error with all that is known of it."""
     bench.write(
-        "do $$ begin if nextval('public.attempts') < 2 then raise exception 'busy' using errcode = '40001'; end if; "
-        "raise exception 'three of them' using errcode = '23514', detail = 'Numbers 1, 2, 3.', hint = 'Mend them.'; end $$;"
+        {
+            STEP: "do $$ begin if nextval('public.attempts') < 2 then raise exception 'busy' using errcode = '40001'; end if; "
+            "raise exception 'three of them' using errcode = '23514', detail = 'Numbers 1, 2, 3.', hint = 'Mend them.'; end $$;"
+        }
     )
     env: dict[str, str | None] = {"SUPABASE_URL": bench.proxy.url, "SUPABASE_SERVICE_KEY": bench.supabase.service_key}
     done = scripts("run_migration.py", str(bench.file), env=env)
     assert done.returncode == 1
     said = [line.strip() for line in done.stderr.splitlines()]
     assert said[0].startswith("attempt 1 failed (40001, busy); trying again in 0.")
-    assert said[1:] == [
-        f'Error: Step "{STEP}" (counting.sql, line 3): three of them [23514]',
+    assert said[1:4] == [
+        f'Error: Step "{STEP}" (counting.sql, line 4): three of them [23514]',
         "Detail: Numbers 1, 2, 3.",
-        "What to do: Mend them.",
+        "PL/pgSQL function inline_code_block line 1 at RAISE",
     ]
+    assert said[4].startswith("4 | do $$ begin if nextval('public.attempts') < 2")
+    assert said[5:] == ["What to do: Mend them."]
     assert "Traceback" not in done.stdout + done.stderr
     assert bench.supabase.service_key not in done.stdout + done.stderr
 
@@ -471,7 +442,8 @@ def _limit(bench: Bench, milliseconds: int) -> None:
         connection.execute(
             f"alter function {SIGNATURE} set statement_timeout = '{milliseconds}ms'; notify pgrst, 'reload schema'"
         )
-    bench.wait_until_answered("select current_setting('statement_timeout') as t", [{"t": f"{milliseconds}ms"}])
+    query, expected = "select current_setting('statement_timeout') as t", [{"t": f"{milliseconds}ms"}]
+    assert wait_until(lambda: rpc(bench.supabase, "execute_sql", query=query).json() == expected)
 
 
 def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection[Any]) -> None:
@@ -490,7 +462,7 @@ def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection
     _limit(bench, 400)
     outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
-    assert bench.count == 200
+    assert count(bench) == 200
     assert outcome.notes
     assert all("going on with smaller ones" in note for note in outcome.notes)
     assert admin.execute("select rows from rpc_migrations.journal").fetchall() == [(200,)]
@@ -498,13 +470,13 @@ def test_a_timeout_makes_a_batch_smaller(bench: Bench, admin: psycopg.Connection
 
 def test_a_timeout_elsewhere_says_which_and_what_to_do(bench: Bench) -> None:
     """It would be cut again the next time, so it is sent once."""
-    bench.write("update public.counter set n = n + 1 where pg_sleep(20) is not null;")
+    bench.write({STEP: "update public.counter set n = n + 1 where pg_sleep(20) is not null;"})
     _limit(bench, 400)
     outcome = bench.run()
     assert isinstance(outcome.error, StatementTimedOut)
     assert outcome.error.code == "57014"
     assert "canceling statement due to statement timeout after 0." in outcome.error.message
-    assert f'"{STEP}" (counting.sql, line 3)' in outcome.error.message
+    assert f'"{STEP}" (counting.sql, line 4)' in outcome.error.message
     assert "50 s" in str(outcome.error.hint)
     assert "batch step" in str(outcome.error.hint)
-    assert (len(bench.attempts), bench.count) == (1, 0)
+    assert (len(bench.attempts), count(bench)) == (1, 0)

@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from bench import Outcome, run_here, settings_for, start_script
 from conftest import POSTGREST_VERSIONS
-from faults.harness import Outcome, run_here, settings_for, start_script
 from local_supabase import Database, LocalSupabase
 from rest_calls import rpc, wait_until
 from rpc_migrations.client import MAX_ATTEMPTS_IN_CONFLICT

@@ -4,60 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from faults.harness import Outcome, run_here, settings_for
-from faults.proxy import Exchange, FaultProxy, Request
-from local_supabase import Database, LocalSupabase
+from bench import Bench
+from faults.proxy import Exchange, Request
 from rpc_migrations.deployment import SIGNATURE
 from rpc_migrations.errors import Blocked, SqlError
 from step_runner import deploy
 
 
-class Together:
-    """A step file, made of SQL texts by step, and what came of running it."""
-
-    def __init__(self, database: Database, supabase: LocalSupabase, folder: Path) -> None:
-        self.database, self.supabase = database, supabase
-        self.file = folder / "together.sql"
-        self.proxy = FaultProxy(supabase.url)
-
-    def run(self, steps: dict[str, str]) -> Outcome:
-        """Run a step file of these steps."""
-        self.file.write_text("\n".join(f"-- step: {name}\n{text}\n" for name, text in steps.items()))
-        self.proxy.requests.clear()
-        return run_here(settings_for(self.proxy.url, self.supabase.service_key), self.file)
-
-    @property
-    def sent(self) -> list[str]:
-        """The steps that requests began with."""
-        return [request.step for request in self.proxy.requests if request.step]
-
-    @property
-    def journal(self) -> dict[str, int]:
-        """How many calls of each step took effect, of those that are done."""
-        with self.database.connect() as connection:
-            rows = connection.execute(
-                "select step, calls from rpc_migrations.journal where finished_at is not null order by id"
-            )
-            return dict(rows.fetchall())
-
-
 @pytest.fixture
-def together(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Together]:
-    with database.connect() as connection:
-        deploy(connection)
+def bench(bench: Bench) -> Bench:
+    """With tables of ours and of the application."""
+    with bench.database.connect() as connection:
         connection.execute("create table rpc_migrations.effects (step text)")
         connection.execute("create table public.used (n integer unique deferrable initially deferred)")
         connection.execute("insert into public.used values (1)")
         connection.execute("create view public.seen as select n from public.used")
         connection.execute("create table rpc_migrations.unique_ones (n integer unique deferrable initially deferred)")
         connection.execute("insert into rpc_migrations.unique_ones values (1)")
-    made = Together(database, supabase, tmp_path)
-    with made.proxy:
-        yield made
+    bench.file = bench.file.with_name("together.sql")
+    return bench
 
 
 def effect(step: str) -> str:
@@ -68,32 +35,32 @@ def effect(step: str) -> str:
 QUICK = {name: effect(name) for name in ("a", "b", "c")}
 
 
-def test_quick_steps_are_one_request(together: Together) -> None:
+def test_quick_steps_are_one_request(bench: Bench) -> None:
     """Each has its journal row, and the report tells them apart."""
-    outcome = together.run(QUICK)
+    outcome = bench.run(QUICK)
     assert outcome.exit_code == 0, outcome.error
-    assert together.sent == ["a"]
-    assert together.journal == {"a": 1, "b": 1, "c": 1}
+    assert bench.sent == ["a"]
+    assert bench.journal == {"a": 1, "b": 1, "c": 1}
     assert [(step["name"], step["state"], step["calls"]) for step in outcome.report["steps"]] == [
         ("a", "done", 1),
         ("b", "done", 1),
         ("c", "done", 1),
     ]
     # Looking where it stands, starting and ending the run are requests as well.
-    assert (outcome.report["requests"], len(together.proxy.requests)) == (4, 4)
-    assert together.run(QUICK).report["outcome"] == "nothing to do"
+    assert (outcome.report["requests"], len(bench.proxy.requests)) == (4, 4)
+    assert bench.run(QUICK).report["outcome"] == "nothing to do"
 
 
-def test_a_batch_step_is_repeated_in_the_same_request(together: Together) -> None:
+def test_a_batch_step_is_repeated_in_the_same_request(bench: Bench) -> None:
     """As long as there is time."""
     batch = (
         "with noted as (insert into rpc_migrations.effects values ('batch') returning 1)"
         "select count(*) >= 2 as done, 1 as rows from rpc_migrations.effects where step = 'batch'"
     )
-    outcome = together.run({"a": effect("a"), "many (batch)": batch, "c": effect("c")})
+    outcome = bench.run({"a": effect("a"), "many (batch)": batch, "c": effect("c")})
     assert outcome.exit_code == 0, outcome.error
-    assert together.sent == ["a"]
-    assert together.journal == {"a": 1, "many": 3, "c": 1}
+    assert bench.sent == ["a"]
+    assert bench.journal == {"a": 1, "many": 3, "c": 1}
     assert [step["rows"] for step in outcome.report["steps"]] == [1, 3, 1]
 
 
@@ -109,28 +76,28 @@ LEFT_BEHIND = {
 
 
 @pytest.mark.parametrize("what", LEFT_BEHIND)
-def test_what_a_step_leaves_behind_ends_the_request(together: Together, what: str) -> None:
+def test_what_a_step_leaves_behind_ends_the_request(bench: Bench, what: str) -> None:
     """The application must not wait for a lock while another step runs, and the next step begins with a clean slate."""
-    outcome = together.run({"a": effect("a"), "b": LEFT_BEHIND[what], "c": effect("c"), "d": effect("d")})
+    outcome = bench.run({"a": effect("a"), "b": LEFT_BEHIND[what], "c": effect("c"), "d": effect("d")})
     assert outcome.exit_code == 0, outcome.error
-    assert together.sent == ["a", "c"]
-    assert together.journal == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert bench.sent == ["a", "c"]
+    assert bench.journal == {"a": 1, "b": 1, "c": 1, "d": 1}
 
 
-def test_a_reader_of_a_large_table_ends_the_request(together: Together) -> None:
+def test_a_reader_of_a_large_table_ends_the_request(bench: Bench) -> None:
     """What comes next takes long, and whoever truncates or alters the table would wait for it."""
     read = "select count(*) as n from public.used;"
-    assert together.run({"a": read, "b": effect("b")}).exit_code == 0
-    assert together.sent == ["a"]
-    with together.database.connect() as connection:
+    assert bench.run({"a": read, "b": effect("b")}).exit_code == 0
+    assert bench.sent == ["a"]
+    with bench.database.connect() as connection:
         deploy(connection, [("> 256000000", "> 0")])
-    assert together.run({"a": read, "b": effect("b"), "c": read, "d": effect("d")}).exit_code == 0
-    assert together.sent == ["a", "d"]
+    assert bench.run({"a": read, "b": effect("b"), "c": read, "d": effect("d")}).exit_code == 0
+    assert bench.sent == ["a", "d"]
 
 
-def test_event_triggers_do_not_end_the_request(together: Together) -> None:
+def test_event_triggers_do_not_end_the_request(bench: Bench) -> None:
     """That of pg_graphql takes a number from a sequence at every DDL."""
-    with together.database.connect("supabase_admin") as connection:
+    with bench.database.connect("supabase_admin") as connection:
         connection.execute(
             "create schema graphql; create sequence graphql.seq_schema_version; grant all on schema graphql to public; "
             "grant all on sequence graphql.seq_schema_version to public; "
@@ -139,57 +106,57 @@ def test_event_triggers_do_not_end_the_request(together: Together) -> None:
             "create event trigger graphql_watch_ddl on ddl_command_end execute function graphql.increment()"
         )
     create = "create table rpc_migrations.{} (id integer);"
-    outcome = together.run({name: create.format(name) for name in ("a", "b", "c")})
+    outcome = bench.run({name: create.format(name) for name in ("a", "b", "c")})
     assert outcome.exit_code == 0, outcome.error
-    assert together.sent == ["a"]
+    assert bench.sent == ["a"]
 
 
-def test_a_request_carries_only_so_much(together: Together) -> None:
+def test_a_request_carries_only_so_much(bench: Bench) -> None:
     """What is sent along with each step does not grow with the file."""
     text = effect("x") + "--" + 40_000 * "x"
-    assert together.run(dict.fromkeys("abcdef", text)).exit_code == 0
-    assert together.sent == ["a", "d"]
-    assert together.journal == dict.fromkeys("abcdef", 1)
+    assert bench.run(dict.fromkeys("abcdef", text)).exit_code == 0
+    assert bench.sent == ["a", "d"]
+    assert bench.journal == dict.fromkeys("abcdef", 1)
 
 
-def test_a_request_has_only_so_many_calls(together: Together) -> None:
+def test_a_request_has_only_so_many_calls(bench: Bench) -> None:
     """A batch step that waits for something does not spin."""
-    assert together.run({f"s{n}": effect("s") for n in range(40)}).exit_code == 0
-    assert together.sent == ["s0", "s30"]
+    assert bench.run({f"s{n}": effect("s") for n in range(40)}).exit_code == 0
+    assert bench.sent == ["s0", "s30"]
 
 
-def test_a_run_that_was_ended_begins_no_further_step(together: Together) -> None:
+def test_a_run_that_was_ended_begins_no_further_step(bench: Bench) -> None:
     """Ctrl-C while a request is under way: what runs may end, and that is all."""
     ended = threading.Event()
 
     def end_it(exchange: Exchange) -> None:
         with (
-            together.database.connect("supabase_admin", autocommit=False) as holder,
-            together.database.connect("supabase_admin") as other,
+            bench.database.connect("supabase_admin", autocommit=False) as holder,
+            bench.database.connect("supabase_admin") as other,
         ):
             holder.execute("select pg_advisory_xact_lock(5)")
-            together.proxy.in_background(exchange.forward)
+            bench.proxy.in_background(exchange.forward)
             while other.execute("select from pg_locks where objid = 5 and not granted").fetchone() is None:
                 time.sleep(0.01)
             run = exchange.request.arguments["run"]
             other.execute("select rpc_migrations.end_run(%s, 'interrupted')", [run])
-        together.proxy.wait()
+        bench.proxy.wait()
         exchange.close()
         ended.set()
 
-    together.proxy.choose = lambda request: end_it if request.step and not ended.is_set() else None
+    bench.proxy.choose = lambda request: end_it if request.step and not ended.is_set() else None
     waits = "do $$ begin set local lock_timeout = 0; perform pg_advisory_lock(5), pg_advisory_unlock(5); set local lock_timeout = '100ms'; end $$;"
-    outcome = together.run({"a": effect("a"), "b": waits, "c": effect("c"), "d": effect("d")})
-    assert together.proxy.errors == []
+    outcome = bench.run({"a": effect("a"), "b": waits, "c": effect("c"), "d": effect("d")})
+    assert bench.proxy.errors == []
     assert isinstance(outcome.error, Blocked)
-    assert together.journal == {"a": 1, "b": 1}
+    assert bench.journal == {"a": 1, "b": 1}
 
 
-def test_a_step_that_takes_long_ends_the_request(together: Together) -> None:
+def test_a_step_that_takes_long_ends_the_request(bench: Bench) -> None:
     """The next one has a request's whole time."""
-    outcome = together.run({"a": effect("a"), "b": "select pg_sleep(2.1);", "c": effect("c")})
+    outcome = bench.run({"a": effect("a"), "b": "select pg_sleep(2.1);", "c": effect("c")})
     assert outcome.exit_code == 0, outcome.error
-    assert together.sent == ["a", "c"]
+    assert bench.sent == ["a", "c"]
 
 
 FAILING = {
@@ -203,50 +170,50 @@ FAILING = {
 
 
 @pytest.mark.parametrize("what", FAILING)
-def test_a_step_that_fails_does_not_take_others_with_it(together: Together, what: str) -> None:
+def test_a_step_that_fails_does_not_take_others_with_it(bench: Bench, what: str) -> None:
     """Those before it are done; it is undone, and its error is told as its own."""
     text, code = FAILING[what]
-    with together.database.connect() as connection:
+    with bench.database.connect() as connection:
         connection.execute(f"alter function {SIGNATURE} set statement_timeout = '1s'")
-    outcome = together.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails") + text, "d": effect("d")})
+    outcome = bench.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails") + text, "d": effect("d")})
     assert isinstance(outcome.error, SqlError)
     assert outcome.error.code == code
     line = 7 if "constraint" in what or "schema" in what else 8
     assert outcome.error.message.startswith(f'Step "fails" (together.sql, line {line}): ')
-    assert together.sent == ["a", "fails"]
-    assert together.journal == {"a": 1, "b": 1}
-    with together.database.connect() as connection:
+    assert bench.sent == ["a", "fails"]
+    assert bench.journal == {"a": 1, "b": 1}
+    with bench.database.connect() as connection:
         assert connection.execute("select step from rpc_migrations.effects").fetchall() == [("a",), ("b",)]
 
-    outcome = together.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails"), "d": effect("d")})
+    outcome = bench.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails"), "d": effect("d")})
     assert outcome.exit_code == 0, outcome.error
-    assert together.journal == {"a": 1, "b": 1, "fails": 1, "d": 1}
+    assert bench.journal == {"a": 1, "b": 1, "fails": 1, "d": 1}
 
 
-def test_a_step_that_has_to_wait_does_not_hold_up_others(together: Together) -> None:
+def test_a_step_that_has_to_wait_does_not_hold_up_others(bench: Bench) -> None:
     """Those before it are done and seen; it is told who is in the way, and is sent again."""
-    with together.database.connect(autocommit=False) as holder:
+    with bench.database.connect(autocommit=False) as holder:
         holder.execute("lock table public.used in access exclusive mode")
         pid = holder.info.backend_pid
 
         def let_go(request: Request) -> None:
             if request.step == "waits":
-                seen.append(together.journal)
+                seen.append(bench.journal)
                 holder.rollback()
 
         seen: list[dict[str, int]] = []
-        together.proxy.choose = let_go
-        outcome = together.run({"a": effect("a"), "waits": "update public.used set n = 3 where n = 1;"})
+        bench.proxy.choose = let_go
+        outcome = bench.run({"a": effect("a"), "waits": "update public.used set n = 3 where n = 1;"})
     assert outcome.exit_code == 0, outcome.error
     assert f"waiting for a lock: pid {pid}" in outcome.notes[0]
-    assert together.sent == ["a", "waits"]
+    assert bench.sent == ["a", "waits"]
     assert seen == [{"a": 1}]
-    assert together.journal == {"a": 1, "waits": 1}
+    assert bench.journal == {"a": 1, "waits": 1}
 
 
-def test_a_step_that_was_edited_is_not_run_in_passing(together: Together) -> None:
+def test_a_step_that_was_edited_is_not_run_in_passing(bench: Bench) -> None:
     """Also where it follows others: the database knows what it has run."""
-    with together.database.connect() as connection:
+    with bench.database.connect() as connection:
         connection.execute("select rpc_migrations.run_step('select 1', 'together', 'b', 'another checksum')")
         row = connection.execute(
             "select rpc_migrations.run_steps('select 1', 'together', 'a', 'checksum', false, null, %s)",

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from faults.harness import Outcome, run_here, settings_for, start_script
-from faults.proxy import Exchange, Fault, FaultProxy, Request
-from local_supabase import Database, LocalSupabase
-from rpc_migrations.deployment import deployment_sql
+from bench import Bench
+from faults.proxy import Exchange
+from rest_calls import wait_until
 from rpc_migrations.errors import Blocked
 from rpc_migrations.journal import RUN_PATIENCE
 
 # Fails at once where another session is inside a step, and counts each time it takes effect.
 _STEP = """
--- step: {name}
 do $step$
 begin
     if not pg_try_advisory_lock(99) then
@@ -38,232 +34,176 @@ STEPS = ("first", "second", "third")
 pytestmark = pytest.mark.slow
 
 
-class Runs:
-    """A step file of three slow steps, and ways to run it."""
+def slow(bench: Bench, *seconds: float) -> None:
+    """Write a file of three steps; how long each of them takes."""
+    bench.write({name: _STEP.format(name=name, seconds=length) for name, length in zip(STEPS, seconds, strict=True)})
 
-    def __init__(self, database: Database, supabase: LocalSupabase, folder: Path) -> None:
-        self.database, self.supabase = database, supabase
-        self.file = folder / "slow.sql"
-        self.slow(0.3, 0.3, 0.3)
-        self.proxy = FaultProxy(supabase.url)
-        self.started: list[subprocess.Popen[str]] = []
 
-    def slow(self, *seconds: float) -> None:
-        """How long each step takes."""
-        texts = [_STEP.format(name=name, seconds=length) for name, length in zip(STEPS, seconds, strict=True)]
-        self.file.write_text("".join(texts))
-
-    def start(self, url: str | None = None) -> subprocess.Popen[str]:
-        """Start the script, through the proxy or another address."""
-        env: dict[str, str | None] = {
-            "SUPABASE_URL": url or self.proxy.url,
-            "SUPABASE_SERVICE_KEY": self.supabase.service_key,
-        }
-        self.started.append(start_script("run_migration.py", self.file, env=env))
-        return self.started[-1]
-
-    def here(self, **settings: float) -> Outcome:
-        """Run it in this process, straight."""
-        return run_here(settings_for(self.supabase.url, self.supabase.service_key, **settings), self.file)
-
-    def when(self, step: str, fault: Fault) -> threading.Event:
-        """Let a fault strike the request that first sends a step; the event says that it has come."""
-        came = threading.Event()
-
-        def choose(request: Request) -> Fault | None:
-            if request.step == step and not came.is_set():
-                came.set()
-                return fault
-            return None
-
-        self.proxy.choose = choose
-        return came
-
-    def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask the database."""
-        with self.database.connect("supabase_admin") as connection:
-            return connection.execute(query, values or None).fetchall()
-
-    def wait_for(self, query: str) -> None:
-        """Wait until a query has a row."""
-        deadline = time.monotonic() + 20
-        while not self.ask(query):
-            assert time.monotonic() < deadline, query
-            time.sleep(0.02)
-
-    def wait_until_inside(self) -> None:
-        """Wait until the database is in the middle of a slow step."""
-        self.wait_for("select from pg_stat_activity where wait_event = 'PgSleep'")
-
-    @property
-    def counts(self) -> list[int]:
-        """How often each step took effect."""
-        return [row[0] for row in self.ask("select n from public.counter order by place")]
+def counts(bench: Bench) -> list[int]:
+    """How often each step took effect."""
+    return [row[0] for row in bench.ask("select n from public.counter order by place")]
 
 
 @pytest.fixture
-def runs(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Runs]:
-    with database.connect() as connection:
-        connection.execute(deployment_sql())
+def bench(bench: Bench) -> Bench:
+    """With a counter for each of three steps."""
+    with bench.database.connect() as connection:
         connection.execute(
             "create table public.counter as select step, 0 as n, place "
             "from unnest(array['first', 'second', 'third']) with ordinality as s (step, place)"
         )
-    made = Runs(database, supabase, tmp_path)
-    with made.proxy:
-        yield made
-    for process in made.started:
-        process.kill()
-        process.communicate()
+    bench.file = bench.file.with_name("slow.sql")
+    slow(bench, 0.3, 0.3, 0.3)
+    return bench
 
 
-def test_two_runs_at_once(runs: Runs) -> None:
+def test_two_runs_at_once(bench: Bench) -> None:
     """One works; the other says who is at it and since when, waits, and finds everything done."""
 
     def until_the_other_has_asked(exchange: Exchange) -> None:
-        deadline = time.monotonic() + 30
-        while sum("start_run" in request.query for request in runs.proxy.requests) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: bench.asked_to_start >= 2, 30)
         exchange.pass_on()
 
-    runs.when("second", until_the_other_has_asked)
-    one = runs.start()
-    runs.wait_for("select from rpc_migrations.runs")
-    other = runs.start()
+    bench.when("second", until_the_other_has_asked)
+    one = bench.start()
+    bench.wait_for("select from rpc_migrations.runs")
+    other = bench.start()
     _, one_said = one.communicate(timeout=60)
     other_out, other_said = other.communicate(timeout=60)
     assert (one.returncode, other.returncode) == (0, 0), one_said + other_said
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
     assert "waiting" not in one_said
-    (started,) = runs.ask("select to_jsonb(r) ->> 'started_at' from rpc_migrations.runs as r where r.pid = %s", one.pid)
+    (started,) = bench.ask(
+        "select to_jsonb(r) ->> 'started_at' from rpc_migrations.runs as r where r.pid = %s", one.pid
+    )
     assert f"waiting for another run to end: {_whoami()} (process {one.pid}), since {started[0]}" in other_said
     assert other_out.count("done before") == len(STEPS)
-    ended = runs.ask("select pid, outcome from rpc_migrations.runs order by started_at")
+    ended = bench.ask("select pid, outcome from rpc_migrations.runs order by started_at")
     assert ended == [(one.pid, "done"), (other.pid, "done")]
 
 
-def test_two_runs_at_the_very_same_time(runs: Runs) -> None:
+def test_two_runs_at_the_very_same_time(bench: Bench) -> None:
     """Whoever comes first: both end well, and nothing is done twice."""
-    runs.slow(0.1, 0.1, 0.1)
-    both = [runs.start(), runs.start()]
+    slow(bench, 0.1, 0.1, 0.1)
+    both = [bench.start(), bench.start()]
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_the_other_goes_on_where_the_first_one_failed(runs: Runs) -> None:
+def test_the_other_goes_on_where_the_first_one_failed(bench: Bench) -> None:
     """A run that waits takes up the work of one that ends without having done it."""
-    runs.when(
+    bench.when(
         "third", lambda exchange: exchange.json(400, {"code": "42P01", "message": "no", "details": None, "hint": None})
     )
-    one = runs.start()
-    runs.wait_for("select from rpc_migrations.runs")
-    other = runs.start(runs.supabase.url)
+    one = bench.start()
+    bench.wait_for("select from rpc_migrations.runs")
+    other = bench.start(bench.supabase.url)
     one.communicate(timeout=60)
     out, _ = other.communicate(timeout=60)
     assert (one.returncode, other.returncode) == (1, 0)
     assert out.count("done before") == 2
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_a_run_on_another_machine(runs: Runs) -> None:
+def test_a_run_on_another_machine(bench: Bench) -> None:
     """It is waited for while it shows signs of life, up to our patience; then its place is taken."""
-    runs.slow(0, 0, 0)
-    with runs.database.connect() as connection:
+    slow(bench, 0, 0, 0)
+    with bench.database.connect() as connection:
         connection.execute(
             "insert into rpc_migrations.runs (id, migration, action, client, pid) "
             "values (gen_random_uuid(), 'slow', 'migrate', 'ann@elsewhere', 12)"
         )
-    outcome = runs.here(patience=0.5)
+    outcome = bench.run_past_the_proxy(patience=0.5)
     assert isinstance(outcome.error, Blocked)
     assert "Another run of slow is under way: ann@elsewhere (process 12), since " in outcome.error.message
-    assert runs.counts == [0, 0, 0]
-    with runs.database.connect() as connection:
+    assert counts(bench) == [0, 0, 0]
+    with bench.database.connect() as connection:
         connection.execute(
             "update rpc_migrations.runs set last_seen_at = now() - make_interval(secs => %s) where client = 'ann@elsewhere'",
             [RUN_PATIENCE + 1],
         )
-    assert runs.here(patience=0.5).exit_code == 0
-    assert runs.counts == [1, 1, 1]
-    assert runs.ask("select client, outcome from rpc_migrations.runs order by started_at")[0] == (
+    assert bench.run_past_the_proxy(patience=0.5).exit_code == 0
+    assert counts(bench) == [1, 1, 1]
+    assert bench.ask("select client, outcome from rpc_migrations.runs order by started_at")[0] == (
         "ann@elsewhere",
         "taken over",
     )
 
 
-def test_a_killed_run_on_this_machine_is_not_waited_for(runs: Runs) -> None:
+def test_a_killed_run_on_this_machine_is_not_waited_for(bench: Bench) -> None:
     """Its process is gone, so there is nothing to wait for."""
-    runs.slow(0, 0, 0)
+    slow(bench, 0, 0, 0)
     release = threading.Event()
-    came = runs.when("second", lambda exchange: release.wait(30))  # never sent on
-    killed = runs.start()
+    came = bench.when("second", lambda exchange: release.wait(30))  # never sent on
+    killed = bench.start()
     assert came.wait(20)
     killed.kill()
     killed.wait()
     release.set()
     began = time.monotonic()
-    outcome = runs.here()
+    outcome = bench.run_past_the_proxy()
     assert outcome.exit_code == 0, outcome.error
     assert time.monotonic() - began < 5
     assert outcome.notes == []
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_an_orphan_of_a_killed_run_is_waited_for(runs: Runs) -> None:
+def test_an_orphan_of_a_killed_run_is_waited_for(bench: Bench) -> None:
     """kill -9 ends the client, not what it has sent: the next run does not work beside it."""
-    runs.slow(0, 1.5, 0)
-    killed = runs.start()
-    runs.wait_until_inside()
+    slow(bench, 0, 1.5, 0)
+    killed = bench.start()
+    bench.wait_until_inside()
     killed.kill()
     killed.wait()
-    outcome = runs.here()
+    outcome = bench.run_past_the_proxy()
     assert outcome.exit_code == 0, outcome.error
     assert "waiting for another run to end: " in outcome.notes[0]
     assert f"(process {killed.pid})" in outcome.notes[0]
     assert "; backend " in outcome.notes[0]
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_an_orphan_of_our_own_is_waited_for(runs: Runs) -> None:
+def test_an_orphan_of_our_own_is_waited_for(bench: Bench) -> None:
     """The gateway has given up, and the database has not: the next attempt waits for the lock."""
-    runs.slow(0, 1.0, 0)
+    slow(bench, 0, 1.0, 0)
 
     def give_up(exchange: Exchange) -> None:
-        runs.proxy.in_background(exchange.forward)
-        runs.wait_until_inside()
+        bench.proxy.in_background(exchange.forward)
+        bench.wait_until_inside()
         exchange.page(504)
 
-    runs.when("second", give_up)
-    outcome = run_here(settings_for(runs.proxy.url, runs.supabase.service_key), runs.file)
+    bench.when("second", give_up)
+    outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
     assert "HTTP 504" in outcome.notes[0]
     assert "waiting for an earlier attempt, or another run: " in outcome.notes[1]
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_an_orphan_that_does_not_end(runs: Runs) -> None:
+def test_an_orphan_that_does_not_end(bench: Bench) -> None:
     """We wait for as long as we may, and say for whom."""
-    runs.slow(0, 3.0, 0)
+    slow(bench, 0, 3.0, 0)
 
     def give_up(exchange: Exchange) -> None:
-        runs.proxy.in_background(exchange.forward)
-        runs.wait_until_inside()
+        bench.proxy.in_background(exchange.forward)
+        bench.wait_until_inside()
         exchange.page(504)
 
-    runs.when("second", give_up)
-    outcome = run_here(settings_for(runs.proxy.url, runs.supabase.service_key, patience=0.5), runs.file)
+    bench.when("second", give_up)
+    outcome = bench.run(patience=0.5)
     assert isinstance(outcome.error, Blocked)
     assert "Another session is inside slow" in outcome.error.message
     assert "run the same command again" in str(outcome.error.hint)
-    runs.proxy.wait()
-    assert runs.here().exit_code == 0
-    assert runs.counts == [1, 1, 1]
+    bench.proxy.wait()
+    assert bench.run_past_the_proxy().exit_code == 0
+    assert counts(bench) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("is_sent_on", [False, True], ids=["request lost", "request comes late"])
-def test_a_suspended_run_that_was_taken_over_stops(runs: Runs, is_sent_on: bool) -> None:
+def test_a_suspended_run_that_was_taken_over_stops(bench: Bench, is_sent_on: bool) -> None:
     """A laptop's lid was closed, a colleague has finished the work, the lid is opened again."""
-    runs.slow(0, 0, 0)
+    slow(bench, 0, 0, 0)
     resumed = threading.Event()
 
     def close_the_lid(exchange: Exchange) -> None:
@@ -274,12 +214,12 @@ def test_a_suspended_run_that_was_taken_over_stops(runs: Runs, is_sent_on: bool)
         else:
             exchange.reset()
 
-    came = runs.when("second", close_the_lid)
-    suspended = runs.start()
+    came = bench.when("second", close_the_lid)
+    suspended = bench.start()
     assert came.wait(20)
-    with runs.database.connect() as connection:
+    with bench.database.connect() as connection:
         connection.execute("update rpc_migrations.runs set last_seen_at = last_seen_at - interval '1 hour'")
-    colleague = runs.here()
+    colleague = bench.run_past_the_proxy()
     assert colleague.exit_code == 0, colleague.error
     os.kill(suspended.pid, signal.SIGCONT)
     resumed.set()
@@ -288,16 +228,16 @@ def test_a_suspended_run_that_was_taken_over_stops(runs: Runs, is_sent_on: bool)
     assert f"A newer run of slow has taken over: {_whoami()} (process {os.getpid()}), since " in said
     assert "--status" in said
     assert "Traceback" not in said
-    assert runs.counts == [1, 1, 1]
-    assert runs.ask("select outcome from rpc_migrations.runs order by started_at") == [("taken over",), ("done",)]
+    assert counts(bench) == [1, 1, 1]
+    assert bench.ask("select outcome from rpc_migrations.runs order by started_at") == [("taken over",), ("done",)]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(runs: Runs, sent: signal.Signals) -> None:
+def test_interrupted(bench: Bench, sent: signal.Signals) -> None:
     """It says which steps are done, that nothing is half done, and the command that goes on; which does."""
-    runs.slow(0, 3.0, 0)
-    process = runs.start()
-    runs.wait_until_inside()
+    slow(bench, 0, 3.0, 0)
+    process = bench.start()
+    bench.wait_until_inside()
     process.send_signal(sent)
     began = time.monotonic()
     _, said = process.communicate(timeout=60)
@@ -305,62 +245,70 @@ def test_interrupted(runs: Runs, sent: signal.Signals) -> None:
     assert time.monotonic() - began < 2.9, "it waited for the step"
     assert "Stopped. 1 of 3 steps of slow are done; no step is half done." in said
     assert "Done: first." in said
-    assert f"run_migration.py {runs.file}" in said
+    assert f"run_migration.py {bench.file}" in said
     assert "Traceback" not in said
-    runs.slow(0, 3.0, 0)
-    again = runs.start()
+    slow(bench, 0, 3.0, 0)
+    again = bench.start()
     _, said = again.communicate(timeout=60)
     assert again.returncode == 0, said
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_interrupted_while_it_waits(runs: Runs) -> None:
+def test_interrupted_while_it_waits(bench: Bench) -> None:
     """Before its own first step: nothing is changed, and the other run goes on."""
-    runs.slow(0, 2.0, 0)
-    one = runs.start()
-    runs.wait_until_inside()
-    other = runs.start()
-    time.sleep(1.0)
+    slow(bench, 0, 0, 0)
+    gone = threading.Event()
+
+    def until_the_other_is_gone(exchange: Exchange) -> None:
+        gone.wait(60)
+        exchange.pass_on()
+
+    came = bench.when("second", until_the_other_is_gone)
+    one = bench.start()
+    assert came.wait(20)
+    other = bench.start()
+    assert wait_until(lambda: bench.asked_to_start >= 2, 30)
     other.send_signal(signal.SIGINT)
     _, said = other.communicate(timeout=60)
+    gone.set()
     assert other.returncode == 130
     assert "Nothing is half done" in said
     one.communicate(timeout=60)
     assert one.returncode == 0
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_interrupted_between_requests_says_how_it_ended(runs: Runs) -> None:
+def test_interrupted_between_requests_says_how_it_ended(bench: Bench) -> None:
     """Where the database is free to take it, the journal has it."""
-    runs.slow(0, 0, 0)
+    slow(bench, 0, 0, 0)
     hanging = threading.Event()
-    came = runs.when("second", lambda exchange: hanging.wait(30))  # never sent on
-    process = runs.start()
+    came = bench.when("second", lambda exchange: hanging.wait(30))  # never sent on
+    process = bench.start()
     assert came.wait(20)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     hanging.set()
     assert process.returncode == 130
-    assert runs.ask("select outcome, message from rpc_migrations.runs") == [("interrupted", "stopped by the user")]
-    assert runs.here().exit_code == 0
-    assert runs.counts == [1, 1, 1]
+    assert bench.ask("select outcome, message from rpc_migrations.runs") == [("interrupted", "stopped by the user")]
+    assert bench.run_past_the_proxy().exit_code == 0
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_a_terminated_backend_and_a_restarted_database(runs: Runs) -> None:
+def test_a_terminated_backend_and_a_restarted_database(bench: Bench) -> None:
     """In the middle of a step: what it did is gone, and it is done anew."""
-    runs.slow(0, 0.5, 0.5)
-    process = runs.start()
-    runs.wait_until_inside()
-    runs.ask("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
-    runs.wait_for(
+    slow(bench, 0, 0.5, 0.5)
+    process = bench.start()
+    bench.wait_until_inside()
+    bench.ask("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
+    bench.wait_for(
         "select from rpc_migrations.journal where step = 'third' or finished_at is not null and step = 'second'"
     )
-    runs.wait_until_inside()
-    runs.database.cluster.restart("immediate")
+    bench.wait_until_inside()
+    bench.database.cluster.restart("immediate")
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert said.count("trying again in") >= 2
-    assert runs.counts == [1, 1, 1]
+    assert counts(bench) == [1, 1, 1]
 
 
 def _whoami() -> str:
@@ -372,19 +320,19 @@ def _whoami() -> str:
 # --- a step file that changed, and plans -----------------------------------------------------------------------------
 
 
-def test_a_step_edited_after_it_was_done(runs: Runs) -> None:
+def test_a_step_edited_after_it_was_done(bench: Bench) -> None:
     """Stops the run by name before anything is run, and says the way out."""
-    runs.slow(0, 0, 0)
-    runs.when("third", lambda exchange: exchange.page(401))
-    assert run_here(settings_for(runs.proxy.url, runs.supabase.service_key), runs.file).exit_code == 1
-    assert runs.counts == [1, 1, 0]
+    slow(bench, 0, 0, 0)
+    bench.when("third", lambda exchange: exchange.page(401))
+    assert bench.run().exit_code == 1
+    assert counts(bench) == [1, 1, 0]
 
-    text = runs.file.read_text()
-    runs.file.write_text(text.replace("where step = 'first'", "where step = 'first' and n = 0"))
-    runs.proxy.choose = lambda request: None
-    runs.proxy.requests.clear()
-    before = runs.ask("select count(*) from rpc_migrations.runs")
-    outcome = run_here(settings_for(runs.proxy.url, runs.supabase.service_key), runs.file)
+    text = bench.file.read_text()
+    bench.file.write_text(text.replace("where step = 'first'", "where step = 'first' and n = 0"))
+    bench.proxy.choose = lambda request: None
+    bench.proxy.requests.clear()
+    before = bench.ask("select count(*) from rpc_migrations.runs")
+    outcome = bench.run()
     assert outcome.error is not None
     assert outcome.exit_code == 1
     assert 'Steps that were done have been edited since: "first" (slow.sql:' in outcome.error.message
@@ -396,39 +344,39 @@ def test_a_step_edited_after_it_was_done(runs: Runs) -> None:
         "Nothing was run",
     ):
         assert way in str(outcome.error.hint)
-    assert [request.step for request in runs.proxy.requests] == [None], "it sent a step"
-    assert runs.counts == [1, 1, 0]
-    assert runs.ask("select count(*) from rpc_migrations.runs") == before
+    assert [request.step for request in bench.proxy.requests] == [None], "it sent a step"
+    assert counts(bench) == [1, 1, 0]
+    assert bench.ask("select count(*) from rpc_migrations.runs") == before
 
     # A step that was never done may be edited.
-    runs.file.write_text(text.replace("where step = 'third'", "where step = 'third' and n = 0"))
-    assert runs.here().exit_code == 0
-    assert runs.counts == [1, 1, 1]
+    bench.file.write_text(text.replace("where step = 'third'", "where step = 'third' and n = 0"))
+    assert bench.run_past_the_proxy().exit_code == 0
+    assert counts(bench) == [1, 1, 1]
 
 
-def test_a_step_edited_while_the_run_is_under_way(runs: Runs) -> None:
+def test_a_step_edited_while_the_run_is_under_way(bench: Bench) -> None:
     """The database itself refuses it, whoever sends it."""
-    runs.slow(0, 0, 0)
-    assert runs.here().exit_code == 0
+    slow(bench, 0, 0, 0)
+    assert bench.run_past_the_proxy().exit_code == 0
     with (
-        runs.database.connect() as connection,
+        bench.database.connect() as connection,
         pytest.raises(psycopg.Error, match='step "first" of slow was run with another text') as refusal,
     ):
         connection.execute("select rpc_migrations.run_step('select 1', 'slow', 'first', 'another checksum')")
     assert refusal.value.sqlstate == "RM002"
 
 
-def test_a_dry_run_sends_reads_alone(runs: Runs) -> None:
+def test_a_dry_run_sends_reads_alone(bench: Bench) -> None:
     """Each step, done or to do, and its SQL; and the database is as it was."""
-    runs.slow(0, 0, 0)
-    runs.when("third", lambda exchange: exchange.page(401))
-    run_here(settings_for(runs.proxy.url, runs.supabase.service_key), runs.file)
-    runs.proxy.requests.clear()
+    slow(bench, 0, 0, 0)
+    bench.when("third", lambda exchange: exchange.page(401))
+    bench.run()
+    bench.proxy.requests.clear()
     states = (
         "select to_jsonb(j) from rpc_migrations.journal as j union all select to_jsonb(r) from rpc_migrations.runs as r"
     )
-    before = sorted(map(str, runs.ask(states)))
-    outcome = run_here(settings_for(runs.proxy.url, runs.supabase.service_key), runs.file, dry_run=True)
+    before = sorted(map(str, bench.ask(states)))
+    outcome = bench.run(dry_run=True)
     assert outcome.exit_code == 0
     assert [(step["name"], step["state"]) for step in outcome.report["steps"]] == [
         ("first", "done"),
@@ -436,28 +384,30 @@ def test_a_dry_run_sends_reads_alone(runs: Runs) -> None:
         ("third", "to do"),
     ]
     assert all(step["sql"].startswith("do $step$") for step in outcome.report["steps"])
-    queries = [request.query for request in runs.proxy.requests]
+    queries = [request.query for request in bench.proxy.requests]
     assert len(queries) == 1
-    assert all(request.step is None for request in runs.proxy.requests)
+    assert all(request.step is None for request in bench.proxy.requests)
     # Not even a read can hide a write: the same queries run in a transaction that allows none.
-    with runs.database.connect(autocommit=False) as connection:
+    with bench.database.connect(autocommit=False) as connection:
         connection.execute("set transaction read only")
         for query in queries:
             connection.execute(query)
-    assert sorted(map(str, runs.ask(states))) == before
+    assert sorted(map(str, bench.ask(states))) == before
 
 
 @pytest.mark.parametrize("key", [None, ""])
-def test_a_dry_run_without_credentials_sends_nothing(runs: Runs, scripts: Callable[..., Any], key: str | None) -> None:
+def test_a_dry_run_without_credentials_sends_nothing(
+    bench: Bench, scripts: Callable[..., Any], key: str | None
+) -> None:
     """And prints the plan all the same."""
     done = scripts(
         "run_migration.py",
-        str(runs.file),
+        str(bench.file),
         "--dry-run",
-        env={"SUPABASE_URL": runs.proxy.url, "SUPABASE_SERVICE_KEY": key},
+        env={"SUPABASE_URL": bench.proxy.url, "SUPABASE_SERVICE_KEY": key},
     )
     assert done.returncode == 0, done.stderr
     for name in STEPS:
         assert name in done.stdout
     assert "pg_try_advisory_lock(99)" in done.stdout
-    assert runs.proxy.requests == []
+    assert bench.proxy.requests == []

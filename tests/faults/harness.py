@@ -4,7 +4,6 @@ everything that the end of a run can be compared by.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -12,12 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from conftest import ROOT, script_environment
+from bench import Outcome, run_here, settings_for, start_script
+from conftest import ROOT
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from psycopg import sql
 
@@ -25,13 +24,7 @@ from faults.proxy import FaultProxy, Request
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from rpc_migrations.cli import CLUSTERS, choose_command
-from rpc_migrations.console import Console
-from rpc_migrations.console.document import document
 from rpc_migrations.deployment import deployment_sql
-from rpc_migrations.errors import MigrationError
-from rpc_migrations.keys import read_key
-from rpc_migrations.settings import Settings
 
 ROWS = 600
 HOLD = 4711  # the advisory lock that a commit waits for while a fault holds it
@@ -128,17 +121,6 @@ MIGRATE_TOGETHER = replace(MIGRATE, alone=False, write_after="add the foreign ke
 ROLL_BACK_TOGETHER = replace(ROLL_BACK, alone=False)
 
 
-@dataclass
-class Outcome:
-    """How a run in this process ended."""
-
-    exit_code: int
-    notes: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-    error: MigrationError | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-
-
 def label(request: Request, seen: list[str]) -> str:
     """What a request is: the step's name, or what it asks; with "#2" and so on where it asks for the same again and an
     earlier one had an answer. `seen`: the labels so far.
@@ -154,55 +136,6 @@ def label(request: Request, seen: list[str]) -> str:
         kind = next(name for word, name in words.items() if word in request.query)
     times = sum(1 for name in seen if name.partition(" #")[0] == kind) + 1
     return kind if times == 1 else f"{kind} #{times}"
-
-
-def settings_for(
-    url: str, key: str, *, request_timeout: float = 30.0, retry_pause: float = 0.01, patience: float = 30.0
-) -> Settings:
-    """Settings with short pauses, for runs in this process."""
-    service_key = read_key(key, "SUPABASE_SERVICE_KEY")
-    return Settings(
-        url=url, key=service_key, project=None, access_token=None, management_url="",
-        patience=patience, request_timeout=request_timeout, retry_pause=retry_pause,
-    )  # fmt: skip
-
-
-def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = False, dry_run: bool = False) -> Outcome:
-    """Run a command in this process: the same code, without the start of an interpreter, and with short pauses."""
-    options = argparse.Namespace(
-        file=file,
-        rollback=rollback,
-        discard_changes=False,
-        remove_when_done=False,
-        dry_run=dry_run,
-        status=False,
-        write_sql=False,
-        online=False,
-    )
-    console = Console("test", as_json=True, quiet=True)
-    outcome = Outcome(0)
-    try:
-        outcome.exit_code = choose_command(options)(options, settings, console)
-    except MigrationError as error:
-        outcome.exit_code, outcome.error = error.exit_code, error
-    outcome.notes, outcome.lines, outcome.report = console.report.notes, console.report.lines, document(console.report)
-    return outcome
-
-
-def start_script(
-    name: str, *arguments: str | Path, env: dict[str, str | None], **options: Any
-) -> subprocess.Popen[str]:
-    """Start a script as a user would, and do not wait for it."""
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env=script_environment(env),
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
 
 
 # --- databases -------------------------------------------------------------------------------------------------------

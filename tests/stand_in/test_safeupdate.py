@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from faults.harness import Outcome, run_here, settings_for
+from bench import Outcome, run_here, settings_for
 from local_supabase import Database, LocalSupabase
 from local_supabase.safeupdate import refusal, refused, unqualified_writes
 from rest_calls import REAL_ONE, define, known, rpc, wait_until
