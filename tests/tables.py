@@ -306,3 +306,92 @@ def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]
         st.sampled_from(sorted(TEMPLATES)),
         st.just(version),
     )
+
+
+# What is refused: a kind, the statements that make it, and a word of the message. Those that begin with "superuser" are run by one:
+# postgres may not do so, or the catalog has to be told of something that cannot be made here.
+REFUSED = {
+    "no primary key": ("alter table public.things drop constraint things_pkey", "no primary key"),
+    "primary key with a period": (
+        "alter table public.things drop constraint things_pkey, add valid_in int4range default '[1,2)', add of_what int4range "
+        "default '[1,2)'; update public.things set of_what = int4range(amount, amount + 1); "
+        "alter table public.things add primary key (of_what, valid_in without overlaps)",
+        "a primary key with a period: things_pkey",
+    ),
+    "unlogged table": ("alter table public.things set unlogged", "unlogged"),
+    "partitioned table": (
+        "alter table public.things rename to whole; create table public.things (id bigint primary key, name text, amount integer) "
+        "partition by range (id)", "not an ordinary table",
+    ),
+    "partition": (
+        "create table public.whole (id bigint not null, name text, amount integer) partition by range (id); "
+        "alter table public.whole attach partition public.things default", "it inherits from, or is a partition of: public.whole",
+    ),
+    "table that inherits": (
+        "create table public.parent (name text); alter table public.things inherit public.parent", "inherits from"
+    ),
+    "table from which others inherit": ("create table public.child () inherits (public.things)", "child"),
+    "typed table": (
+        "create type public.thing as (id bigint, name text, amount integer); alter table public.things of public.thing",
+        "not an ordinary table",
+    ),
+    "view": (
+        "drop table public.things; create view public.things as select 1::bigint as id, 'x'::text as name, 2 as amount",
+        "not an ordinary table",
+    ),
+    "tablespace": (
+        "superuser set allow_in_place_tablespaces = on; create tablespace for_table location ''; "
+        "alter table public.things set tablespace for_table", "a tablespace or an access method",
+    ),
+    "access method": (
+        "superuser create access method heap_too type table handler heap_tableam_handler; "
+        "create table public.more (like public.things including indexes) using heap_too; drop table public.things; "
+        "alter table public.more owner to postgres; alter table public.more rename to things", "a tablespace or an access method",
+    ),
+    "index in a tablespace of its own": (
+        "superuser set allow_in_place_tablespaces = on; create tablespace for_index location ''; "
+        "alter index public.things_pkey set tablespace for_index", "an index in a tablespace of its own: public.things_pkey",
+    ),
+    "owner": (
+        "superuser alter table public.things owner to keeper", "it belongs to keeper, not to postgres"
+    ),
+    "subscription": (
+        "superuser set allow_system_table_mods = on; create subscription feed connection 'dbname=x' publication p "
+        "with (connect = false, slot_name = none); insert into pg_subscription_rel (srsubid, srrelid, srsubstate) "
+        "select oid, 'public.things'::regclass, 'i' from pg_subscription", "a subscription feeds it",
+    ),
+    "security label": (
+        "superuser set allow_system_table_mods = on; insert into pg_seclabel values "
+        "('public.things'::regclass, 'pg_class'::regclass, 0, 'someone', 'secret')", "a security label of provider: someone",
+    ),
+    "member of an extension": (
+        "superuser alter extension plpgsql add table public.things", "it is part of: extension plpgsql"
+    ),
+    "rule": ("create rule quiet as on delete to public.things do also notify gone", "a rule: quiet"),
+    "materialized view": (
+        "create materialized view public.sums as select sum(amount) from public.things", "a materialized view on it: public.sums"
+    ),
+    "foreign key of a partitioned table": (
+        "create table public.other (id bigint references public.things) partition by range (id)", "a partitioned table"
+    ),
+    "column of the type of its rows": ("create table public.other (thing public.things)", "column thing of table public.other"),
+    "aggregate of its rows": (
+        "create function public.step(integer, public.things) returns integer language sql as 'select 1'; "
+        "create aggregate public.total (public.things) (sfunc = public.step, stype = integer)", "function public.total",
+    ),
+    "view on a function of its rows": (
+        "create function public.title(public.things) returns text language sql as 'select $1.name'; "
+        "create view public.titles as select public.title(null)", "view public.titles, on public.title(public.things)",
+    ),
+    "policy on a table of another role": (
+        "superuser create policy about on auth.users using (exists (select from public.things))", "about on auth.users"
+    ),
+    "view of another role": (
+        "superuser create view public.theirs as select * from public.things", "public.theirs (of supabase_admin)"
+    ),
+    "function of another role": (
+        "superuser create function public.theirs() returns bigint return (select count(*) from public.things)",
+        "public.theirs() (of supabase_admin)",
+    ),
+}  # fmt: skip
+REFUSED_SINCE = {18: {"primary key with a period"}}
