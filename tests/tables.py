@@ -335,7 +335,7 @@ REFUSED = {
         "create type public.thing as (id bigint, name text, amount integer); alter table public.things of public.thing",
         "not an ordinary table",
     ),
-    "view": (
+    "view in place of a table": (
         "drop table public.things; create view public.things as select 1::bigint as id, 'x'::text as name, 2 as amount",
         "not an ordinary table",
     ),

@@ -135,6 +135,7 @@ def test_each_kind(database: Database, keeper: None, version: int, kind: str, te
     rebuild_and_return(database, Table("plain", False, (kind,), template, version), writers=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_table(cluster: Cluster, keeper: None, version: int, kind: str) -> None:
     """The kind, and others with it, on any kind of key, under a writer; a failure shows the table that was found."""
