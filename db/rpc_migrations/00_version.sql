@@ -68,6 +68,7 @@ begin
         raise exception 'a newer version is deployed (%) than this one (%)', deployed_version, this_version
         using errcode = 'RM001', hint = 'Nothing was changed. Update the scripts, or take the newer file.';
     end if;
+    perform set_config('rpc_migrations.version_before', coalesce(deployed_version, 1)::text, true);
     create schema if not exists rpc_migrations;
     execute format('comment on schema rpc_migrations is %L', format(
         'Journal and functions of the migrations run through public.execute_sql (version %s). Not exposed by the API.', this_version));

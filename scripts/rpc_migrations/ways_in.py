@@ -10,6 +10,7 @@ from .access import describe_access, read_access
 from .deployment import EVERY_ARGUMENT, current_version, deployed_version, deployment_sql
 from .errors import AccessRefused, Closed, MigrationError, NotDeployed, SqlError
 from .settings import Settings
+from .sql import dollar_quote
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -100,7 +101,8 @@ def _open(client: RpcClient, console: Console, opening: str) -> None:
 def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
     """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
     if way is RPC:
-        client.query(sql)
+        # In a "do" block: older versions analyse the whole of a text before they run any of it, and so miss what it is to make.
+        client.query(f"do {dollar_quote(f'begin execute {dollar_quote(sql)}; end')}")
     elif way is META:
         assert settings.url and settings.key
         _post(client, f"{settings.url}/pg/query", sql, settings.key.value, {"apikey": settings.key.value})

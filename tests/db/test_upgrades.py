@@ -1,14 +1,16 @@
 """Deployment over every earlier version: the same schema as a fresh one, and whatever was under way goes on.
 
 `earlier_versions/` holds, by commit, what was deployed and the migration of user_clusters as it was then; b602f0d is what the
-first release deployed.
+first release deployed. The rollback's steps were the same in all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from checkout import Checkout, said
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.output_files import migration_sql
-from rpc_migrations.step_file import Migration, read_migration
+from rpc_migrations.step_file import read_migration
 from schema_dump import dump_schema
 from step_runner import DB, Connection
 
@@ -26,6 +28,8 @@ EARLIER = Path(__file__).parent / "earlier_versions"
 COMMITS = ["470665e", "5d3ea28", "443204e", "06ae0c0", "2530d74", "f59b19f", "9f03c9b", "b602f0d"]
 NAME = "migrate_user_clusters"
 NUMBER = re.compile(r"this_version constant integer := (\d+);")
+
+_STEP = re.compile(r"^-- step: (?P<name>.*?)(?P<batch> \(batch\))?$", re.MULTILINE)
 
 every_earlier_version = pytest.mark.parametrize("commit", COMMITS)
 
@@ -40,9 +44,40 @@ def deploy_ours(connection: Connection) -> None:
     connection.execute(deployment_sql().encode())
 
 
-def earlier_migration(commit: str) -> Migration:
-    """The migration of user_clusters of a commit."""
-    return read_migration(EARLIER / commit / f"{NAME}.sql")
+@dataclass(frozen=True)
+class Sent:
+    """A step as execute_sql takes it, by the names of its arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+def as_sent_earlier(file: str) -> list[Sent]:
+    """The steps of an earlier file, as the scripts of that time cut it and took its checksums."""
+    text = (EARLIER / file).read_text()
+    marks = list(_STEP.finditer(text))
+    steps = []
+    for mark, end in zip(marks, [mark.start() for mark in marks[1:]] + [len(text)], strict=True):
+        sql = text[mark.end() : end].strip("\n") + "\n"
+        checksum = hashlib.sha256(sql.encode()).hexdigest()
+        steps.append(Sent(mark["name"], {"query": sql, "checksum": checksum, "batch": mark["batch"] is not None}))
+    return steps
+
+
+def as_sent(file: str) -> list[Sent]:
+    """The steps of a file of db/, as today's scripts send them."""
+    return [
+        Sent(
+            step.name,
+            {
+                "query": step.query,
+                "separator": step.separator,
+                "checksum": " ".join(step.checksums),
+                "batch": step.batch,
+            },
+        )
+        for step in read_migration(DB / file, name=NAME).steps
+    ]
 
 
 def private_schema(database: Database) -> list[str]:
@@ -211,10 +246,21 @@ def test_a_step_at_work_ends_first(admin: Connection, database: Database, fresh_
 
 # --- in the middle of a migration
 
-GONE = {
-    "validate the foreign key",
-    "validate foreign keys of other tables",
-}  # steps of earlier files that today's has not
+
+def test_the_file_knows_the_earlier_texts_of_its_steps() -> None:
+    """Where a text has changed and its effect has not. One with another effect is another step, with another name."""
+    ours = {step.name: step.checksums for step in read_migration(DB / f"{NAME}.sql").steps}
+    missing = {
+        f"below {step.name}: -- formerly: {step.arguments['checksum']}"
+        for commit in COMMITS
+        for step in as_sent_earlier(f"{commit}/{NAME}.sql")
+        if step.name in ours and step.arguments["checksum"] not in ours[step.name]
+    }
+    assert missing == set()
+
+
+# Steps of earlier files that today's has not.
+GONE = {"validate the foreign key", "validate foreign keys of other tables"}
 BEGUN, ALL_COPIED, SWAPPED = "begin the copy", "carry over constraints and indexes", "swap the tables"
 CHANGES = """
 insert into public.user_clusters (user_id, cluster_type) select u.id, 'late' from auth.users as u limit 1;
@@ -226,16 +272,14 @@ select c.id::text, c.user_id::text, c.cluster_type, c.cluster_score, c.created_a
 """
 
 
-def run_through(connection: Connection, migration: Migration, until: str = "") -> list[str]:
-    """Send a migration's steps as the runner does, to the end or up to and with one; return those that were done before."""
+def run_through(connection: Connection, steps: list[Sent], until: str = "") -> list[str]:
+    """Send steps as the runner does, to the end or up to and with one; return those that were done before."""
     done_before = []
-    for step in migration.steps:
+    for step in steps:
+        arguments = {"migration": NAME, "step": step.name} | step.arguments
+        call = f"select public.execute_sql({', '.join(f'{name} => %s' for name in arguments)})"
         for _ in range(100):
-            answer = one(
-                connection,
-                "select public.execute_sql(%s, %s, %s, %s, %s)",
-                step.sql, migration.name, step.name, " ".join(step.checksums), step.batch,
-            )  # fmt: skip
+            answer = one(connection, call, *arguments.values())
             if answer["state"] == "done":
                 break
         else:
@@ -258,6 +302,8 @@ def one(connection: Connection, sql: str, *values: object) -> Any:
 def forget_options(database: Database) -> None:
     """Make the table one that PostgreSQL made before November 2026: earlier versions refuse the options that it keeps since then."""
     with database.connect("supabase_admin") as superuser:
+        for (name,) in superuser.execute("select evtname from pg_event_trigger where evtname ~ 'pg_attver'").fetchall():
+            superuser.execute(f"alter event trigger {name} disable".encode())
         superuser.execute("update pg_attribute set attoptions = null where attrelid = 'public.user_clusters'::regclass")
 
 
@@ -268,18 +314,13 @@ def begin(database: Database, connection: Connection, commit: str, until: str = 
     forget_options(database)
     before = definitions(database)
     deploy_earlier(connection, commit)
-    run_through(connection, earlier_migration(commit), until)
+    run_through(connection, as_sent_earlier(f"{commit}/{NAME}.sql"), until)
     return before
 
 
 def definitions(database: Database) -> list[str]:
     """All statements of a dump, the grants in no order: the first versions did not keep it."""
     return sorted("\n".join(sorted(statement.splitlines())) for statement in dump_schema(database))
-
-
-def rollback() -> Migration:
-    """The steps that take the migration back."""
-    return read_migration(DB / "rollback.sql", name=NAME)
 
 
 @pytest.mark.parametrize("until", [BEGUN, ALL_COPIED, SWAPPED, ""])
@@ -293,11 +334,11 @@ def test_a_migration_goes_on_and_nothing_that_was_done_counts_as_edited(
     admin.execute(CHANGES)
     rows = admin.execute(CONTENT).fetchall()
     deploy_ours(admin)
-    assert set(run_through(admin, read_migration(DB / f"{NAME}.sql"))) >= set(done) - GONE
+    assert set(run_through(admin, as_sent(f"{NAME}.sql"))) >= set(done) - GONE
     assert admin.execute(CONTENT).fetchall() == rows
     checks = admin.execute((DB / "verify_user_clusters.sql").read_text().encode()).fetchall()
     assert [check for check in checks if not check[1]] == []
-    run_through(admin, rollback())
+    run_through(admin, as_sent("rollback.sql"))
     assert admin.execute(CONTENT).fetchall() == rows
     assert definitions(database) == before
     assert private_schema(database) == fresh_schema
@@ -310,7 +351,7 @@ def test_where_a_step_had_another_name_the_way_is_told(
     before = begin(database, admin, "470665e")
     deploy_ours(admin)
     done = checkout.run("migrate_clusters.py", env=supabase.environment())
-    said(done, "which had steps that this one has not: define security, trigger and rights", code=1)
+    said(done, "which had steps that this one has not: ", "define security, trigger and rights", code=1)
     assert "roll the migration back and run it again" in " ".join(done.stderr.split())
     said(checkout.run("rollback_clusters.py", env=supabase.environment()), "the original table is back")
     assert definitions(database) == before
@@ -320,8 +361,10 @@ def test_where_a_step_had_another_name_the_way_is_told(
 def test_what_an_earlier_version_has_finished_is_done(
     checkout: Checkout, supabase: LocalSupabase, database: Database, admin: Connection
 ) -> None:
-    begin(database, admin, "443204e")
+    """But for the last step, which has another name and finds nothing to do."""
+    begin(database, admin, "b602f0d")
     deploy_ours(admin)
+    said(checkout.run("migrate_clusters.py", env=supabase.environment()), "migrate_user_clusters is applied")
     said(checkout.run("migrate_clusters.py", env=supabase.environment()), "Nothing to do.")
     said(checkout.run("verify_clusters.py", env=supabase.environment()))
 
@@ -335,11 +378,11 @@ def test_a_migration_is_rolled_back(
     admin.execute(CHANGES)
     rows = admin.execute(CONTENT).fetchall()
     deploy_ours(admin)
-    run_through(admin, rollback())
+    run_through(admin, as_sent("rollback.sql"))
     assert admin.execute(CONTENT).fetchall() == rows
     assert definitions(database) == before
     assert private_schema(database) == fresh_schema
-    run_through(admin, read_migration(DB / f"{NAME}.sql"))
+    run_through(admin, as_sent(f"{NAME}.sql"))
     assert admin.execute(CONTENT).fetchall() == rows
 
 
@@ -351,11 +394,11 @@ def test_a_rollback_goes_on(
     before = begin(database, admin, commit)
     admin.execute(CHANGES)
     forget_options(database)
-    run_through(admin, rollback(), f"roll back: {until}")  # with the steps of that time, which are the same
+    run_through(admin, as_sent_earlier("rollback.sql"), f"roll back: {until}")
     admin.execute(CHANGES)
     rows = admin.execute(CONTENT).fetchall()
     deploy_ours(admin)
-    run_through(admin, rollback())
+    run_through(admin, as_sent("rollback.sql"))
     assert admin.execute(CONTENT).fetchall() == rows
     assert definitions(database) == before
     assert private_schema(database) == fresh_schema

@@ -1,0 +1,27 @@
+-- Takes a migration that rebuilt a table back, and keeps what was written since. Before the swap the copy is taken away,
+-- and the later steps find nothing to do. After it the original table, which is the backup, is brought up to date while
+-- the application goes on, and put back in its place in one short transaction.
+
+
+-- step: roll back: begin
+select * from rpc_migrations.begin_rollback();
+
+
+-- step: roll back: find what changed since the swap (batch)
+select * from rpc_migrations.find_changes();
+
+
+-- step: roll back: bring the changes into the original table (batch)
+select * from rpc_migrations.replay();
+
+
+-- step: roll back: compare the two tables
+select * from rpc_migrations.compare();
+
+
+-- step: roll back: swap the tables back (batch)
+select * from rpc_migrations.swap_back();
+
+
+-- step: roll back: validate foreign keys of other tables (batch)
+select * from rpc_migrations.validate_foreign_keys();
