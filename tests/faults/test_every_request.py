@@ -28,7 +28,7 @@ from faults.harness import (
 # How often a batch step is sent in an undisturbed run; `test_the_table_has_every_request` keeps this true.
 BATCHES = {
     "copy the rows": 3,
-    "carry over constraints and indexes": 2,
+    "carry over constraints and indexes": 3,
     "validate the foreign keys": 3,
     "roll back: find what changed since the swap": 3,
     "roll back: validate the foreign keys": 3,
