@@ -125,7 +125,7 @@ def test_refused_however_deep(
     assert outcome.error
     if name in PLAIN_TO_SEE:
         assert (outcome.error.code, outcome.exit_code) == (None, 2)
-        assert "WHERE" in str(outcome.error.details)
+        assert "without where" in str(outcome.error.details)
     else:
         assert (outcome.error.code, outcome.exit_code) == ("21000", 1)
         assert message in outcome.error.message
