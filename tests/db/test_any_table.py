@@ -77,10 +77,11 @@ class Writer:
 
     def _update(self, number: int, amount: int) -> None:
         try:
-            self._connection.execute("update public.things set amount = %s where id = %s", [amount, number])
+            done = self._connection.execute("update public.things set amount = %s where id = %s", [amount, number])
         except psycopg.errors.IntegrityError:
             return  # a row that a constraint which is not valid does not let anyone change
-        self.rows[number] = (self.rows[number][0], amount)
+        if done.rowcount:
+            self.rows[number] = (self.rows[number][0], amount)
 
     def _delete(self, number: int) -> None:
         done = self._connection.execute("delete from public.things where id = %s", [number])
