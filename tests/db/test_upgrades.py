@@ -25,6 +25,7 @@ from schema_dump import dump_schema
 from step_runner import DB, Connection
 
 EARLIER = Path(__file__).parent / "earlier_versions"
+pytestmark = pytest.mark.slow
 COMMITS = ["470665e", "5d3ea28", "443204e", "06ae0c0", "2530d74", "f59b19f", "9f03c9b", "b602f0d"]
 NAME = "migrate_user_clusters"
 NUMBER = re.compile(r"this_version constant integer := (\d+);")

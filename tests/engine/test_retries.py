@@ -30,6 +30,7 @@ from rpc_migrations.deployment import SIGNATURE
 from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
 
+pytestmark = pytest.mark.slow
 STEP = "count one"
 COUNT_ONE = "update public.counter set n = n + 1 where true;"
 
