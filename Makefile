@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help deploy-function migrate-clusters migration-all verify-clusters rollback-clusters remove-function doctor \
+.PHONY: help deploy-function migrate migrate-clusters migration-all verify-clusters rollback-clusters remove-function doctor \
         demo local test test-quick test-faults bench bench-large lint clean
 
 PYTHON ?= python3
@@ -27,6 +27,9 @@ migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for t
 	$(RUN) scripts/migrate_clusters.py $(if $(REMOVE),--remove-when-done)
 
 migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql after that time, REMOVE=1 takes it away at the end
+
+migrate: .venv/scripts ## run your own migration file or folder: FILE=supabase/migrations, ARGS="--dry-run"
+	$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
 
 verify-clusters: .venv/scripts ## check what the migration has made
 	$(RUN) scripts/verify_clusters.py

@@ -244,7 +244,8 @@ $function$;
 
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
--- "done"; it is sent until it is. "separator" is that of run_statements. Answers an object with "state":
+-- "done"; it is sent until it is. "separator" is that of run_statements, "record" what rpc_migrations.record
+-- is to note when the step is done. Answers an object with "state":
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
@@ -254,7 +255,7 @@ $function$;
 -- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
 create or replace function rpc_migrations.run_step(
     query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0,
-    separator text default null
+    separator text default null, record jsonb default null
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -321,6 +322,9 @@ begin
     where j.id = entry.id
     returning j.* into entry;
 
+    if is_done and run_step.record is not null then
+        perform rpc_migrations.record(run_step.record);
+    end if;
     return jsonb_build_object(
         'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,
         'already', false,

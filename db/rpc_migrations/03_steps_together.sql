@@ -9,18 +9,20 @@
 --   - after two seconds, or thirty calls, it ends: the next step has almost all of a request's time;
 --   - a step that fails is undone, told as "undone", and sent again by the client: as the first one it fails for good.
 -- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
--- "following" are objects with query, separator, step, checksum and batch. Answers what run_step answers for the first step, with
+-- "following" are objects with query, separator, step, checksum, batch and record, and with migration where it is another
+-- one. Answers what run_step answers for the first step, with
 -- "following": an array of what it answers for the others, and for further batches of the same, in their order, each with
 -- its "step" and "call_seconds".
 create or replace function rpc_migrations.run_steps(
-    query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb, separator text default null
+    query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb, separator text default null,
+    record jsonb default null
 ) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
 declare
     steps jsonb := jsonb_build_array(jsonb_build_object(
-        'query', run_steps.query, 'separator', run_steps.separator, 'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
+        'query', run_steps.query, 'separator', run_steps.separator, 'record', run_steps.record, 'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
     )) || run_steps.following;
     next_step jsonb := steps -> 0;
     place integer := 0;
@@ -33,14 +35,20 @@ declare
     began timestamptz := clock_timestamp();
 begin
     -- These two run_step does as well; they are not what a step leaves behind.
-    perform set_config('lock_timeout', '100ms', true), pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_steps.migration));
+    perform set_config('lock_timeout', '100ms', true);
+    perform pg_try_advisory_xact_lock(rpc_migrations.lock_key(m.name))
+    from (
+        select run_steps.migration as name union select s ->> 'migration' from jsonb_array_elements(run_steps.following) as s
+    ) as m
+    where m.name is not null;
     left_before := rpc_migrations.left_behind();
     while next_step is not null loop
         step_began := clock_timestamp();
         begin
             answer := rpc_migrations.run_step(
-                next_step ->> 'query', run_steps.migration, next_step ->> 'step', next_step ->> 'checksum',
-                (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator'
+                next_step ->> 'query', coalesce(next_step ->> 'migration', run_steps.migration), next_step ->> 'step', next_step ->> 'checksum',
+                (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator',
+                record => nullif(next_step -> 'record', 'null')
             );
             is_last := rpc_migrations.left_behind() is distinct from left_before;
         exception when others or query_canceled or assert_failure then

@@ -21,7 +21,7 @@ begin
             using errcode = 'RM001',
                 hint = format('See who uses it. If nobody does, run: drop function %s; and then deploy again.', other.signature);
         end if;
-        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text)' then
+        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)' then
             execute format('drop function %s', other.signature);
         end if;
     end loop;
@@ -33,7 +33,8 @@ $block$;
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
 -- and the isolation level, too. Only service_role may execute it. "shrink" makes the batches of one step smaller, and
--- goes without "following"; "separator" stands between the statements of a step (see rpc_migrations.run_statements).
+-- goes without "following"; "separator" stands between the statements of a step (see rpc_migrations.run_statements),
+-- and "record" is noted when it is done (see rpc_migrations.record).
 --
 -- Neither 40001 nor 40P01 ever leaves it: PostgREST up to version 14 repeats a transaction that fails with one of them by
 -- itself, at once, without limit, also after the client has gone (its hasql-transaction 1.1 does). A step answers the state
@@ -48,7 +49,8 @@ create or replace function public.execute_sql(
     run uuid default null,
     shrink integer default 0,
     following jsonb default null,
-    separator text default null
+    separator text default null,
+    record jsonb default null
 ) returns jsonb
 language plpgsql
 security definer
@@ -77,12 +79,12 @@ begin
         elsif execute_sql.following is null then
             answer := rpc_migrations.run_step(
                 execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-                execute_sql.batch, execute_sql.run, execute_sql.shrink, execute_sql.separator
+                execute_sql.batch, execute_sql.run, execute_sql.shrink, execute_sql.separator, execute_sql.record
             );
         else
             answer := rpc_migrations.run_steps(
                 execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.checksum,
-                execute_sql.batch, execute_sql.run, execute_sql.following, execute_sql.separator
+                execute_sql.batch, execute_sql.run, execute_sql.following, execute_sql.separator, execute_sql.record
             );
         end if;
         if execute_sql.step is not null and answer ->> 'state' in ('done', 'more', 'waiting') then
@@ -219,6 +221,6 @@ $function$;
 
 
 do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
-grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text) to service_role;
+grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb) to service_role;
 
 notify pgrst, 'reload schema';

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from . import commands
 from .console import Console
-from .errors import MigrationError, StoppedByUser
+from .errors import MigrationError, SettingsError, StoppedByUser
+from .folder import is_folder
 from .settings import PROJECT_ROOT, Settings, load_settings
 
 EXIT_CODES = """\
@@ -100,19 +101,40 @@ def rollback_clusters() -> int:
 def run_migration() -> int:
     """run_migration.py"""
     parser = _parser(
-        "Runs a step file of your own, or takes it back.",
+        "Runs migration files of your own, or takes one back. Of a folder, the .sql files that are not applied are run in the order of their "
+        "names, each once, up to the first that fails; the same command goes on there. What the Supabase CLI has applied counts as applied.",
         [
+            "python scripts/run_migration.py supabase/migrations",
+            "python scripts/run_migration.py supabase/migrations --status",
             "python scripts/run_migration.py db/add_order_totals.sql",
             "python scripts/run_migration.py db/add_order_totals.sql --rollback",
         ],
     )
-    parser.add_argument("file", type=Path, help="the step file")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
+    )
+    parser.add_argument(
+        "--to", metavar="NAME", help="of a folder: stop after this file (its name, or the digits it begins with)"
+    )
+    parser.add_argument(
+        "--include-all", action="store_true", help="of a folder: run files that sort before one that is applied, too"
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="tell the Supabase CLI's table of applied migrations (supabase_migrations.schema_migrations)",
+    )
+    parser.add_argument(
+        "--accept-edits",
+        action="store_true",
+        help="record the present text of files that were edited after they were applied",
+    )
     parser.add_argument(
         "--rollback", action="store_true", help="take the migration back, and keep what was written since"
     )
     _add_migration_options(parser)
     _add_discard_option(parser)
-    return _run(parser, _migrate)
+    return _run(parser, run_files)
 
 
 def verify_clusters() -> int:
@@ -205,6 +227,30 @@ def _add_discard_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="restore the data as it was at the swap; says how many changes that discards",
     )
+
+
+def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """The command that the options of run_migration.py mean: on one file, or on a folder."""
+    options.file = options.paths[0]
+    alone = options.rollback or options.write_sql or options.status or options.dry_run
+    if not is_folder(options.paths) and (
+        alone or not (_is_known_to_the_cli(options.file) or options.record or options.accept_edits)
+    ):
+        return _migrate(options, settings, console)
+    if options.rollback or options.write_sql:
+        raise SettingsError(
+            f"{'--rollback' if options.rollback else '--write-sql'} goes with one file.",
+            hint="Name the file. Nothing was run.",
+        )
+    if options.status or options.dry_run:
+        command = commands.status_of_folder if options.status else commands.plan_folder
+        return command(options, settings, console)
+    return commands.run_folder(options, settings, console)
+
+
+def _is_known_to_the_cli(file: Path) -> bool:
+    """Whether the Supabase CLI may have applied a file of that name."""
+    return re.match(r"[0-9]+_", file.name) is not None
 
 
 def choose_command(options: argparse.Namespace) -> Command:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .client import RpcClient
 
 SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
-SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text)"
+SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb)"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
-from .shapes import STARTED, STATUS, expect
+from .shapes import HISTORY, STARTED, STATUS, expect
 from .sql import quote_literal
 from .step_file import ROLLBACK_PREFIX, Migration, Step
 
@@ -38,8 +39,10 @@ class Status:
     @property
     def is_rolling_back(self) -> bool:
         """Whether a rollback has begun and has steps left; the last ones come after the swap back."""
-        state = self.copy["state"] if self.copy else None
-        return state == "rolling back" or (state == "rolled back" and bool(self.copy and self.copy["unvalidated"]))
+        if self.copy is None:
+            return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) for name in self.steps)
+        state = self.copy["state"]
+        return state == "rolling back" or (state == "rolled back" and bool(self.copy["unvalidated"]))
 
     def has_unfinished(self, rollback: Migration) -> bool:
         """Whether that rollback has begun and its last step is not done.
@@ -75,6 +78,48 @@ class Status:
             for name, row in self.steps.items()
             if row["calls"] > 0 and name not in own and not name.startswith(ROLLBACK_PREFIX)
         ]
+
+
+@dataclass(frozen=True)
+class History:
+    """What has been applied: the current journal rows of all migrations, and the versions that the Supabase CLI has applied."""
+
+    rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
+    by_cli: frozenset[str]
+
+    def summary(self, name: str) -> dict[str, Any]:
+        """A migration of the journal: migration, state, finished_at, client."""
+        steps = [row for step, row in self.rows[name].items() if not step.startswith(ROLLBACK_PREFIX)]
+        done = bool(steps) and all(row["finished_at"] for row in steps)
+        last = max(self.rows[name].values(), key=lambda row: str(row["finished_at"] or ""))
+        state = "applied" if done else "begun" if steps else "rolled back"
+        return {"migration": name, "state": state, "finished_at": last["finished_at"], "client": last["client"]}
+
+    def of(self, migration: Migration) -> Status:
+        """Where a migration that rebuilds no table stands. Its runs are left out."""
+        return Status(self.rows.get(migration.name, {}), [], None)
+
+
+def read_history(client: RpcClient) -> History:
+    """Ask the database what has been applied, in one request. Raises NotDeployed where there is no execute_sql of ours."""
+    answer = expect(check_deployed(client, "rpc_migrations.history()"), HISTORY)
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in answer["steps"]:
+        rows.setdefault(row["migration"], {})[row["step"]] = row
+    return History(rows, frozenset(answer["by_cli"] or ()))
+
+
+def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:
+    """Record the present text of steps that were done with another one."""
+    checksums = json.dumps({step.name: step.checksums[0] for step in steps})
+    client.query(f"select rpc_migrations.accept_edits({_literals([migration.name, checksums])}) as accepted")
+
+
+def record(client: RpcClient, migration: Migration) -> None:
+    """Tell the Supabase CLI's table that a file is applied. Raises StepFileError where the CLI could not run it."""
+    client.query(
+        f"select rpc_migrations.record({quote_literal(json.dumps(migration.for_the_cli()))})::text as recorded"
+    )
 
 
 def read_status(client: RpcClient, migration: Migration) -> Status:

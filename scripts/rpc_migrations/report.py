@@ -156,6 +156,14 @@ class ChecksReport:
         return [check for check in self.checks if not check.passed]
 
 
+@dataclass(frozen=True)
+class FolderReport:
+    """Where the files of a folder stand."""
+
+    files: list[dict[str, Any]]  # file, state, finished_at, client, edited
+    others: list[dict[str, Any]]  # migrations that have no file here: migration, state, finished_at, client
+
+
 @dataclass
 class Report:
     """A command from its beginning to its end. Times are in seconds."""
@@ -165,7 +173,7 @@ class Report:
     lines: list[str] = field(default_factory=list)  # the results
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # how it went: retries, waits
-    result: RunReport | PlanReport | StatusReport | ChecksReport | None = None
+    result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None = None
     files: list[str] = field(default_factory=list)  # that were written
     error: MigrationError | None = None  # what stopped it
     requests: int | None = None  # None: there was no connection

@@ -46,14 +46,19 @@ def migrate(client: RpcClient, migration: Migration, settings: Settings, console
         console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
 
 
+def run_together(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
+    """Run steps of several migrations, all of them to do, as one run. Raises MigrationError where it has to stop."""
+    _Run(client, migration, "migrate", settings, console).carry_out(Status({}, [], None))
+
+
 def roll_back(
     client: RpcClient, migration: Migration, rollback: Migration, settings: Settings, console: Console
 ) -> None:
     """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does."""
-    if not any("rpc_migrations.begin_copy" in step.sql for step in migration.steps):
+    if not migration.rebuilds and not migration.rollback:
         raise MigrationError(
             f"{migration.path.name} makes no online copy of a table, so there is no original to go back to.",
-            hint="Write a step file that undoes what it did, and run that.",
+            hint="Write what undoes it into a comment of the file, /* rollback: ... */, and run this again; or into a file of its own.",
         )
     status = read_status(client, migration)
     if not status.is_begun and not status.has_unfinished(rollback):

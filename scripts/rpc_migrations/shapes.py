@@ -93,3 +93,16 @@ CALLS = {
     "total": int,
 }  # fmt: skip
 CHECK = {"check": str, "passed": bool, "detail": Maybe(str)}
+HISTORY = {
+    "steps": [
+        {
+            "migration": str,
+            "step": str,
+            "checksum": str,
+            "calls": int,
+            "finished_at": Maybe(Moment),
+            "client": Maybe(str),
+        }
+    ],
+    "by_cli": Maybe([str]),
+}

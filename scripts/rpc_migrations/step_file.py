@@ -4,19 +4,23 @@ A line `-- step: NAME` begins a step, `-- step: NAME (batch)` one that is sent a
 stands above the first step is a comment for the reader. Lines `-- formerly: CHECKSUM` below it name the checksums of earlier
 texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited. A file
 without step lines is one step, called as the file.
+
+A block comment `/* rollback: ... */` has the way back of a migration that rebuilds no table: SQL, with step lines or without.
+psql and the Supabase CLI take it for the comment that it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import StepFileError
 from .refusals import refusals, without_transaction
+from .sql import quote_literal
 from .sql_text import Statement, canonical, split, walk
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
@@ -29,6 +33,8 @@ _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
 _MAY_HAVE_STEPS = re.compile(r"^--\s*step:", re.IGNORECASE | re.MULTILINE)
 _PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
+_MAY_HAVE_ROLLBACK = re.compile(r"/\*\s*rollback:", re.IGNORECASE)
+_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)\.sql")
 MOST_REFUSALS = 10  # that are told at once
 
 
@@ -43,6 +49,10 @@ class Step:
     line: int  # of the line that names it, counted from 1; 1 where the whole file is the step
     first_line: int  # of its text
     formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
+    known_as: tuple[str, str] | None = (
+        None  # migration and step in the journal, where a run has steps of several migrations
+    )
+    record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
@@ -82,6 +92,34 @@ class Migration:
     name: str
     path: Path
     steps: tuple[Step, ...]
+    rollback: tuple[Step, ...] = ()  # the way back that the file itself has
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it makes an online copy of a table, which has a way back of its own."""
+        return any("rpc_migrations.begin_copy" in step.sql for step in self.steps)
+
+    @property
+    def version(self) -> str | None:
+        """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
+        match = _CLI_NAME.fullmatch(self.path.name)
+        return match["version"] if match else None
+
+    def for_the_cli(self) -> dict[str, Any]:
+        """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
+        match = _CLI_NAME.fullmatch(self.path.name)
+        if not match:
+            raise StepFileError(
+                f"{self.path.name} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
+                hint="Rename the file, or leave --record out. Nothing was run.",
+            )
+        if any("rpc_migrations." in step.sql for step in self.steps):
+            raise StepFileError(
+                f"{self.path.name} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
+                hint="Leave --record out for this file. Nothing was run.",
+            )
+        statements = [one.sql for step in self.steps for one in step.statements]
+        return {"version": match["version"], "name": match["name"], "statements": statements}
 
     def check(self) -> None:
         """Raise StepFileError, naming every line, where something in it cannot run in a step."""
@@ -105,7 +143,15 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
     begins a step, a control character in a name, a name used twice or kept for the steps of a rollback.
     """
     _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
-    steps = _steps(path, _read(path))
+    text = _read(path)
+    steps = _steps(path, text)
+    _check_names(path, steps, is_rollback=name is not None)
+    migration = Migration(name or path.stem, path, tuple(steps))
+    return replace(migration, rollback=tuple(_rollback_steps(migration, text)))
+
+
+def _check_names(path: Path, steps: list[Step], *, is_rollback: bool) -> None:
+    """Raise StepFileError for a name that is used twice, or kept for the steps of a rollback."""
     seen: set[str] = set()
     for step in steps:
         _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
@@ -114,13 +160,41 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
                 hint="Give each step a name of its own.",
             )
-        if step.name.startswith(ROLLBACK_PREFIX) and name is None:
+        if step.name.startswith(ROLLBACK_PREFIX) and not is_rollback:
             raise StepFileError(
                 f'{path}, line {step.line}: names that begin with "{ROLLBACK_PREFIX}" belong to rollbacks.',
                 hint="Give the step another name.",
             )
         seen.add(step.name)
-    return Migration(name or path.stem, path, tuple(steps))
+
+
+def _rollback_steps(migration: Migration, text: str) -> list[Step]:
+    """The steps of the file's comment `/* rollback: ... */`, and one that makes the migration count as not applied."""
+    if not _MAY_HAVE_ROLLBACK.search(text):
+        return []
+    path = migration.path
+    found = [
+        (match.end(), end - 2, text.count("\n", 0, start) + 1)
+        for kind, start, end, depth in walk(text)
+        if kind == "block_comment" and not depth and (match := _MAY_HAVE_ROLLBACK.match(text, start))
+    ]
+    if not found:
+        return []
+    start, end, line = found[-1]
+    if len(found) > 1 or migration.rebuilds:
+        why = "a rebuild has a way back of its own" if migration.rebuilds else "there is one above it already"
+        raise StepFileError(f"{path}, line {line}: a rollback comment too many: {why}.", hint="Take it out.")
+    steps = _steps(path, "\n" * (line - 1) + text[start:end])  # so that lines are counted as in the file
+    if not any(step.statements for step in steps):
+        raise StepFileError(
+            f"{path}, line {line}: the rollback comment has no SQL.", hint="Write some, or take it out."
+        )
+    _check_names(path, steps, is_rollback=False)
+    forget = f"select * from rpc_migrations.end_rollback({quote_literal(migration.version)});\n"
+    return [
+        *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
+        Step(f"{ROLLBACK_PREFIX}count it as not applied", forget, False, path, line, line),
+    ]
 
 
 def _refuse_controls(name: str, what: str, hint: str) -> None:

@@ -39,7 +39,7 @@ class StepSender:
             while not self._answers:
                 shrink = self._request(step, shrink, attempts)
             answer = self._answers.popleft()
-            if answer.get("step", step.name) != step.name:
+            if answer.get("step", self._known_as(step)[1]) != self._known_as(step)[1]:
                 raise not_supabase()
             if undone := answer.get("undone"):
                 self._console.detail(
@@ -70,13 +70,13 @@ class StepSender:
 
     def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:
         """What execute_sql is called with. A batch that was cut by a timeout is sent without others."""
-        arguments = {"migration": self._migration.name, "run": str(self._run), "shrink": shrink, **_as_sent(step)}
+        arguments = {"run": str(self._run), "shrink": shrink, **self._as_sent(step)}
         if not shrink:
             steps = self._migration.steps
             later = steps[steps.index(step) + 1 :]
             sizes = accumulate(len(one.query) for one in later)
             arguments["following"] = [
-                _as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
+                self._as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
             ]
         return arguments
 
@@ -103,9 +103,14 @@ class StepSender:
                     hint=f"Run: {DEPLOY_COMMAND}",
                 )
 
+    def _as_sent(self, step: Step) -> dict[str, Any]:
+        """A step as execute_sql takes it."""
+        migration, name = self._known_as(step)
+        return {
+            "query": step.query, "separator": step.separator, "migration": migration, "step": name,
+            "checksum": " ".join(step.checksums), "batch": step.batch, "record": step.record,
+        }  # fmt: skip
 
-def _as_sent(step: Step) -> dict[str, Any]:
-    """A step as execute_sql takes it."""
-    return {
-        "query": step.query, "separator": step.separator, "step": step.name, "checksum": " ".join(step.checksums), "batch": step.batch,
-    }  # fmt: skip
+    def _known_as(self, step: Step) -> tuple[str, str]:
+        """The migration and the step, as the journal knows them."""
+        return step.known_as or (self._migration.name, step.name)

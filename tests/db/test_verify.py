@@ -13,7 +13,7 @@ from step_runner import DB, MIGRATION, ROLLBACK, deploy, run_file
 from supabase import create_client
 
 QUERY = (DB / "verify_user_clusters.sql").read_text()
-EXECUTE_SQL = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text)"
+EXECUTE_SQL = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb)"
 INVALID = "reset role; update pg_index set indisvalid = false where indexrelid = 'public.{}'::regclass"
 
 Row = dict[str, Any]

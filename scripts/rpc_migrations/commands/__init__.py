@@ -6,6 +6,11 @@ from __future__ import annotations
 
 from .checks import doctor, verify
 from .execute_sql import deploy, remove
+from .folder import plan as plan_folder
+from .folder import run as run_folder
+from .folder import status as status_of_folder
 from .migration import plan, roll_back, run, status, write
 
-__all__ = ["deploy", "doctor", "plan", "remove", "roll_back", "run", "status", "verify", "write"]
+__all__ = [
+    "deploy", "doctor", "plan", "plan_folder", "remove", "roll_back", "run", "run_folder", "status", "status_of_folder", "verify", "write",
+]  # fmt: skip

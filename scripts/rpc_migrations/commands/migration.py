@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import output_files
 from ..access import read_calls
 from ..console import Console
-from ..errors import DEPLOY_COMMAND, NotDeployed
+from ..errors import DEPLOY_COMMAND, NotDeployed, StepFileError
 from ..journal import read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
@@ -28,11 +29,11 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     if not settings.has_credentials:
         return write(options, settings, console)
     migration = _read_steps(options)
-    with _file_as_way_out(options, settings, console), connected(settings, console) as client:
+    with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
         runner.migrate(client, migration, settings, console)
-        _remove_when_done(options, client, console)
+        remove_when_done(options, client, console)
     return 0
 
 
@@ -41,11 +42,11 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     if not settings.has_credentials:
         return write(options, settings, console)
     migration, rollback = read_migration(options.file), _read_steps(options)
-    with _file_as_way_out(options, settings, console), connected(settings, console) as client:
+    with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
         runner.roll_back(client, migration, rollback, settings, console)
-        _remove_when_done(options, client, console)
+        remove_when_done(options, client, console)
     return 0
 
 
@@ -86,7 +87,8 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     return 0
 
 
-def _remove_when_done(options: argparse.Namespace, client: RpcClient, console: Console) -> None:
+def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Console) -> None:
+    """Take execute_sql away where the options ask for it, and keep the journal."""
     if options.remove_when_done:
         client.query(output_files.removal_sql(keep_journal=True))
         console.say(
@@ -100,6 +102,15 @@ def _read_steps(options: argparse.Namespace) -> Migration:
     if not options.rollback:
         migration.check()
         return migration
+    if migration.rollback:
+        if options.discard_changes:
+            raise StepFileError(
+                f"{migration.path.name} has its own way back, which says itself what becomes of the data.",
+                hint="Leave --discard-changes out.",
+            )
+        rollback = replace(migration, steps=migration.rollback)
+        rollback.check()
+        return rollback
     return read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
 
 
@@ -108,5 +119,6 @@ def _write(options: argparse.Namespace) -> Path:
     return output_files.write_migration(_read_steps(options), prefix=prefix, online=options.online)
 
 
-def _file_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:
+def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:
+    """Where execute_sql cannot be reached within it, write the SQL file before giving up."""
     return file_as_way_out(console, settings, lambda: _write(options))

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..access import describe_caller, describe_text
 from ..journal import moment
-from ..report import Check, ChecksReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
+from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
 from .lines import Lines
 from .terminal import Terminal, escaped
 
 if TYPE_CHECKING:
     from ..errors import MigrationError
+    from ..folder import File
     from ..journal import Status
     from ..step_file import Migration, Step
 
@@ -176,6 +177,27 @@ class Console:
                 [_call_cells(call) for call in calls["calls"]],
             )
             self.say(f"{calls['total']:,} calls on record in all (kept for 90 days), those that only read among them")
+
+    def folder(self, title: str, files: list[File], others: list[dict[str, Any]], *, outcome: str) -> None:
+        """Where the files of a folder stand, and what else the journal has (migration, state, finished_at, client)."""
+        listed = [one.to_dict() for one in files]
+        self.report.outcome, self.report.result = outcome, FolderReport(listed, others)
+        rows = [
+            [
+                one["file"],
+                one["state"] + (", edited since" if one["edited"] else ""),
+                moment(one["finished_at"]),
+                one["client"] or "",
+            ]
+            for one in listed
+        ]
+        if rows:
+            self._view.table(title, ["file", "state", "applied", "by"], rows)
+        else:
+            self.nothing_to_do("All files are applied.")
+        if others:
+            rows = [[one["migration"], one["state"], moment(one["finished_at"]), one["client"] or ""] for one in others]
+            self._view.table("Unknown here", ["migration", "state", "applied", "by"], rows)
 
     def checks(self, title: str, checks: list[Check]) -> bool:
         """Checks that passed or failed, and how many of each. Returns whether all have passed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ..report import ChecksReport, PlanReport, Report, RunReport, StatusReport, StepReport
+from ..report import ChecksReport, FolderReport, PlanReport, Report, RunReport, StatusReport, StepReport
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def document(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | None) -> dict[str, Any]:
+def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None) -> dict[str, Any]:
     match result:
         case RunReport():
             return _run(result)
@@ -31,7 +31,7 @@ def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | None)
                 for one in result.steps
             ]
             return {"migration": result.migration, "action": result.action, "steps": steps}
-        case StatusReport():
+        case StatusReport() | FolderReport():
             return {key: value for key, value in asdict(result).items() if key != "calls" or value is not None}
         case ChecksReport():
             return {"checks": [asdict(check) for check in result.checks]}

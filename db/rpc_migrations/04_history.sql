@@ -1,0 +1,87 @@
+-- What has been applied, and by whom: here, as the journal has it, and by the Supabase CLI, whose table is
+-- supabase_migrations.schema_migrations. Files of a folder that stand in either are not run again. Only where it is asked for
+-- ("record") is a file that was applied here told to the CLI: it takes an unknown version there for a mistake.
+
+-- The current journal rows of all migrations, with who ran them, and the versions that the CLI has applied (null: it has no
+-- table here).
+create or replace function rpc_migrations.history() returns jsonb
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    by_cli jsonb;
+begin
+    if pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null then
+        execute 'select coalesce(pg_catalog.jsonb_agg(m.version order by m.version), ''[]'') from supabase_migrations.schema_migrations as m'
+        into by_cli;
+    end if;
+    return pg_catalog.jsonb_build_object(
+        'steps', (
+            select coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(j) - 'result' || pg_catalog.jsonb_build_object('client', r.client) order by j.id), '[]')
+            from rpc_migrations.journal as j
+            left join rpc_migrations.runs as r on r.id = j.run
+            where j.undone_at is null
+        ),
+        'by_cli', by_cli
+    );
+end;
+$function$;
+
+
+-- Notes in the CLI's table that a file was applied: "version", "name" and "statements", of which the CLI makes a file
+-- again (supabase migration fetch) and a database (supabase db reset). Schema and table are made as the CLI makes them where
+-- they lack; further columns, as hosted projects have them, are left to their defaults.
+create or replace function rpc_migrations.record(record jsonb) returns void
+language plpgsql
+set search_path = ''
+set client_min_messages = warning
+as $function$
+begin
+    create schema if not exists supabase_migrations;
+    create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+    alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+    alter table supabase_migrations.schema_migrations add column if not exists name text;
+    insert into supabase_migrations.schema_migrations (version, name, statements)
+    values (
+        record.record ->> 'version',
+        record.record ->> 'name',
+        array(select pg_catalog.jsonb_array_elements_text(record.record -> 'statements'))
+    )
+    on conflict do nothing;
+end;
+$function$;
+
+
+-- Ends the rollback of a migration that rebuilt no table: its steps count as not run, and the CLI's table does not have its
+-- "version" any more (null: its file has none).
+create or replace function rpc_migrations.end_rollback(version text, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.mark_undone(pg_catalog.current_setting('rpc_migrations.migration'));
+    message := 'it counts as not applied';
+    if version is not null and pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null then
+        execute 'delete from supabase_migrations.schema_migrations as m where m.version = $1' using version;
+    end if;
+end;
+$function$;
+
+
+-- Records other checksums for steps that were done, {step: checksum}: somebody has edited their text and says that it is
+-- the same to the database. Answers how many.
+create or replace function rpc_migrations.accept_edits(migration text, checksums jsonb) returns bigint
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    accepted bigint;
+begin
+    perform pg_catalog.pg_advisory_xact_lock(rpc_migrations.lock_key(accept_edits.migration));
+    update rpc_migrations.journal as j
+    set checksum = accept_edits.checksums ->> j.step
+    where j.migration = accept_edits.migration and j.undone_at is null and accept_edits.checksums ? j.step;
+    get diagnostics accepted = row_count;
+    return accepted;
+end;
+$function$;

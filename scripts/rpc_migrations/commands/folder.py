@@ -1,0 +1,116 @@
+"""Commands on a folder of migration files, or on several files: apply what is not applied, or tell about it."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from .. import journal
+from ..console import Console
+from ..errors import MigrationError
+from ..folder import APPLIED, File, Folder, check, choose, is_folder, look_up, read_folder, runs
+from ..settings import Settings
+from .connection import connected, require_credentials
+from .migration import remove_when_done, write, write_as_way_out
+
+if TYPE_CHECKING:
+    from ..client import RpcClient
+
+
+def run(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Apply the files that are not applied, in the order of their names; stop at the first that fails."""
+    is_one_file = not is_folder(options.paths)
+    if is_one_file and not settings.has_credentials:
+        return write(options, settings, console)
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    way_out = write_as_way_out(options, settings, console) if is_one_file else nullcontext()
+    with way_out, connected(settings, console) as client:
+        from .. import runner
+
+        history = journal.read_history(client)
+        files = look_up(folder, history)
+        _settle_edits(client, files, console, accept=options.accept_edits)
+        chosen = choose(files, up_to=options.to, include_all=options.include_all)
+        check(files, chosen)
+        planned = list(runs(folder, chosen, record=options.record))
+        if options.record:
+            for migration in planned:
+                if migration.rebuilds:
+                    migration.for_the_cli()  # says why not
+            _record_applied(client, files, history, console)
+        if not chosen:
+            console.nothing_to_do(_all_applied(folder, files))
+        for migration in planned:
+            if migration.rebuilds:
+                runner.migrate(client, migration, settings, console)
+            else:
+                runner.run_together(client, migration, settings, console)
+        remove_when_done(options, client, console)
+    left = [one.migration.path.name for one in files if not one.is_applied and one not in chosen]
+    if left:
+        console.say(f"Not run, because of --to: {', '.join(left)}")
+    return 0
+
+
+def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """List what would be run, and run nothing."""
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        files = look_up(folder, journal.read_history(client))
+        chosen = choose(files, up_to=options.to, include_all=options.include_all)
+        check(files, chosen)
+    console.folder(f"Plan of {folder.name}: nothing is run.", chosen, [], outcome="dry run")
+    return 0
+
+
+def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """All files, and all other migrations of the journal."""
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        history = journal.read_history(client)
+        files = look_up(folder, history)
+    own = {migration.name for migration in folder.migrations}
+    versions = {migration.version for migration in folder.migrations}
+    others = [history.summary(name) for name in history.rows if name not in own]
+    others += [
+        {"migration": version, "state": "applied by the Supabase CLI", "finished_at": None, "client": None}
+        for version in sorted(history.by_cli - versions)
+    ]
+    console.folder(f"Files of {folder.name}", files, others, outcome="done")
+    return 0
+
+
+def _settle_edits(client: RpcClient, files: list[File], console: Console, *, accept: bool) -> None:
+    """Raise where steps that were done have been edited; or record their new text where that is wanted."""
+    edited = [one for one in files if one.edited]
+    if edited and not accept:
+        names = ", ".join(f"{step.path.name}:{step.line}" for one in edited for step in one.edited)
+        raise MigrationError(
+            f"What was applied has been edited since: {names}.",
+            hint="Nothing was run. Put the old text back, and the change into a new file; or, if the edit changes nothing, add --accept-edits.",
+        )
+    for one in edited:
+        journal.accept_edits(client, one.migration, one.edited)
+        console.say(f"{one.migration.path.name}: the edited text is accepted; it was not run.")
+
+
+def _record_applied(client: RpcClient, files: list[File], history: journal.History, console: Console) -> None:
+    """Tell the Supabase CLI's table of files that were applied here without that."""
+    for one in files:
+        if one.state == APPLIED and one.migration.version not in history.by_cli:
+            journal.record(client, one.migration)
+            console.say(f"{one.migration.path.name}: recorded for the Supabase CLI.")
+
+
+def _all_applied(folder: Folder, files: list[File]) -> str:
+    if len(files) == 1:
+        return f"{folder.name} is {files[0].state} already."
+    by_cli = sum(one.state != APPLIED and one.is_applied for one in files)
+    applied = sum(one.is_applied for one in files)
+    return f"{folder.name}: {applied} of {len(files)} files are applied" + (
+        f", {by_cli} of them by the Supabase CLI." if by_cli else "."
+    )

@@ -1,0 +1,452 @@
+"""A folder of migration files: what is applied, in which order, how often; what the Supabase CLI has applied; the way back."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from advisors import cluster_for_the_cli, find_cli
+from conftest import Scripts
+from faults.harness import Outcome, settings_for
+from local_supabase import Cluster, Database, LocalSupabase
+from projects import one
+from rpc_migrations.cli import run_files
+from rpc_migrations.console import Console
+from rpc_migrations.console.document import document
+from rpc_migrations.errors import MigrationError
+from schema_dump import dump_schema
+from step_runner import deploy
+
+OPTIONS: dict[str, Any] = {
+    "to": None, "include_all": False, "record": False, "accept_edits": False, "rollback": False, "discard_changes": False,
+    "remove_when_done": False, "dry_run": False, "status": False, "write_sql": False, "online": False,
+}  # fmt: skip
+CLI_HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"
+
+
+class Project:
+    """A folder of migration files, and the database that they are for."""
+
+    def __init__(self, supabase: LocalSupabase, database: Database, folder: Path) -> None:
+        self.supabase, self.database = supabase, database
+        self.folder = folder / "supabase" / "migrations"
+        self.folder.mkdir(parents=True)
+
+    def write(self, **files: str) -> None:
+        """Write files; their names have no leading underscore and no ending."""
+        for name, text in files.items():
+            (self.folder / f"{name.removeprefix('_')}.sql").write_text(text)
+
+    def run(self, *names: str, **options: Any) -> Outcome:
+        """Run run_migration.py in this process: of the folder, or of files in it."""
+        console = Console("test", as_json=True, quiet=True)
+        outcome = Outcome(0)
+        paths = [self.folder / f"{name}.sql" for name in names] or [self.folder]
+        settings = settings_for(self.supabase.url, self.supabase.service_key)
+        try:
+            outcome.exit_code = run_files(argparse.Namespace(paths=paths, **OPTIONS | options), settings, console)
+        except MigrationError as error:
+            outcome.exit_code, outcome.error = error.exit_code, error
+        outcome.lines, outcome.report = console.report.lines, document(console.report)
+        return outcome
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables in public, in the order in which they were made."""
+        with self.database.connect() as connection:
+            rows = connection.execute(
+                "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by oid"
+            )
+            return [name for (name,) in rows.fetchall()]
+
+
+@pytest.fixture
+def project(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Project:
+    with database.connect() as connection:
+        deploy(connection)
+    return Project(supabase, database, tmp_path)
+
+
+def make(table: str) -> str:
+    """A file that makes a table, which fails where it is there, and the way back."""
+    return f"create table public.{table} (id integer);\ninsert into public.{table} values (1);\n/* rollback: drop table public.{table}; */\n"
+
+
+THREE = {"_20260101000000_a": make("a"), "_20260102000000_b": make("b"), "_20260103000000_c": make("c")}
+
+
+def failure(outcome: Outcome) -> MigrationError:
+    """The error that it ended with."""
+    assert outcome.error is not None
+    return outcome.error
+
+
+def test_each_file_is_run_once_in_the_order_of_the_names(project: Project) -> None:
+    project.write(**dict(reversed(THREE.items())))
+    assert project.run().report["outcome"] == "done"
+    assert project.tables == ["a", "b", "c"]
+    again = project.run()
+    assert (again.report["outcome"], again.report["requests"]) == ("nothing to do", 1)
+
+    project.write(_20260104000000_d=make("d"))
+    assert [step["name"] for step in project.run().report["steps"]] == ["20260104000000_d"]
+    assert project.tables == ["a", "b", "c", "d"]
+
+
+def test_it_stops_at_the_first_failure_and_goes_on_there(project: Project) -> None:
+    project.write(**THREE)
+    project.write(_20260102000000_b="select 1;\nselect 1 / 0;\n")
+    error = failure(project.run())
+    assert (error.code, project.tables) == ("22012", ["a"])
+    assert "(20260102000000_b.sql, line 2)" in error.message
+    project.write(_20260102000000_b=make("b"))
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "b", "c"]
+
+
+def test_files_with_steps_go_on_at_the_step_that_failed(project: Project) -> None:
+    steps = "-- step: one\ncreate table public.s (id integer);\n-- step: two\n{}\n"
+    project.write(
+        _1_first=steps.format("select 1 / 0;"), _2_second=steps.replace("public.s", "public.t").format("select 1;")
+    )
+    assert failure(project.run()).code == "22012"
+    project.write(_1_first=steps.format("insert into public.s values (2);"))
+    done = project.run()
+    assert [step["name"] for step in done.report["steps"]] == ["1_first: two", "2_second: one", "2_second: two"]
+    assert project.tables == ["s", "t"]
+
+
+def test_quick_steps_of_several_files_share_a_request(project: Project) -> None:
+    """As they do within a file. Looking, starting and ending the run are the other three."""
+    project.write(**{f"_{n}_note": f"do $$ begin perform {n}; end $$;\n" for n in range(10, 35)})
+    done = project.run()
+    assert (done.exit_code, done.report["requests"], len(done.report["steps"])) == (0, 4, 25)
+    with project.database.connect() as connection:
+        assert (
+            one(
+                connection, "select count(distinct migration) from rpc_migrations.journal where finished_at is not null"
+            )
+            == 25
+        )
+        assert one(connection, "select count(*) from rpc_migrations.runs") == 1
+
+
+def test_nothing_is_sent_where_one_file_cannot_run(project: Project) -> None:
+    project.write(**THREE)
+    project.write(_20260104000000_d="vacuum;\n")
+    assert "20260104000000_d.sql:1: vacuum" in (failure(project.run()).details or "")
+    assert project.tables == []
+    assert project.run(to="20260103000000").exit_code == 0
+
+
+def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> None:
+    project.write(**THREE)
+    project.run()
+    project.write(_20260102120000_late=make("late"))
+    error = failure(project.run())
+    assert "20260102120000_late.sql" in error.message and "20260103000000_c.sql" in error.message
+    assert "--include-all" in (error.hint or "")
+    assert project.tables == ["a", "b", "c"]
+    assert project.run(include_all=True).exit_code == 0
+    assert project.tables == ["a", "b", "c", "late"]
+
+
+@pytest.mark.parametrize("name", ["20260102000000", "20260102000000_b", "20260102000000_b.sql"])
+def test_to_stops_after_a_file(project: Project, name: str) -> None:
+    project.write(**THREE)
+    done = project.run(to=name)
+    assert done.lines[-1] == "Not run, because of --to: 20260103000000_c.sql"
+    assert project.tables == ["a", "b"]
+
+
+def test_to_a_file_that_is_not_there(project: Project) -> None:
+    project.write(**THREE)
+    error = failure(project.run(to="nothing"))
+    assert (error.exit_code, project.tables) == (2, [])
+
+
+def test_several_files_may_be_named(project: Project) -> None:
+    project.write(**THREE)
+    assert project.run("20260103000000_c", "20260101000000_a").exit_code == 0
+    assert project.tables == ["a", "c"]
+
+
+def test_files_of_one_name_are_refused(project: Project) -> None:
+    project.write(**THREE)
+    assert "have the same name" in failure(project.run("20260101000000_a", "20260101000000_a")).message
+
+
+def test_a_folder_without_files_is_told(project: Project) -> None:
+    assert "There is no .sql file in" in failure(project.run()).message
+
+
+def test_dry_run_lists_and_runs_nothing(project: Project) -> None:
+    project.write(**THREE)
+    project.run("20260101000000_a")
+    plan = project.run(dry_run=True)
+    assert [(one["file"], one["state"]) for one in plan.report["files"]] == [
+        ("20260102000000_b.sql", "to do"), ("20260103000000_c.sql", "to do"),
+    ]  # fmt: skip
+    assert project.tables == ["a"]
+
+
+def test_status_is_a_table_of_all_files_and_all_else(project: Project) -> None:
+    project.write(**THREE)
+    project.write(_0_gone=make("gone"))
+    project.run(to="20260101000000")
+    (project.folder / "0_gone.sql").unlink()
+    project.write(_20260101000000_a=make("a") + "select 'edited';\n")
+    project.write(_20260102000000_b="-- step: one\nselect 1;\n-- step: two\nselect 1 / 0;\n")
+    with project.database.connect() as connection:
+        connection.execute(
+            'select rpc_migrations.record(\'{"version": "20250101000000", "name": "older", "statements": []}\')'
+        )
+    failure(project.run(include_all=True, accept_edits=True))
+    project.write(_20260101000000_a=make("a") + "select 'edited again';\n")
+    status = project.run(status=True).report
+    assert [(one["file"], one["state"], bool(one["client"]), one["edited"]) for one in status["files"]] == [
+        ("20260101000000_a.sql", "applied", True, ["20260101000000_a"]),
+        ("20260102000000_b.sql", "begun", True, []),
+        ("20260103000000_c.sql", "to do", False, []),
+    ]
+    assert [(one["migration"], one["state"]) for one in status["others"]] == [
+        ("0_gone", "applied"), ("20250101000000", "applied by the Supabase CLI"),
+    ]  # fmt: skip
+
+
+def test_an_edited_file_is_refused_and_its_text_can_be_accepted(project: Project) -> None:
+    project.write(**THREE)
+    project.run(to="20260101000000")
+    project.write(_20260101000000_a="-- Why.\n" + make("a"))
+    assert project.run(to="20260101000000").report["outcome"] == "nothing to do"
+
+    project.write(_20260101000000_a=make("a").replace("values (1)", "values (2)"))
+    error = failure(project.run())
+    assert "edited since: 20260101000000_a.sql:1" in error.message
+    assert "--accept-edits" in (error.hint or "")
+    assert project.tables == ["a"]
+    assert project.run(accept_edits=True).exit_code == 0
+    assert project.run().report["outcome"] == "nothing to do"
+    with project.database.connect() as connection:
+        assert one(connection, "select array_agg(id) from public.a") == [1], "the edited text was not run"
+
+
+def test_what_the_cli_has_applied_is_not_run(project: Project) -> None:
+    project.write(**THREE)
+    with project.database.connect() as connection:
+        connection.execute("create table public.a (id integer)")
+        connection.execute("create schema supabase_migrations")
+        connection.execute("create table supabase_migrations.schema_migrations (version text primary key)")
+        connection.execute("insert into supabase_migrations.schema_migrations values ('20260101000000')")
+    assert (
+        project.run("20260101000000_a").lines[-1].endswith("20260101000000_a is applied by the Supabase CLI already.")
+    )
+    assert project.run().exit_code == 0
+    assert project.tables == ["schema_migrations", "a", "b", "c"][1:]
+    with project.database.connect() as connection:  # never without being asked
+        assert connection.execute("select * from supabase_migrations.schema_migrations").fetchall() == [
+            ("20260101000000",)
+        ]
+
+
+def test_record_tells_the_cli_in_the_transaction_of_the_last_step(project: Project) -> None:
+    project.write(
+        _20260101000000_a="-- step: one\nbegin;\ncreate table public.a (id integer);\nselect 1;\ncommit;\n-- step: two\nselect 1 / 0;\n"
+    )
+    failure(project.run(record=True))
+    with project.database.connect() as connection:
+        assert one(connection, "select to_regnamespace('supabase_migrations')") is None
+    project.write(
+        _20260101000000_a="-- step: one\nbegin;\ncreate table public.a (id integer);\nselect 1;\ncommit;\n-- step: two\nselect 2;\n"
+    )
+    assert project.run(record=True).exit_code == 0
+    with project.database.connect() as connection:
+        assert connection.execute(CLI_HISTORY).fetchall() == [
+            ("20260101000000", "a", ["create table public.a (id integer)", "select 1", "select 2"])
+        ]
+
+
+def test_record_fills_the_columns_that_it_knows_of_a_hosted_table(project: Project) -> None:
+    with project.database.connect() as connection:
+        connection.execute("create schema supabase_migrations")
+        connection.execute(
+            "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text, created_by text, "
+            "idempotency_key text unique, rollback text[])"
+        )
+    project.write(**THREE)
+    project.run(to="20260101000000")  # applied without --record: told afterwards
+    assert project.run(record=True).exit_code == 0
+    with project.database.connect() as connection:
+        assert one(
+            connection, "select array_agg(name order by version) from supabase_migrations.schema_migrations"
+        ) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("plain", "select 1;", "knows files called"),
+        ("20260101000000_r", "select rpc_migrations.lock_key('a');", "would run it where"),
+    ],
+)
+def test_what_the_cli_could_not_run_is_not_recorded(project: Project, name: str, text: str, why: str) -> None:
+    project.write(**{name: text})
+    assert why in failure(project.run(record=True)).message
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from rpc_migrations.journal") == 0
+
+
+def test_the_way_back_stands_in_a_comment(project: Project) -> None:
+    """It is run once, and the file counts as not applied, also for the CLI."""
+    project.write(**THREE)
+    before = dump_schema(project.database)
+    project.run("20260101000000_a", record=True)
+    assert project.run("20260101000000_a", rollback=True).exit_code == 0
+    assert [line for line in dump_schema(project.database) if "supabase_migrations" not in line] == before
+    with project.database.connect() as connection:
+        assert connection.execute(CLI_HISTORY).fetchall() == []
+    assert project.run("20260101000000_a", rollback=True).report["outcome"] == "nothing to do"
+    assert project.run("20260101000000_a").exit_code == 0
+    assert project.run("20260101000000_a", rollback=True).exit_code == 0, "and again"
+
+
+def test_a_rollback_that_failed_is_finished_first(project: Project) -> None:
+    text = "create table public.a (id integer);\n/* rollback:\n-- step: first\nselect 1;\n-- step: second\ndrop table public.{};\n*/\n"
+    project.write(_1_a=text.format("nothing"))
+    project.run("1_a")
+    error = failure(project.run("1_a", rollback=True))
+    assert (error.code, "(1_a.sql, line 6)" in error.message) == ("42P01", True)
+    assert (
+        "rollback of 1_a is under way"
+        in failure(project.run()).message + failure(project.run("1_a", record=True)).message
+    )
+    project.write(_1_a=text.format("a"))
+    assert project.run("1_a", rollback=True).exit_code == 0
+    assert project.tables == []
+
+
+def test_a_file_without_a_way_back_says_so(project: Project) -> None:
+    project.write(_1_a="create table public.a (id integer);")
+    project.run()
+    assert "/* rollback: ... */" in (failure(project.run("1_a", rollback=True)).hint or "")
+
+
+@pytest.mark.parametrize("option", ["rollback", "write_sql"])
+def test_what_goes_with_one_file_is_refused_of_a_folder(project: Project, option: str) -> None:
+    project.write(**THREE)
+    assert "goes with one file" in failure(project.run(**{option: True})).message
+
+
+def test_missing_secrets_fail(project: Project, scripts: Scripts) -> None:
+    """As in a workflow where they are not set: nothing was applied, and it must not look as if it was."""
+    project.write(**THREE)
+    for url, key in ((project.supabase.url, ""), ("", project.supabase.service_key)):
+        done = scripts("run_migration.py", str(project.folder), env={"SUPABASE_URL": url, "SUPABASE_SERVICE_KEY": key})
+        assert (done.returncode, "is not set" in done.stderr) == (2, True), done.stdout + done.stderr
+    done = scripts("run_migration.py", str(project.folder), env=project.supabase.environment())
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^   1/3  20260101000000_a  1 rows, \d.\d\d s$", done.stdout, re.MULTILINE), done.stdout
+
+
+# --- the Supabase CLI itself ---------------------------------------------------------------------------------------------
+
+
+class Cli:
+    """The real Supabase CLI, in a project's folder."""
+
+    def __init__(self, program: str, project: Project, home: Path) -> None:
+        self.program, self.root, self.home = program, project.folder.parent.parent, home
+        port = project.database.cluster.port
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/{project.database.name}?sslmode=disable"
+        (project.folder.parent / "config.toml").write_text('project_id = "test"\n')
+
+    def __call__(self, *arguments: str) -> str:
+        """Run it; its standard output. Fails where it fails."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "DO_NOT_TRACK": "1",
+            "SUPABASE_TELEMETRY_DISABLED": "1",
+        }
+        command = [self.program, *arguments, f"--remote={self.url}", "--agent", "no"]
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cli_cluster() -> Iterator[Cluster]:
+    if find_cli() is None:
+        pytest.skip("there is no Supabase CLI")
+    with cluster_for_the_cli() as running:
+        yield running
+
+
+@pytest.fixture
+def cli_project(cli_cluster: Cluster, tmp_path: Path) -> Iterator[Project]:
+    database = cli_cluster.create_database()
+    with database.connect() as connection:
+        deploy(connection)
+    with LocalSupabase(database) as running:
+        made = Project(running, database, tmp_path / "project")
+        made.write(**THREE)
+        yield made
+    database.drop()
+
+
+@pytest.fixture
+def cli(cli_project: Project, tmp_path: Path) -> Cli:
+    program = find_cli()
+    assert program
+    return Cli(program, cli_project, tmp_path)
+
+
+def test_after_record_the_cli_has_nothing_to_do(cli_project: Project, cli: Cli) -> None:
+    assert cli_project.run(record=True).exit_code == 0
+    listed = json.loads(cli("migration", "list", "--output-format", "json"))["migrations"]
+    versions = ["20260101000000", "20260102000000", "20260103000000"]
+    assert [(row["local"], row["remote"]) for row in listed] == [(version, version) for version in versions]
+    assert "up to date" in cli("db", "push", "--yes")
+
+
+def test_after_a_push_we_have_nothing_to_do(cli_project: Project, cli: Cli) -> None:
+    cli("db", "push", "--yes")
+    assert cli_project.tables == ["a", "b", "c"], "what stands in a rollback comment was not run"
+    done = cli_project.run()
+    assert done.report["outcome"] == "nothing to do"
+    assert done.lines[-1] == "Nothing to do. migrations/: 3 of 3 files are applied, 3 of them by the Supabase CLI."
+
+
+def test_a_push_and_a_reset_end_as_our_run_does(cli_project: Project, cli: Cli) -> None:
+    other = cli_project.database.cluster.create_database()
+    with other.connect() as connection:
+        deploy(connection)
+    with LocalSupabase(other) as running:
+        ours = Project(running, other, cli.home / "ours")
+        ours.write(**THREE)
+        assert ours.run(record=True).exit_code == 0
+    for command in ("push", "reset"):
+        cli("db", command, "--yes")
+        assert dump_schema(other) == dump_schema(cli_project.database)
+    for database in (other, cli_project.database):
+        with database.connect() as connection:
+            versions = connection.execute(
+                "select version, name from supabase_migrations.schema_migrations order by version"
+            ).fetchall()
+            assert versions == [("20260101000000", "a"), ("20260102000000", "b"), ("20260103000000", "c")]
+    other.drop()
