@@ -137,6 +137,23 @@ def run_migration() -> int:
     return _run(parser, run_files)
 
 
+def new_migration() -> int:
+    """new_migration.py"""
+    parser = _parser(
+        "Writes a migration file to be edited, with the time in its name, as the Supabase CLI names its files. Needs no credentials.",
+        ["python scripts/new_migration.py add_order_status"],
+    )
+    parser.add_argument("name", help="what the migration does, in a few words")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("supabase/migrations"),
+        metavar="PATH",
+        help="where to write it (default: supabase/migrations)",
+    )
+    return _run(parser, commands.new_migration)
+
+
 def verify_clusters() -> int:
     """verify_clusters.py"""
     parser = _parser(

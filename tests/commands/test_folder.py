@@ -344,6 +344,23 @@ def test_what_goes_with_one_file_is_refused_of_a_folder(project: Project, option
     assert "goes with one file" in failure(project.run(**{option: True})).message
 
 
+def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, scripts: Scripts) -> None:
+    done = scripts("new_migration.py", "Add order status!", "--folder", str(project.folder))
+    assert done.returncode == 0, done.stderr
+    (file,) = project.folder.iterdir()
+    assert re.fullmatch(r"\d{14}_add_order_status\.sql", file.name)
+    assert str(file) in done.stdout
+    assert failure(project.run()).message.endswith(
+        "the rollback comment has no SQL."
+    )  # as long as nobody has written any
+    file.write_text(file.read_text().replace("-- create", "create").replace("-- drop", "drop"))
+    assert project.run().exit_code == 0
+    assert project.tables == ["example"]
+    assert project.run(file.stem, rollback=True).exit_code == 0
+    assert project.tables == []
+    assert scripts("new_migration.py", "!", "--folder", str(project.folder)).returncode == 2
+
+
 def test_missing_secrets_fail(project: Project, scripts: Scripts) -> None:
     """As in a workflow where they are not set: nothing was applied, and it must not look as if it was."""
     project.write(**THREE)
