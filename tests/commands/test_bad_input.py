@@ -471,7 +471,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_usage(checkout: Checkout, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_told(checkout: Checkout, arguments: list[str], message: str) -> None:
     done = checkout.run(*arguments)
     said(done, message, "usage: ", code=2)
     assert done.stdout == ""

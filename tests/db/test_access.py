@@ -284,6 +284,6 @@ KINDS = {
 
 
 @pytest.mark.parametrize("text", KINDS)
-def test_kinds_of_statement(deployed: Connection, text: str) -> None:
+def test_a_text_is_on_record_by_its_kinds_of_statement(deployed: Connection, text: str) -> None:
     row = deployed.execute("select rpc_migrations.kinds_of(%s)", [text]).fetchone()
     assert row == (KINDS[text],)

@@ -374,7 +374,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_names(admin: Connection, database: Database, name: str) -> None:
+def test_hostile_names_are_carried_over(admin: Connection, database: Database, name: str) -> None:
     """Table, columns, key, index, check, trigger, policy, view, role and publication of that name."""
     deploy(admin)
     q = '"' + name.replace('"', '""') + '"'

@@ -257,7 +257,7 @@ def world(database: Database, admin: Connection, request: pytest.FixtureRequest)
 @pytest.mark.parametrize("world", [("plain",), ("composite",)], indirect=True, ids=str)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(turn, min_size=10, max_size=50))
-def test_any_interleaving(world: World, turns: list[list[Operation]]) -> None:
+def test_no_write_is_lost_in_any_interleaving(world: World, turns: list[list[Operation]]) -> None:
     play(world, turns)
 
 
@@ -283,7 +283,7 @@ BETWEEN: list[Operation] = [(0, "update", 31, 77), (0, "delete", 32), (0, "inser
     indirect=["world"],
     ids=str,
 )
-def test_busy(world: World, truncating: bool) -> None:
+def test_no_write_is_lost_among_busy_writers(world: World, truncating: bool) -> None:
     play(world, busy_turns(truncating), BETWEEN)
 
 
@@ -327,7 +327,7 @@ def rewriting_turns() -> list[list[Operation]]:
 @pytest.mark.parametrize(
     "world", [pytest.param(("plain", *changes), id=name) for name, changes in BROKEN.items()], indirect=True
 )
-def test_broken_on_purpose(world: World, request: pytest.FixtureRequest) -> None:
+def test_a_copy_that_is_broken_on_purpose_is_noticed(world: World, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
     turns = rewriting_turns() if "another file" in name else busy_turns("truncations" in name)
     with pytest.raises((AssertionError, psycopg.Error)) as caught:
@@ -370,7 +370,7 @@ def test_comparison_finds_a_difference(world: World, statement: str) -> None:
     indirect=True, ids=["compare: nothing"],
 )  # fmt: skip
 @pytest.mark.parametrize("statement", SPOILED.values(), ids=SPOILED)
-def test_broken_comparison(world: World, statement: str) -> None:
+def test_a_comparison_that_is_broken_on_purpose_is_noticed(world: World, statement: str) -> None:
     with pytest.raises(AssertionError, match="missing or wrong"):
         spoil(world, statement)
 
@@ -424,7 +424,9 @@ class Crowd:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threads(database: Database, admin: Connection, kind: str) -> None:
+def test_no_write_is_lost_and_no_row_missing_where_threads_run_at_once(
+    database: Database, admin: Connection, kind: str
+) -> None:
     """Writers and a reader that truly run at the same time, while tables are swapped back and forth."""
     deploy(admin)
     world = World(database, admin, KINDS[kind])

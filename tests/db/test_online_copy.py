@@ -71,7 +71,7 @@ def test_altered_table_is_not_swapped(
         run(things, STEP_FILE)
 
 
-def test_dropped_table(things: Connection) -> None:
+def test_a_table_that_was_dropped_meanwhile_is_told(things: Connection) -> None:
     run(things, STEP_FILE, until="begin the copy")
     things.execute("drop table public.things")
     assert "was dropped" in refused(things, STEP_FILE, "RM003")
@@ -130,7 +130,7 @@ def test_types_that_fit(things: Connection) -> None:
     )
 
 
-def test_columns_of_all_kinds(things: Connection) -> None:
+def test_columns_of_all_kinds_are_copied_and_compared(things: Connection) -> None:
     """Types without a hash or an equality of their own are copied and compared as well."""
     things.execute(
         "alter table public.things add a json default '[1]', add c point default '(1,2)', add d json[] default '{1}', "
@@ -161,7 +161,7 @@ def test_columns_of_all_kinds(things: Connection) -> None:
         ("a", "a int4range not null"),
     ],
 )  # fmt: skip
-def test_any_key(admin: Connection, keys: str, columns: str) -> None:
+def test_rows_are_found_by_any_kind_of_primary_key(admin: Connection, keys: str, columns: str) -> None:
     """Rows are found again by the equality of their key's own index."""
     deploy(admin, ONE_AT_A_TIME)
     if "lax" in columns:
@@ -199,7 +199,7 @@ def test_any_key(admin: Connection, keys: str, columns: str) -> None:
 @pytest.mark.parametrize(
     "statement", ["truncate public.things", "vacuum full public.things", "cluster public.things using things_pkey"]
 )
-def test_rewritten_table(things: Connection, statement: str) -> None:
+def test_a_table_that_is_rewritten_meanwhile_is_copied_anew(things: Connection, statement: str) -> None:
     """At any moment of the migration the table may get another file."""
     for place in range(1, 20, 3):
         before: list[str] = []
@@ -261,7 +261,7 @@ def test_a_view_in_use_is_waited_for(things: Connection, database: Database) -> 
         run(things, read(ROLLBACK))
 
 
-def test_backup_is_there(things: Connection, database: Database) -> None:
+def test_a_table_with_the_name_of_the_backup_is_refused(things: Connection, database: Database) -> None:
     things.execute("create table public.things_backup (id integer)")
     before = dump_schema(database)
     message = refused(things, STEP_FILE, "RM001")

@@ -179,7 +179,7 @@ def test_roles_that_the_api_does_not_know(project: Project) -> None:
 # --- prompt_refinements, the backup, and what a rollback keeps
 
 
-def test_prompt_refinements(project: Project) -> None:
+def test_users_read_their_own_refinements_and_only_the_service_writes(project: Project) -> None:
     clients = project.clients
     if not project.has_prompt_refinements:
         for who in ("anon", "user", "service"):
@@ -209,7 +209,7 @@ def test_the_original_and_what_is_kept_are_closed_to_everyone(project: Project) 
 # --- execute_sql and the private schema
 
 
-def test_execute_sql(project: Project) -> None:
+def test_only_the_service_key_may_execute_execute_sql(project: Project) -> None:
     plain = {"query": "select 1 as one"}
     step = {"query": "select 1", "migration": "m", "step": "s", "checksum": "c"}
     for who in ("anon", "publishable", "user", "unknown user"):

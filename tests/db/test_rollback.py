@@ -84,7 +84,7 @@ def test_definitions_are_the_old_ones(admin: Connection, database: Database, sta
 
 
 @pytest.mark.parametrize("start", ["full", "none", "orders"])
-def test_from_every_step(admin: Connection, database: Database, start: str) -> None:
+def test_a_rollback_restores_the_old_state_from_every_step(admin: Connection, database: Database, start: str) -> None:
     """Stop after any step, roll back, and run the whole; each time the old state is back before."""
     table, text = set_up(admin, start)
     before = dump_schema(database)
@@ -99,7 +99,7 @@ def test_from_every_step(admin: Connection, database: Database, start: str) -> N
 
 
 @pytest.mark.parametrize("rollback", [ROLLBACK, DISCARD])
-def test_broken_off_anywhere(admin: Connection, rollback: str) -> None:
+def test_migration_and_rollback_go_on_wherever_they_were_broken_off(admin: Connection, rollback: str) -> None:
     """Migration and rollback may both be broken off after any call and be taken up again."""
     table, text = set_up(admin, "orders")
     rows = contents(admin, table)
@@ -121,7 +121,7 @@ def write_orders(connection: Connection) -> None:
     connection.execute("delete from public.orders where id = 60")
 
 
-def test_changes_are_kept(admin: Connection) -> None:
+def test_a_rollback_keeps_what_was_written_since(admin: Connection) -> None:
     """Rows added, changed, deleted and renumbered since the migration are so in the old table; the new columns stay too."""
     table, text = set_up(admin, "orders")
     run(admin, text)
@@ -163,7 +163,7 @@ def test_null_that_took_the_default(admin: Connection) -> None:
     assert admin.execute("select array_agg(score order by id) from public.things").fetchone() == ([None, 0, 3],)
 
 
-def test_types_come_back(admin: Connection) -> None:
+def test_values_of_a_wider_type_come_back(admin: Connection) -> None:
     """Columns that got a wider type, with values written since."""
     deploy(admin)
     admin.execute("create table public.things (id integer primary key, n integer, j json, c varchar(5), price numeric)")
@@ -229,7 +229,9 @@ REFUSALS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("statement", "message"), REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.parametrize("rollback", [ROLLBACK, DISCARD])
-def test_refused(admin: Connection, database: Database, rollback: str, statement: str, message: str) -> None:
+def test_a_rollback_that_would_lose_something_is_refused(
+    admin: Connection, database: Database, rollback: str, statement: str, message: str
+) -> None:
     deploy(admin)
     admin.execute("create table public.things (id integer primary key); insert into public.things values (1)")
     run(admin, rebuild_file("things", "id integer not null"))

@@ -66,7 +66,7 @@ def test_all_checks_pass_after_a_migration(admin: psycopg.Connection[Any], old_t
     assert checks["user_clusters: data"]["detail"].startswith(f"{rows} row(s)")
 
 
-def test_over_rest(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
+def test_the_checks_pass_over_rest(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
     deploy(admin)
     create_old_table(admin, rows=10)
     run_file(admin, MIGRATION)

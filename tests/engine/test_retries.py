@@ -129,7 +129,7 @@ def test_what_passes_is_tried_again(bench: Bench, name: str) -> None:
         assert name[:8] in told[0]
 
 
-def test_connection_refused(bench: Bench) -> None:
+def test_a_refused_connection_is_tried_again(bench: Bench) -> None:
     """Nobody listens for a while."""
 
     def go_away(exchange: Exchange) -> None:
@@ -144,7 +144,7 @@ def test_connection_refused(bench: Bench) -> None:
     assert any("refused" in note for note in outcome.notes)
 
 
-def test_read_timeout(bench: Bench) -> None:
+def test_an_answer_that_does_not_come_is_asked_for_again(bench: Bench) -> None:
     """No answer within the time that we wait, though the database has done it."""
 
     def hang(exchange: Exchange) -> None:

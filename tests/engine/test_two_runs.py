@@ -233,7 +233,7 @@ def test_a_suspended_run_that_was_taken_over_stops(bench: Bench, is_sent_on: boo
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(bench: Bench, sent: signal.Signals) -> None:
+def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(bench: Bench, sent: signal.Signals) -> None:
     """It says which steps are done, that nothing is half done, and the command that goes on; which does."""
     slow(bench, 0, 3.0, 0)
     process = bench.start()
@@ -254,7 +254,7 @@ def test_interrupted(bench: Bench, sent: signal.Signals) -> None:
     assert counts(bench) == [1, 1, 1]
 
 
-def test_interrupted_while_it_waits(bench: Bench) -> None:
+def test_a_run_interrupted_while_it_waits_changes_nothing(bench: Bench) -> None:
     """Before its own first step: nothing is changed, and the other run goes on."""
     slow(bench, 0, 0, 0)
     gone = threading.Event()

@@ -36,7 +36,7 @@ def test_postgres_is_no_superuser_and_owns_the_database(admin: psycopg.Connectio
 
 
 @pytest.mark.parametrize("default_grants", ["all", "none"])
-def test_default_privileges(admin: psycopg.Connection[Any], default_grants: str) -> None:
+def test_default_privileges_are_those_of_the_project(admin: psycopg.Connection[Any], default_grants: str) -> None:
     admin.execute("create table public.fresh (id bigserial primary key)")
     define(admin, "fresh_function() returns int language sql as 'select 1'")
     expected = default_grants == "all"
@@ -63,7 +63,7 @@ def test_the_users_table_can_be_referenced_but_belongs_to_the_auth_service(
         admin.execute("alter table auth.users add column mine int")
 
 
-def test_role_timeouts(database: Database) -> None:
+def test_roles_have_the_timeouts_of_hosted_projects(database: Database) -> None:
     with database.connect("authenticator") as connection:
         row = connection.execute(
             "select current_setting('statement_timeout'), current_setting('lock_timeout')"
@@ -77,7 +77,9 @@ def test_postgres_uses_the_publication_without_being_its_superuser(admin: psycop
 
 
 @pytest.mark.parametrize("variant", ["full", "minimal", "extra"])
-def test_the_old_table(admin: psycopg.Connection[Any], supabase: LocalSupabase, variant: Any) -> None:
+def test_the_old_table_is_made_in_each_variant(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase, variant: Any
+) -> None:
     create_old_table(admin, 200, variant)
     row = admin.execute("select count(*), count(distinct user_id) from public.user_clusters").fetchone()
     assert row == (200, 20)
@@ -106,7 +108,9 @@ def test_a_new_function_is_unknown_until_the_cache_is_reloaded(database: Databas
         assert wait_until(lambda: not known(project, "late"))
 
 
-def test_overloads_and_shapes(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
+def test_overloads_are_told_apart_and_each_result_has_its_shape(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase
+) -> None:
     define(admin, "twice(a int) returns int language sql as 'select a * 2'")
     define(admin, "twice(a text, b text default '') returns text language sql as 'select a || a || b'")
     define(admin, "one_column() returns table (x int) language sql as 'select 1'")
@@ -125,7 +129,9 @@ def test_overloads_and_shapes(admin: psycopg.Connection[Any], supabase: LocalSup
     assert rpc(supabase, "body", any=1).json() == {"any": 1}
 
 
-def test_tables(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
+def test_tables_are_read_and_written_through_the_client(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase
+) -> None:
     from supabase import create_client
 
     admin.execute("create table public.notes (id int primary key, note text default 'none', tags jsonb)")
@@ -277,7 +283,7 @@ def test_the_gateways_refusals(supabase: LocalSupabase) -> None:
     assert refusal_of(supabase.secret_key, **browser) == "Forbidden use of secret API key in browser"
 
 
-def test_disabled_legacy_keys(database: Database) -> None:
+def test_disabled_legacy_keys_are_refused_as_supabase_words_it(database: Database) -> None:
     with LocalSupabase(database, legacy_keys_disabled=True) as project:
         answer = httpx.get(f"{project.url}/rest/v1/", headers={"apikey": project.service_key})
         assert (answer.status_code, answer.json()["message"]) == (401, "Legacy API keys are disabled")

@@ -174,7 +174,9 @@ def test_14_reads_the_schema_anew_when_the_database_was_down(
 @pytest.mark.parametrize(
     ("version", "number", "vary"), [("14", "14.17", None), ("16", "16.2", "Accept, Prefer, Range")]
 )
-def test_who_answers(database: Database, version: str, number: str, vary: str | None) -> None:
+def test_each_version_answers_with_its_own_number_and_headers(
+    database: Database, version: str, number: str, vary: str | None
+) -> None:
     with LocalSupabase(database, postgrest=version) as project:
         root = httpx.get(f"{project.url}/rest/v1/", headers={"apikey": project.service_key})
         error = rpc(project, "nope")

@@ -215,7 +215,7 @@ def test_in_the_servers_parse_tree() -> None:
     assert refused(r"{QUERY :commandType 1 :arg \{QUERY\ :commandType\ 2 :jointree {FROMEXPR :quals <>}}") is None
 
 
-def test_in_the_text() -> None:
+def test_statements_without_where_are_found_in_a_text() -> None:
     assert refusal("update t set a = 1 where true") is None
     assert refusal("select 1; with d as (delete from t returning 1) select * from d") == REFUSED_DELETE
     assert refusal("do $$ begin update t set a = 1; end $$") == REFUSED_UPDATE
