@@ -177,6 +177,8 @@ class RpcClient:
         """What an error answer means. A success that is not JSON comes as one as well, with the status as its code."""
         if self._status is not None and 200 <= self._status < 300:
             return self._not_ours()
+        if str(error.code).startswith("PGRST"):  # a REST layer without its database, for one: the address is right
+            self._has_answered = True
         return explain(error, self._status, self._retry_after)
 
     def _not_ours(self) -> MigrationError:
