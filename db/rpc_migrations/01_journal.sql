@@ -21,6 +21,7 @@ alter table rpc_migrations.runs
     add column if not exists ended_at timestamptz,
     add column if not exists outcome text,                          -- done, failed, interrupted, taken over; null: under way or killed
     add column if not exists message text,
+    add column if not exists options jsonb not null default '{}',   -- of the command: {ignore_snapshots, lock_budget}
     drop constraint if exists runs_action_check,
     add constraint runs_action_check check (action in ('migrate', 'roll back'));
 
@@ -104,6 +105,10 @@ alter table rpc_migrations.copies
     add column if not exists swapped_at timestamptz,
     add column if not exists ended_at timestamptz,                  -- rolled back or abandoned
     add column if not exists retold jsonb not null default '[]',    -- texts that the swap made anew: [{kind, name, before, after}]
+    add column if not exists caught_up boolean not null default false, -- the log has been replayed, and only the swap is left
+    add column if not exists snapshots jsonb,                       -- older than the last replay: [{pid, transaction}]; null: not noted yet
+    add column if not exists attempts integer not null default 0,   -- to swap
+    add column if not exists longest_attempt double precision not null default 0, -- seconds
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')

@@ -6,6 +6,7 @@
 -- long way a request takes longer than they do. It goes on only where that makes no difference to others:
 --   - a step that is not done at once is the last one;
 --   - a step that leaves something behind until the commit (see left_behind) is the last one;
+--   - one that answers "ends_request" is the last one: what it has done is to be committed;
 --   - after two seconds, or thirty calls, it ends: the next step has almost all of a request's time;
 --   - a step that fails is undone, told as "undone", and sent again by the client: as the first one it fails for good.
 -- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
@@ -50,7 +51,8 @@ begin
                 (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator',
                 record => nullif(next_step -> 'record', 'null')
             );
-            is_last := rpc_migrations.left_behind() is distinct from left_before;
+            is_last := rpc_migrations.left_behind() is distinct from left_before
+                or coalesce((answer -> 'result' ->> 'ends_request')::boolean, false);
         exception when others or query_canceled or assert_failure then
             if answers = '[]' then
                 raise;

@@ -4,7 +4,8 @@
 -- Registers a run, or answers "busy" while another one is under way: seen within the last "patience" seconds and not
 -- among "dead" (runs whose process the caller knows to be gone). Sent again with the same id, it changes nothing.
 create or replace function rpc_migrations.start_run(
-    run uuid, migration text, action text, client text, pid integer, patience double precision, dead uuid default null
+    run uuid, migration text, action text, client text, pid integer, patience double precision, dead uuid default null,
+    options jsonb default '{}'
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -27,8 +28,8 @@ begin
     update rpc_migrations.runs as r
     set ended_at = clock_timestamp(), outcome = 'taken over'
     where r.migration = start_run.migration and r.ended_at is null;
-    insert into rpc_migrations.runs (id, migration, action, client, pid)
-    values (start_run.run, start_run.migration, start_run.action, start_run.client, start_run.pid);
+    insert into rpc_migrations.runs (id, migration, action, client, pid, options)
+    values (start_run.run, start_run.migration, start_run.action, start_run.client, start_run.pid, start_run.options);
     return jsonb_build_object('state', 'done');
 end;
 $function$;
@@ -113,7 +114,7 @@ as $function$
             select jsonb_build_object(
                 'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
                 'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as,
-                'unvalidated', c.unvalidated
+                'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3)
             )
             from rpc_migrations.copies as c
             where c.migration = status.migration

@@ -41,6 +41,7 @@ begin
         loop
             rows := rows + chunk_rows;
         end loop;
+        perform set_config('rpc_migrations.replayed', copy.id::text, true);
         select c.* into copy from rpc_migrations.copies as c where c.id = copy.id;
         if copy.next_block >= copy.end_block then
             update rpc_migrations.copies as c set state = 'copied' where c.id = copy.id returning c.* into copy;

@@ -27,6 +27,9 @@ begin
         begin
             taken := rpc_migrations.replay_entries(copy, entries);
             rows := rows + taken;
+            if taken > 0 then
+                perform set_config('rpc_migrations.replayed', copy.id::text, true);
+            end if;
             done := taken < least(entries, 500);
             message := null;
         exception

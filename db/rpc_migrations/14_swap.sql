@@ -1,80 +1,141 @@
 -- The swap: one short transaction in which the new table takes the place and the names of the old one. The original table is
 -- the backup: nothing is copied for it, so nothing can be missing from it.
 
--- Puts the new table in the old one's place. Catches up with the log first; then, in one short transaction under a lock
--- that is waited for as briefly as possible, everything from the last replay to the new names. Where the lock cannot
--- be had it answers who is in the way ("holders"), keeps what it has replayed, and wants to be called again.
-create or replace function rpc_migrations.swap(out done boolean, out rows bigint, out holders jsonb, out message text)
+-- Puts the new table in the old one's place, when all that comes before it is done (see prepare_swap): in one short transaction
+-- everything from the last replay to the new names. All locks of an attempt, and the replay under them, have one budget; past
+-- it, or where a lock cannot be had, the attempt is undone. Then it answers who is in the way ("holders"), catches up with the
+-- log, and wants to be called again.
+create or replace function rpc_migrations.swap(
+    out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
+)
 language plpgsql
 set search_path = ''
 set row_security = off
+set lock_timeout = '20ms'
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
-    caught_up boolean := true;
+    ready boolean := true;
+    began timestamptz;
 begin
     rows := 0;
     done := false;
+    ends_request := false;
     if copy.state is distinct from 'copied' or (copy.source is not null and copy.compared_at is null) then
         raise exception 'the swap comes after the copy and the comparison, once' using errcode = 'RM005',
             hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
     end if;
     if copy.source is not null then
-        select r.rows, r.done, r.holders into rows, caught_up, holders from rpc_migrations.replay() as r;
+        select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
     end if;
-    if not caught_up then
+    if not ready then
         return;
     end if;
     if copy.source is not null then
         perform rpc_migrations.check_conflicts(copy);
     end if;
+    began := clock_timestamp();
     begin
         if copy.source is not null then
-            perform rpc_migrations.lock_for_swap(copy);
+            perform rpc_migrations.lock_for_swap(copy, began);
             perform rpc_migrations.replay_rest(copy);
+            perform rpc_migrations.limit_wait(copy, began);
         end if;
         perform rpc_migrations.exchange(copy);
+        done := true;
     exception when lock_not_available then
         holders := rpc_migrations.lock_holders(copy.source);
-        return;
+        message := rpc_migrations.what_was_waited_for(sqlerrm);
+        rows := rows + rpc_migrations.catch_up(copy);
     end;
-    done := true;
-    message := case
-        when copy.source is null then format('%s is there', copy.new_table::regclass)
-        else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
-    end;
+    copy := rpc_migrations.note_attempt(copy, began);
+    if done then
+        message := case
+            when copy.source is null then format('%s is there', copy.new_table::regclass)
+            else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
+        end || rpc_migrations.attempts_in_words(copy);
+    end if;
 end;
 $function$;
 
 
--- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. The source
--- comes last: it is what the application uses most, and while we wait for another one it is free. A view is locked by
--- giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
-create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies) returns void
+-- How long the next lock of an attempt to swap may be waited for: at most 20 ms (longer after many attempts in vain, or locks
+-- that are never free for so short a time could not be had at all), and what is left of the budget. Raises lock_not_available
+-- when nothing is left.
+create or replace function rpc_migrations.limit_wait(copy rpc_migrations.copies, began timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    other record;
+    budget_ms integer := rpc_migrations.option('lock_budget', '200')::integer;
+    left_ms integer := budget_ms - floor(1000 * extract(epoch from clock_timestamp() - began));
+begin
+    if left_ms < 1 then
+        raise exception 'the swap has taken longer than % ms', budget_ms using errcode = 'lock_not_available';
+    end if;
+    perform set_config('lock_timeout', least(left_ms, 20 * 2 ^ least(copy.attempts / 5, 4))::integer || 'ms', true);
+end;
+$function$;
+
+
+-- Counts an attempt to swap, and remembers how long the longest took.
+create or replace function rpc_migrations.note_attempt(copy rpc_migrations.copies, began timestamptz) returns rpc_migrations.copies
+language sql
+set search_path = ''
+as $function$
+    update rpc_migrations.copies as c
+    set attempts = c.attempts + 1, longest_attempt = greatest(c.longest_attempt, extract(epoch from clock_timestamp() - began))
+    where c.id = copy.id
+    returning c.*;
+$function$;
+
+
+-- What an attempt has failed at, for a message; null: a lock.
+create or replace function rpc_migrations.what_was_waited_for(error text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select case when error like 'the swap has taken longer than %' then 'the next attempt, as ' || error end;
+$function$;
+
+
+-- Told where it took many.
+create or replace function rpc_migrations.attempts_in_words(copy rpc_migrations.copies) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select case when copy.attempts > 3 then format(' (after %s attempts, the longest of %s ms)', copy.attempts, round(1000 * copy.longest_attempt))
+        else '' end;
+$function$;
+
+
+-- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. Dependents come
+-- first; then what the foreign keys point at, other people's tables (auth.users) last; the source comes after all of them: it is
+-- what the application uses most, and while we wait for another one it is free. What we may not lock is locked by the foreign
+-- key itself. A view is locked by giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
+create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies, began timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
 begin
     execute format('lock table only %s in access exclusive mode', copy.target::regclass);
-    for other in
-        select d.dependent, d.is_view, c.relowner::regrole as owner
+    for statement in
+        (select format(case when d.is_view then 'alter view %s owner to %s' else 'lock table only %s in access exclusive mode' end,
+            d.dependent, c.relowner::regrole)
         from rpc_migrations.dependents(copy.source) as d
         inner join pg_catalog.pg_class as c on c.oid = d.dependent
-        order by d.is_view desc, d.dependent::text
+        order by d.is_view desc, d.dependent::text)
+        union all
+        (select format('lock table only %s in %s mode', p.parent, case when p.loses_key then 'access exclusive' else 'share row exclusive' end)
+        from rpc_migrations.parents(copy) as p where p.may_lock)
+        union all
+        select format('lock table only %s in access exclusive mode', copy.source::regclass)
     loop
-        if other.is_view then
-            execute format('alter view %s owner to %s', other.dependent, other.owner);
-        else
-            execute format('lock table only %s in access exclusive mode', other.dependent);
-        end if;
+        perform rpc_migrations.limit_wait(copy, began);
+        execute statement;
     end loop;
-    for other in select p.parent, p.loses_key from rpc_migrations.parents(copy) as p where p.may_lock loop
-        execute format('lock table only %s in %s mode', other.parent,
-            case when other.loses_key then 'access exclusive' else 'share row exclusive' end);
-    end loop;
-    execute format('lock table only %s in access exclusive mode', copy.source::regclass);
     perform rpc_migrations.check_source(copy);
 end;
 $function$;

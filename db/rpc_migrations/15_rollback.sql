@@ -40,7 +40,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
-        keys = rpc_migrations.primary_key(copy.old_table), filenode = null
+        keys = rpc_migrations.primary_key(copy.old_table), filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;
     if discard_changes then
@@ -201,17 +201,22 @@ $function$;
 -- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
 -- further columns held is lost. From then on the migration counts as not run.
 create or replace function rpc_migrations.swap_back(
-    discard_changes boolean default false, out done boolean, out rows bigint, out holders jsonb, out kept_as text, out message text
+    discard_changes boolean default false,
+    out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out kept_as text, out message text
 )
 language plpgsql
 set search_path = ''
 set row_security = off
+set lock_timeout = '20ms'
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
-    caught_up boolean := true;
+    keeps_changes boolean := copy.source is not null and not discard_changes;
+    ready boolean := true;
+    began timestamptz;
 begin
     rows := 0;
+    ends_request := false;
     done := copy.id is null;
     if done then
         return;
@@ -219,28 +224,36 @@ begin
     if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
         raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
     end if;
-    if copy.source is not null and not discard_changes then
-        select r.rows, r.done, r.holders into rows, caught_up, holders from rpc_migrations.replay() as r;
+    if keeps_changes then
+        select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
     end if;
-    if not caught_up then
+    if not ready then
         return;
     end if;
+    began := clock_timestamp();
     begin
         if copy.source is not null then
-            perform rpc_migrations.lock_for_swap(copy);
+            perform rpc_migrations.lock_for_swap(copy, began);
         else
             execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
         end if;
-        if copy.source is not null and not discard_changes then
+        if keeps_changes then
             perform rpc_migrations.replay_rest(copy);
+            perform rpc_migrations.limit_wait(copy, began);
         end if;
         kept_as := rpc_migrations.exchange_back(copy);
+        done := true;
     exception when lock_not_available then
         holders := rpc_migrations.lock_holders(copy.new_table);
-        return;
+        message := rpc_migrations.what_was_waited_for(sqlerrm);
+        if keeps_changes then
+            rows := rows + rpc_migrations.catch_up(copy);
+        end if;
     end;
-    done := true;
-    message := format('the original table is back; the migrated one is kept as %s', kept_as);
+    copy := rpc_migrations.note_attempt(copy, began);
+    if done then
+        message := format('the original table is back; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy);
+    end if;
 end;
 $function$;
 

@@ -236,6 +236,11 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
     )
+    parser.add_argument(
+        "--ignore-snapshots",
+        action="store_true",
+        help="swap the tables although statements that began before are still running; they may miss rows",
+    )
 
 
 def _add_discard_option(parser: argparse.ArgumentParser) -> None:
@@ -299,7 +304,11 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     if not getattr(options, "remove_when_done", False):
         console.next_steps = getattr(options, "next_steps", [])
     try:
-        settings = load_settings(allow_http=options.allow_http, patience=options.patience)
+        settings = load_settings(
+            allow_http=options.allow_http,
+            patience=options.patience,
+            ignore_snapshots=getattr(options, "ignore_snapshots", False),
+        )
         exit_code = command(options, settings, console)
     except MigrationError as error:
         console.error(error)

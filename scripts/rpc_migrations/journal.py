@@ -128,13 +128,22 @@ def read_status(client: RpcClient, migration: Migration) -> Status:
 
 
 def start_run(
-    client: RpcClient, run: uuid.UUID, migration: Migration, action: str, *, user: str, pid: int, dead: str | None
+    client: RpcClient,
+    run: uuid.UUID,
+    migration: Migration,
+    action: str,
+    *,
+    user: str,
+    pid: int,
+    dead: str | None,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     """Register a run by `user`, as the journal shall name it. Its answer has the state "done", or "busy" and who is at it.
 
-    `dead`: the id of a run whose process is known to be gone, so that it is not waited for.
+    `dead`: the id of a run whose process is known to be gone, so that it is not waited for. `options`: what its steps can ask for
+    (rpc_migrations.option).
     """
-    values: list[Any] = [run, migration.name, action, user, pid, RUN_PATIENCE, dead]
+    values: list[Any] = [run, migration.name, action, user, pid, RUN_PATIENCE, dead, json.dumps(options)]
     sql = f"select rpc_migrations.start_run({_literals(values)}) as answer"
     answer: dict[str, Any] = client.row(sql, {"answer": STARTED})["answer"]
     return answer

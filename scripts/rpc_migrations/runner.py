@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from .client import RpcClient
 from .console import Console
@@ -113,8 +114,9 @@ class _Run:
         user, dead = f"{_user()}@{host}", None
         while True:
             answer = start_run(
-                self._client, self._id, self._migration, self._action, user=user, pid=os.getpid(), dead=dead
-            )
+                self._client, self._id, self._migration, self._action,
+                user=user, pid=os.getpid(), dead=dead, options=self._options(),
+            )  # fmt: skip
             if answer["state"] == "done":
                 return
             other = answer.get("run") or {}
@@ -124,6 +126,10 @@ class _Run:
                 continue
             self._console.waiting(f"another run to end: {describe_busy(answer)}", wait.seconds)
             wait.pause(f"Another run of {self._migration.name} is under way: {describe_busy(answer)}.")
+
+    def _options(self) -> dict[str, Any]:
+        """What the steps of this run can ask for."""
+        return {"lock_budget": self._settings.lock_budget, "ignore_snapshots": self._settings.ignore_snapshots}
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ class Settings:
     management_url: str
     patience: float  # seconds to go on trying: locks, another run, an unreachable server
     request_timeout: float  # seconds to wait for one answer
+    lock_budget: int = 200  # milliseconds for all locks of an attempt to swap, and the replay under them
+    ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
     @property
@@ -51,7 +54,9 @@ class Settings:
         return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set")
 
 
-def load_settings(*, allow_http: bool = False, patience: float | None = None) -> Settings:
+def load_settings(
+    *, allow_http: bool = False, patience: float | None = None, ignore_snapshots: bool = False
+) -> Settings:
     """Read the settings. Raises SettingsError where one is wrong; what is merely missing is None."""
     environment = _environment()
     allow_http = allow_http or environment.get("MIGRATION_ALLOW_HTTP", "") == "1"
@@ -67,6 +72,8 @@ def load_settings(*, allow_http: bool = False, patience: float | None = None) ->
         management_url=_base_url(management_url, "MIGRATION_MANAGEMENT_URL", allow_http),
         patience=patience if patience is not None else _seconds(environment, "MIGRATION_PATIENCE", 300.0),
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
+        lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2) * 1000),
+        ignore_snapshots=ignore_snapshots,
     )
 
 

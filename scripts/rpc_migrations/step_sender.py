@@ -87,8 +87,10 @@ class StepSender:
                 wait.over()
                 self._console.step_goes_on(step, answer)
             case "waiting":
-                self._console.waiting(f"a lock: {describe_holders(answer.get('holders'))}", wait.seconds)
-                wait.pause(f'Step "{step.name}" could not get a lock: {describe_holders(answer.get("holders"))}.')
+                what = (answer.get("result") or {}).get("message") or "a lock"
+                holders = describe_holders(answer.get("holders"))
+                self._console.waiting(f"{what}: {holders}", wait.seconds)
+                wait.pause(f'Step "{step.name}" waited in vain for {what}: {holders}.')
             case "busy":
                 self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import psycopg
 import pytest
 from local_supabase import Database, create_old_table
@@ -185,7 +188,7 @@ def test_a_key_that_the_step_file_declares(orders: Connection, database: Databas
             delete_customer(orders, name)
             orders.execute("insert into public.customers values (%s)", [name])
             orders.execute("insert into public.orders values (%s, %s)", (100 + ord(name), name))
-        if call.step == "swap":
+        if call.step == "swap" and call.answer["state"] == "done":
             with pytest.raises(psycopg.errors.ForeignKeyViolation):
                 orders.execute("insert into public.orders values (1000, 'nobody')")
     name = "orders_name_fkey" if "orders_name_fkey" in text else "mine"
@@ -251,3 +254,61 @@ def test_rows_without_a_parent_stop_the_last_step(orders: Connection) -> None:
     orders.execute(query.replace("select *", "delete"))
     run(orders, INLINE)
     assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
+
+
+def test_locks_are_asked_for_in_order(orders: Connection, database: Database) -> None:
+    """Dependents, then parents, then the table itself: while one is waited for, those that come later are free."""
+    deploy(orders, (("least(left_ms, 20 *", "least(left_ms, 20000 *"),))
+    orders.execute("set search_path = ''")  # so that all names are told with their schema
+    refer(orders)
+    orders.execute("create table public.parts (id integer primary key, order_id integer references public.orders)")
+    run(orders, STEP_FILE, until="compare")
+    places = {
+        "public.parts": set(),
+        "public.customers": {"public.parts"},
+        "public.orders": {"public.parts", "public.customers"},
+    }
+    for table, held in places.items():
+        with database.connect() as other, database.connect(options="-c rpc_migrations.lock_budget=60000") as swapping:
+            other.execute(f"begin; lock table {table} in access share mode")
+            swap = threading.Thread(target=lambda connection=swapping: run(connection, STEP_FILE))
+            swap.start()
+            try:
+                assert held_while_waiting(orders, swapping.info.backend_pid, table) == held
+            finally:
+                other.execute("rollback")
+                swap.join()
+        run(orders, read(ROLLBACK))
+        run(orders, STEP_FILE, until="compare")
+
+
+def held_while_waiting(connection: Connection, pid: int, table: str) -> set[str]:
+    """What a session holds in a mode that readers or writers feel, once it waits for a table."""
+    locks = "select relation::regclass::text, granted from pg_locks where pid = %s and locktype = 'relation' and mode ~ '(Exclusive|ShareRow)'"
+    deadline = time.monotonic() + 30
+    while (table, False) not in connection.execute(locks, [pid]).fetchall():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return {
+        name for name, granted in connection.execute(locks, [pid]).fetchall() if granted and name.startswith("public.")
+    }
+
+
+def test_an_attempt_past_its_budget_is_undone(orders: Connection, database: Database) -> None:
+    """It catches up and is tried again; how many there were, and the longest, can be asked for."""
+    refer(orders)
+    run(orders, STEP_FILE, until="compare")
+    orders.execute("set rpc_migrations.lock_budget = 0")
+    before = dump_schema(database)
+    answers = [call.answer for call, _ in zip(calls(orders, STEP_FILE), range(14), strict=False)]
+    assert answers[-1]["state"] == "waiting"
+    assert "longer than 0 ms" in answers[-1]["result"]["message"]
+    assert dump_schema(database) == before
+    orders.execute("update public.orders set name = 'a' where id = 1")
+    orders.execute("reset rpc_migrations.lock_budget")
+    made = run(orders, STEP_FILE)
+    (message,) = [call.answer["result"]["message"] for call in made if "original one" in str(call.answer)]
+    assert "attempts, the longest of" in message
+    status = orders.execute("select rpc_migrations.status('test') -> 'copy'").fetchone()
+    assert status is not None and status[0]["attempts"] > 3 and status[0]["longest_attempt"] > 0
+    assert rows(orders)[0] == (1, "a")

@@ -305,10 +305,8 @@ BROKEN = {
     "replay: rows that are there": [("where (select count(*) from gone) is not null", "where false")],
     "replay: truncations": [("if was_truncated then", "if false then")],
     "swap: what is left": [
-        ("select r.rows, r.done, r.holders into rows, caught_up, holders from rpc_migrations.replay() as r;\n    end if;\n    if not caught_up then\n        return;\n    end if;\n    if copy",
-         "end if;\n    if copy"),
-        ("check_conflicts(copy);\n    end if;\n    begin\n        if copy.source is not null then\n            perform rpc_migrations.lock_for_swap(copy);\n            perform rpc_migrations.replay_rest(copy);",
-         "check_conflicts(copy);\n    end if;\n    begin\n        if copy.source is not null then\n            perform rpc_migrations.lock_for_swap(copy);"),
+        ("perform rpc_migrations.lock_for_swap(copy, began);\n            perform rpc_migrations.replay_rest(copy);",
+         "perform rpc_migrations.lock_for_swap(copy, began);"),
     ],
     "rollback: changed rows": [("(t.ctid is null or row(%8$s)", "(t.ctid is null and row(%8$s)")],
     "rollback: deleted rows": [("and not exists (select from only %5$s as s where %7$s)'", "and false'")],

@@ -1,0 +1,140 @@
+-- Snapshots that are older than the new table's last rows. A statement that began before these were committed does not see them,
+-- whenever it first looks at the table: not only in "repeatable read", but also through a STABLE function or a policy, which use
+-- the snapshot of the statement around them. So the swap is not tried before such statements are over. They are noted once, when
+-- the last replay has been committed, and never added to: of those that come later all see what was replayed.
+
+-- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}].
+create or replace function rpc_migrations.open_snapshots() returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'transaction', l.virtualxid)), '[]')
+    from pg_catalog.pg_stat_activity as a
+    inner join pg_catalog.pg_locks as l on l.pid = a.pid and l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock'
+    where
+        a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_xmin is not null
+        -- what others run is told to those alone who may read all statistics, but not autovacuum's: it has no role
+        and coalesce(a.backend_type, 'client backend') = 'client backend' and a.usename is not null;
+$function$;
+
+
+-- Those of the noted ones that still are there; waits for up to half a second until there are none.
+create or replace function rpc_migrations.remaining_snapshots(noted jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    began timestamptz := clock_timestamp();
+    remaining jsonb := noted;
+begin
+    loop
+        perform pg_stat_clear_snapshot();  -- or the activity stays what it was when this transaction first looked at it
+        select coalesce(jsonb_agg(n.value), '[]') into remaining
+        from jsonb_array_elements(remaining) as n
+        where rpc_migrations.open_snapshots() @> jsonb_build_array(n.value);
+        exit when remaining = '[]' or clock_timestamp() > began + interval '0.5 seconds';
+        perform pg_sleep(0.005);
+    end loop;
+    return remaining;
+end;
+$function$;
+
+
+-- Who they are, as lock_holders tells who is in the way of a lock.
+create or replace function rpc_migrations.snapshot_holders(snapshots jsonb) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'pid', a.pid, 'role', a.usename, 'state', a.state, 'relation', 'an older snapshot',
+        'transaction_seconds', round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1)
+    )), '[]')
+    from jsonb_to_recordset(snapshots) as s (pid integer)
+    inner join pg_catalog.pg_stat_activity as a on a.pid = s.pid;
+$function$;
+
+
+-- An option of the run that works on the current migration, or of the session (set rpc_migrations.NAME = ..., for psql).
+create or replace function rpc_migrations.option(name text, otherwise text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(
+        nullif(current_setting('rpc_migrations.' || name, true), ''),
+        (
+            select r.options ->> name
+            from rpc_migrations.runs as r
+            where r.migration = current_setting('rpc_migrations.migration', true) and r.ended_at is null
+            order by r.started_at desc limit 1
+        ),
+        otherwise
+    );
+$function$;
+
+
+-- All that comes before an attempt to swap: the log is replayed, that is committed, and older snapshots are gone. Where it is
+-- not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
+-- with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
+create or replace function rpc_migrations.prepare_swap(
+    copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
+)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    is_done boolean;
+    noted jsonb := copy.snapshots;
+    entries bigint;
+begin
+    ready := false;
+    rows := 0;
+    ends_request := false;
+    if not copy.caught_up then
+        select r.done, r.rows, r.holders into is_done, rows, holders from rpc_migrations.replay() as r;
+        if not is_done then
+            return;
+        end if;
+        update rpc_migrations.copies as c set caught_up = true, snapshots = null where c.id = copy.id;
+        noted := null;
+    end if;
+    if current_setting('rpc_migrations.replayed', true) = copy.id::text then
+        ready := coalesce(current_setting('rpc_migrations.asked_to_commit', true), '') = copy.id::text;
+        ends_request := true;
+        perform set_config('rpc_migrations.asked_to_commit', copy.id::text, true);
+        return;
+    end if;
+    if rpc_migrations.option('ignore_snapshots', 'false')::boolean then
+        noted := '[]';
+    end if;
+    noted := rpc_migrations.remaining_snapshots(coalesce(noted, rpc_migrations.open_snapshots()));
+    update rpc_migrations.copies as c set snapshots = noted where c.id = copy.id;
+    if noted <> '[]' then
+        holders := rpc_migrations.snapshot_holders(noted);
+        message := 'statements that began before the last rows were replayed (--ignore-snapshots goes on; they may miss rows)';
+        return;
+    end if;
+    execute format('select count(*) from (select from rpc_migrations.log_%s limit 1001) as l', copy.id) into entries;
+    if entries > 1000 then
+        rows := rpc_migrations.catch_up(copy);
+        holders := '[]';
+        message := 'the next attempt, after more than 1,000 changes';
+        return;
+    end if;
+    ready := true;
+end;
+$function$;
+
+
+-- Replays once more what has come in the meantime; snapshots are noted anew when that has been committed. Answers the rows.
+create or replace function rpc_migrations.catch_up(copy rpc_migrations.copies) returns bigint
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    replayed record;
+begin
+    select r.* into replayed from rpc_migrations.replay() as r;
+    update rpc_migrations.copies as c set caught_up = replayed.done, snapshots = null where c.id = copy.id;
+    return replayed.rows;
+end;
+$function$;
