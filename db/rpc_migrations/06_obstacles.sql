@@ -197,6 +197,14 @@ as $function$
     where c.oid = relation and d.objid <> t.typarray
         and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
     union all
+    select 'the default of another table''s column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
+        format('alter table %s alter column %I drop default', a.attrelid::regclass, a.attname),
+        format('alter table %s alter column %I set default %s', a.attrelid::regclass, a.attname, pg_get_expr(e.adbin, e.adrelid))
+    from rpc_migrations.identity_sequences(relation) as i
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.sequence
+    inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid and e.adrelid <> relation
+    inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum
+    union all
     select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), null, null
     from rpc_migrations.unknown_dependents(relation) as u;
 $function$;

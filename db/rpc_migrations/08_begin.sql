@@ -98,6 +98,7 @@ begin
         raise exception 'migration % already rebuilds a table, or this one', other
         using errcode = 'RM005', hint = 'Rebuild one table in a step file, and finish or roll back the other migration first.';
     end if;
+    perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
     if to_regclass(format('%I.%I', old_name[1], copy.backup_name)) is not null then
         raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
         using errcode = 'RM001',
@@ -111,6 +112,32 @@ begin
     if has_rows then
         raise exception 'rpc_migrations.% is not empty', quote_ident(copy.table_name)
         using errcode = 'RM005', hint = 'The copy fills it. Take out the step that puts rows into it.';
+    end if;
+end;
+$function$;
+
+
+-- Two tables that refer to each other are rebuilt one after the other: the swap of one makes foreign keys of the other anew, and
+-- would look like an alteration of it. Raises RM005.
+create or replace function rpc_migrations.check_neighbours(migration text, relation oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    other record;
+begin
+    select c.migration, n.neighbour into other
+    from rpc_migrations.copies as c
+    cross join lateral (select case c.state when 'swapped' then c.new_table else c.source end) as n (neighbour)
+    inner join pg_catalog.pg_constraint as k
+        on k.contype = 'f' and (k.conrelid, k.confrelid) in ((relation, n.neighbour), (n.neighbour, relation))
+    where
+        c.migration <> check_neighbours.migration and n.neighbour <> relation
+        and (c.state in ('copying', 'copied', 'rolling back') or c.state = 'swapped' and c.unvalidated <> '[]')
+    limit 1;
+    if found then
+        raise exception 'migration % rebuilds %, and a foreign key connects that with this table', other.migration, other.neighbour::regclass
+        using errcode = 'RM005', hint = 'Nothing was changed. Finish the other migration or roll it back first, then run the same command again.';
     end if;
 end;
 $function$;

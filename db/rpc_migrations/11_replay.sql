@@ -68,6 +68,7 @@ as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
     taken_entries bigint;
+    taken_keys jsonb;
 begin
     -- Those that can wait for the commit would raise their errors where nobody catches them.
     set constraints all immediate;
@@ -88,13 +89,51 @@ begin
             select %6$s from keys as k inner join only %7$s as s on %8$s
             where (select count(*) from gone) is not null
         )
-        select count(*) from taken
+        select count(*), (select jsonb_agg(to_jsonb(k)) from keys as k) from taken
         $sql$,
         parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
         rpc_migrations.key_match(copy, 's', 'k'))
-    into taken_entries
+    into taken_entries, taken_keys
     using entries;
+    perform rpc_migrations.check_round_trip(copy, taken_keys);
     return taken_entries;
+end;
+$function$;
+
+
+-- Stops, with the row's key, where a value of a column that changes its type would not be the same again if it came back: a number
+-- that is rounded, a time that loses its zone. Rows that were there when the copy began have been looked at (see misfits);
+-- these are the ones that were written since. A row that has changed in the meantime has an entry of its own. Raises RM001.
+create or replace function rpc_migrations.check_round_trip(copy rpc_migrations.copies, keys jsonb) returns void
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    col record;
+    key text;
+begin
+    for col in
+        select
+            c.name, format_type(t.atttypid, t.atttypmod) as target_type, format_type(f.atttypid, f.atttypmod) as type,
+            case when rpc_migrations.compares_as_text(f.atttypid) then '::text collate "C"' else '' end as as_text
+        from jsonb_to_recordset(copy.columns) as c (name name)
+        inner join pg_catalog.pg_attribute as f on f.attrelid = copy.source and f.attname = c.name
+        inner join pg_catalog.pg_attribute as t on t.attrelid = copy.target and t.attname = c.name
+        where not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype
+    loop
+        execute format(
+            'select row(%1$s)::text from jsonb_populate_recordset(null::rpc_migrations.log_%2$s, $1) as k '
+            'inner join only %3$s as s on %4$s where (s.%5$I)::%6$s::%7$s%8$s is distinct from (s.%5$I)%8$s limit 1',
+            rpc_migrations.qualified_keys(copy, 's'), copy.id, copy.source::regclass, rpc_migrations.key_match(copy, 's', 'k'),
+            col.name, col.target_type, col.type, col.as_text)
+        into key using keys;
+        if key is not null then
+            raise exception 'a value written since the copy began does not fit: column % of the row with the key % is %, and not the same as %',
+                col.name, key, col.type, col.target_type
+            using errcode = 'RM001', hint = 'No table in use was changed. Change the value, then run the same command again; or roll back.';
+        end if;
+    end loop;
 end;
 $function$;
 

@@ -164,6 +164,7 @@ begin
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
         perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);
         perform rpc_migrations.move_statistics(copy);
         new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
@@ -351,6 +352,34 @@ declare
 begin
     for pair in select p.* from rpc_migrations.sequence_pairs(from_table, to_table) as p loop
         execute format('select setval(%L, s.last_value, s.is_called) from %s as s', pair.to_sequence, pair.from_sequence);
+    end loop;
+end;
+$function$;
+
+
+-- The sequence of a serial column that goes from one table to another ends where numbers of the column's new type do, where it
+-- ended with those of the old one; but not before a number that it has given out.
+create or replace function rpc_migrations.fit_sequences(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+begin
+    for col in
+        select q.seqrelid::regclass as sequence, format_type(n.atttypid, null) as type
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname and n.atttypid <> o.atttypid
+        inner join pg_catalog.pg_depend as d
+            on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = to_table and d.refobjsubid = n.attnum
+            and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'a'
+        inner join pg_catalog.pg_sequence as q on q.seqrelid = d.objid and q.seqtypid = o.atttypid
+        where
+            o.attrelid = from_table and n.atttypid in ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype)
+            and coalesce(pg_sequence_last_value(q.seqrelid), 0) <= case n.atttypid
+                when 'smallint'::regtype then 32767 when 'integer'::regtype then 2147483647 else 9223372036854775807 end
+    loop
+        execute format('alter sequence %s as %s', col.sequence, col.type);
     end loop;
 end;
 $function$;

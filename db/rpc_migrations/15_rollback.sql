@@ -131,6 +131,7 @@ begin
         raise exception 'the original table is not at % any more', backup
         using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
     end if;
+    perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
@@ -283,6 +284,7 @@ begin
         perform rpc_migrations.move_back(copy.schema_name, copy.renamed);
         perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
         perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.fit_sequences(copy.new_table, copy.old_table);
         perform rpc_migrations.reopen_table(copy);
         put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);

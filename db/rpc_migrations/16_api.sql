@@ -220,6 +220,30 @@ end;
 $function$;
 
 
+-- What is copied, compared and described does not depend on whose session it is: how times, intervals, bytes and numbers are written
+-- decides what a value becomes in another type, and whether a table looks altered.
+do $block$
+declare
+    pinned regprocedure;
+begin
+    for pinned in
+        select p.oid
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace = 'rpc_migrations'::regnamespace
+            and p.proname in (
+                'begin_copy', 'copy_batch', 'carry_over', 'replay', 'replay_entries', 'compare', 'differences', 'swap',
+                'begin_rollback', 'find_changes', 'swap_back', 'describe_table', 'table_definition', 'missing_in_target', 'misfits')
+    loop
+        execute format(
+            'alter function %1$s set timezone = ''UTC''; alter function %1$s set datestyle = ''ISO, MDY''; '
+            'alter function %1$s set intervalstyle = ''postgres''; alter function %1$s set bytea_output = ''hex''; '
+            'alter function %1$s set extra_float_digits = 1', pinned);
+    end loop;
+end;
+$block$;
+
+
 do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb) to service_role;
 

@@ -31,6 +31,7 @@ BATCHES = {
     "carry over constraints and indexes": 3,
     "validate the foreign keys": 3,
     "roll back: find what changed since the swap": 3,
+    "roll back: swap the tables back": 2,
     "roll back: validate the foreign keys": 3,
 }
 
@@ -41,6 +42,7 @@ TOGETHER = {
         "check the old table",
         "copy the rows",
         "carry over constraints and indexes",
+        "swap the tables",
         "grant rights",
         "validate the foreign keys",
         "validate the foreign keys #2",
@@ -50,6 +52,7 @@ TOGETHER = {
         "roll back: begin",
         "roll back: find what changed since the swap",
         "roll back: compare the two tables",
+        "roll back: swap the tables back",
         "roll back: validate the foreign keys",
         "roll back: validate the foreign keys #2",
         "roll back: validate the foreign keys #3",

@@ -1,0 +1,136 @@
+"""Values that the application writes after the comparison, in sessions with settings of their own, and numbers that it draws."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from local_supabase import Database
+from schema_dump import dump_schema
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
+
+# The old type, the new one, a value that fits and one that does not.
+TYPES = {
+    "a rounded number": ("numeric", "numeric(8, 2)", "1.23", "1.239"),
+    "a float": ("double precision", "real", "0.5", "0.1"),
+    "a date": ("timestamptz", "date", "2026-01-01 00:00+00", "2026-01-01 12:00+00"),
+    "a fraction": ("numeric", "integer", "7", "7.5"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "fits", "misfit"), TYPES.values(), ids=TYPES)
+def test_a_value_that_would_change_stops_before_the_swap(
+    admin: Connection, database: Database, old: str, new: str, fits: str, misfit: str
+) -> None:
+    """With the row's key; it is as it was written, and once it is changed the migration goes on. On the way back as well."""
+    deploy(admin)
+    admin.execute(f"create table public.things (id integer primary key, value {old})")
+    admin.execute("insert into public.things values (1, %s), (77, %s)", [fits, fits])
+    text = rebuild_file("things", f"id integer not null, value {new}")
+    run(admin, text, until="compare")
+    admin.execute("update public.things set value = %s where id = 77", [misfit])
+    before = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=r"column value of the row with the key .*77.* is") as caught:
+        run(admin, text)
+    assert caught.value.sqlstate == "RM001"
+    assert dump_schema(database) == before
+    admin.execute("update public.things set value = %s where id = 77", [fits])
+    run(admin, text)
+
+    back = rebuild_file("others", f"id integer not null, value {old}")
+    admin.execute(
+        f"create table public.others (id integer primary key, value {new}); insert into public.others values (77, null)"
+    )
+    run(admin, back, "other")
+    admin.execute("update public.others set value = %s", [misfit])
+    with pytest.raises(psycopg.Error, match=r"column value of the row with the key .*77.* is"):
+        run(admin, read(ROLLBACK), "other")
+
+
+CASTS = {
+    "a time without its zone": ("timestamptz", "timestamp", "2026-01-01 12:00+00", "2026-01-01 12:00:00"),
+    "a date as text": ("date", "text", "2026-02-01", "2026-02-01"),
+    "bytes as text": ("bytea", "text", "\\x41", "\\x41"),
+}
+ELSEWHERE = "set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set bytea_output = 'escape'; set extra_float_digits = 0; set intervalstyle = 'iso_8601'"
+
+
+@pytest.mark.parametrize(("old", "new", "written", "expected"), CASTS.values(), ids=CASTS)
+def test_another_session_finishes_it(
+    admin: Connection, database: Database, old: str, new: str, written: str, expected: str
+) -> None:
+    """One in another time zone and with another style of writing dates."""
+    deploy(admin)
+    admin.execute(f"create table public.things (id integer primary key, value {old})")
+    admin.execute("insert into public.things values (1, %s)", [written])
+    text = rebuild_file("things", f"id integer not null, value {new}")
+    run(admin, text, until="compare")
+    admin.execute("insert into public.things values (2, %s)", [written])
+    with database.connect() as other:
+        other.execute(ELSEWHERE.encode())
+        run(other, text)
+    found = admin.execute("select distinct value::text from public.things").fetchall()
+    assert found == [(expected,)]
+
+
+def test_a_table_does_not_look_altered_elsewhere(admin: Connection, database: Database) -> None:
+    """Constants in its defaults and checks are written otherwise there."""
+    deploy(admin)
+    admin.execute(
+        "create table public.things (id integer primary key, value timestamptz default '2026-01-01 12:00+00' "
+        "check (value > '2020-01-01 00:00+00'), span interval default '1 day 2 hours'); insert into public.things values (1)"
+    )
+    text = rebuild_file("things", "id integer not null")
+    run(admin, text, until="copy the rows")
+    with database.connect() as other:
+        other.execute(ELSEWHERE.encode())
+        run(other, text)
+        run(other, read(ROLLBACK))
+
+
+def test_tables_that_refer_to_each_other_one_after_the_other(admin: Connection, database: Database) -> None:
+    """The second migration is refused at its beginning, and both can be finished, and rolled back."""
+    deploy(admin)
+    admin.execute(
+        "create table public.a (id integer primary key, b integer); "
+        "create table public.b (id integer primary key, a integer references public.a); "
+        "alter table public.a add constraint a_b foreign key (b) references public.b; "
+        "insert into public.a values (1); insert into public.b values (1, 1)"
+    )
+    before = dump_schema(database)
+    a, b = (rebuild_file(name, f"id integer not null, {other} integer") for name, other in (("a", "b"), ("b", "a")))
+    run(admin, a, "first", until="copy the rows")
+    with pytest.raises(psycopg.Error, match=r"migration first rebuilds public\.a") as caught:
+        run(admin, b, "second")
+    assert caught.value.sqlstate == "RM005"
+    run(admin, a, "first", until="swap")
+    with pytest.raises(psycopg.Error, match=r"migration first rebuilds public\.a"):
+        run(admin, b, "second")
+    run(admin, a, "first")
+    run(admin, b, "second")
+    assert dump_schema(database) == before
+    run(admin, read(ROLLBACK), "second")
+    run(admin, read(ROLLBACK), "first")
+    assert dump_schema(database) == before
+
+
+def test_a_serial_number_that_becomes_a_bigint_has_room(admin: Connection, database: Database) -> None:
+    deploy(admin)
+    admin.execute("create table public.things (id serial primary key, name text)")
+    before = dump_schema(database)
+    run(admin, rebuild_file("things", "id bigserial, name text"))
+    admin.execute("select setval('public.things_id_seq', 2147483647)")
+    assert admin.execute("insert into public.things values (default, 'x') returning id").fetchone() == (2147483648,)
+    admin.execute("delete from public.things where true; select setval('public.things_id_seq', 5)")
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
+def test_a_default_elsewhere_on_the_identity_sequence_is_refused(admin: Connection) -> None:
+    deploy(admin)
+    admin.execute(
+        "create table public.things (id integer generated always as identity primary key, name text); "
+        "create table public.others (id integer default nextval('public.things_id_seq'))"
+    )
+    with pytest.raises(psycopg.Error, match=r"identity sequence: .*others") as caught:
+        run(admin, rebuild_file("things", "id integer generated always as identity, name text"))
+    assert caught.value.sqlstate == "RM001"
