@@ -308,8 +308,9 @@ select to_jsonb(t) - 'updated_at' - 'created_at' - 'last_calculated'
     || jsonb_build_object('touched', (to_jsonb(t) ->> 'updated_at')::timestamptz > '2026-06-01')
 from {} as t order by to_jsonb(t) ->> 'id'
 """
+# A swap that meets a request of before, which a fault has left at work, waits for it: a call more, and nothing else.
 _JOURNAL = """
-select step, checksum, calls, rows, finished_at is not null, undone_at is not null, result
+select step, checksum, case when step !~ 'swap the tables' then calls end, rows, finished_at is not null, undone_at is not null, result
 from rpc_migrations.journal order by started_at, id
 """
 _COPIES = """
