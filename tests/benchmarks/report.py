@@ -9,7 +9,7 @@ from benchmarks.measure import Measurement
 
 COLUMNS = (
     "", "time", "of `psql -1`", "longest stall of a read", "of a write", "rows missing for", "writes lost",
-    "client memory", "requests", "longest request",
+    "users deleted", "failed", "over 200 ms", "longest", "client memory", "requests", "longest request",
 )  # fmt: skip
 _BASE = "psql-1"
 _OURS, _OTHERS, _TEXT, _PALE = "#2f9e6e", "#9aa5b1", "#1f2933", "#616e7c"
@@ -81,6 +81,7 @@ def _cells(one: Measurement, base: float | None) -> list[str]:
     return [
         one.title, seconds(one.seconds), f"{one.seconds / base:.2f}" if base else "", seconds(seen.longest_read),
         seconds(seen.longest_write), seconds(seen.missing_seconds) if seen.missing_seconds else "never", str(seen.lost),
+        str(seen.deletions), str(seen.deletions_failed), str(seen.slow_deletions), seconds(seen.longest_deletion),
         f"{one.memory:.0f} MB", str(one.requests or ""), seconds(one.longest_request),
     ]  # fmt: skip
 

@@ -33,6 +33,8 @@ def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
     assert ours["seen"]["lost"] == 0
     assert ours["seen"]["missing_seconds"] == 0
     assert ours["seen"]["failed"] == 0
+    assert ours["seen"]["deletions"] > 0
+    assert ours["seen"]["deletions_failed"] == 0
     assert len(ours["steps"]) > ours["requests"] > 1
     assert 0 < ours["longest_request"] <= ours["seconds"]
     assert ours["seen"]["statements"] > 0
@@ -42,7 +44,8 @@ def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
 def test_table_tells_what_was_lost() -> None:
     seen = Seen(statements=9, longest_read=2.0, longest_write=0.5, missing_seconds=1.5, lost=3)
     base = Measurement("psql-1", "the guide", 1000, 2.0, [2.0], 3.0, seen)
-    ours = Measurement("ours", "ours", 1000, 0.5, [0.5], 60.0, Seen(statements=9), 23, 0.1)
+    deleting = Seen(statements=9, deletions=7, deletions_failed=1, slow_deletions=2, longest_deletion=0.3)
+    ours = Measurement("ours", "ours", 1000, 0.5, [0.5], 60.0, deleting, 23, 0.1)
     lines = report.markdown([ours, base]).splitlines()
-    assert lines[-2] == "| ours | 500 ms | 0.25 | 0 ms | 0 ms | never | 0 | 60 MB | 23 | 100 ms |"
-    assert lines[-1] == "| the guide | 2.00 s | 1.00 | 2.00 s | 500 ms | 1.50 s | 3 | 3 MB |  |  |"
+    assert lines[-2] == "| ours | 500 ms | 0.25 | 0 ms | 0 ms | never | 0 | 7 | 1 | 2 | 300 ms | 60 MB | 23 | 100 ms |"
+    assert lines[-1] == "| the guide | 2.00 s | 1.00 | 2.00 s | 500 ms | 1.50 s | 3 | 0 | 0 | 0 | 0 ms | 3 MB |  |  |"

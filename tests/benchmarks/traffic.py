@@ -1,7 +1,7 @@
 """An application that uses user_clusters while it is migrated: one process a client, each with its own connection.
 
-`Traffic` starts two writers and a reader and collects what they saw. A writer remembers every write that the database
-has acknowledged, and in the end looks whether it is there.
+`Traffic` starts two writers, a reader and perhaps one who deletes users, and collects what they saw. A writer remembers every write that
+the database has acknowledged, and in the end looks whether it is there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ CLIENTS = ("writer", "writer", "reader")
 _SAMPLE = 30_000  # rows of the table, at most, that the clients share among themselves
 _PAUSE = 0.002  # seconds between two statements of a client: some hundreds a second, and a core left for the migration
 _READ_AT_ONCE = 10
+_DELETE_PAUSE = 0.1  # seconds between two deletions of users
+_SLOW_DELETION = 0.2  # seconds
+_LEAVES = (
+    "right(user_id::text, 1) = '0'"  # whose users are deleted: one in ten or so, whose rows no other client touches
+)
 
 
 @dataclass
@@ -36,6 +41,10 @@ class Seen:
     longest_write: float = 0.0
     missing_seconds: float = 0.0  # how long rows that were never deleted could not be read
     lost: int = 0  # rows that are not as the last acknowledged write left them
+    deletions: int = 0  # of users, with their rows
+    deletions_failed: int = 0
+    slow_deletions: int = 0  # those that took over 200 ms
+    longest_deletion: float = 0.0
 
     def __add__(self, other: Seen) -> Seen:
         return Seen(
@@ -45,20 +54,25 @@ class Seen:
             max(self.longest_write, other.longest_write),
             max(self.missing_seconds, other.missing_seconds),
             self.lost + other.lost,
+            self.deletions + other.deletions,
+            self.deletions_failed + other.deletions_failed,
+            self.slow_deletions + other.slow_deletions,
+            max(self.longest_deletion, other.longest_deletion),
         )
 
 
 class Traffic:
-    """Within it the clients are at work; afterwards `seen` says what they saw."""
+    """Within it the clients are at work, and, if asked for, one more who deletes users; afterwards `seen` says what they saw."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, deletes_users: bool = False) -> None:
         self.seen = Seen()
         self._dsn = dsn
+        self._kinds = (*CLIENTS, "deleter") if deletes_users else CLIENTS
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-        for place, kind in enumerate(CLIENTS):
+        for place, kind in enumerate(self._kinds):
             command = [sys.executable, "-m", "benchmarks.traffic", kind, str(place), self._dsn]
             self._processes.append(
                 subprocess.Popen(
@@ -123,6 +137,28 @@ class _Client:
                 self._note_stall(kind, time.monotonic() - began_in_vain, was_missing=in_vain_since is not None)
             in_vain_since = None if succeeded else began_in_vain
 
+    def delete_users(self, stop: Any) -> None:
+        """Delete one user after another until `stop()`, or none is left to leave; their rows must have gone with them."""
+        gone = []
+        for user in dict.fromkeys(user for _, user in self.share):
+            time.sleep(_DELETE_PAUSE)
+            if stop():
+                break
+            began = time.monotonic()
+            try:
+                self.connection.execute("delete from auth.users where id = %s", [user])
+                gone.append(user)
+            except psycopg.Error:
+                self.seen.deletions_failed += 1
+            took = time.monotonic() - began
+            self.seen.deletions += 1
+            self.seen.slow_deletions += took > _SLOW_DELETION
+            self.seen.longest_deletion = max(self.seen.longest_deletion, took)
+        while not stop():
+            time.sleep(_DELETE_PAUSE)
+        left = self.connection.execute("select count(*) from public.user_clusters where user_id = any(%s)", [gone])
+        self.seen.lost += (left.fetchone() or [0])[0]
+
     def _note_stall(self, kind: str, seconds: float, *, was_missing: bool) -> None:
         if kind == "writer":
             self.seen.longest_write = max(self.seen.longest_write, seconds)
@@ -175,13 +211,20 @@ def main() -> None:
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         size = (connection.execute("select count(*) from public.user_clusters").fetchone() or [0])[0]
         percent = min(100.0, 100.0 * _SAMPLE / max(size, 1))
-        text = "select id, user_id from public.user_clusters tablesample bernoulli (%s) repeatable (1) order by id"
-        share = connection.execute(text, [percent]).fetchall()[place :: len(CLIENTS)]
-        client = _Client(connection, random.Random(place), share)
+        leaves = "" if kind == "deleter" else "not "
+        text = (
+            "select id, user_id from public.user_clusters tablesample bernoulli (%s) repeatable (1) "
+            f"where {leaves}{_LEAVES} order by id"
+        )
+        share = connection.execute(text, [percent]).fetchall()
+        client = _Client(connection, random.Random(place), share if kind == "deleter" else share[place :: len(CLIENTS)])
         print("ready", flush=True)
         sys.stdin.readline()
-        client.run(kind, _input_ended())
-        client.count_losses()
+        if kind == "deleter":
+            client.delete_users(_input_ended())
+        else:
+            client.run(kind, _input_ended())
+            client.count_losses()
     print(json.dumps(vars(client.seen)), flush=True)
 
 
