@@ -21,10 +21,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deploy-function: .venv/scripts ## deploy execute_sql, or write the SQL for the SQL Editor
-	$(RUN) scripts/deploy_sql_function.py $(if $(FOR),--for $(FOR))
+	$(RUN) scripts/deploy_sql_function.py $(if $(FOR),--for $(FOR)) $(ARGS)
 
 migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for the SQL Editor
-	$(RUN) scripts/migrate_clusters.py $(if $(REMOVE),--remove-when-done)
+	$(RUN) scripts/migrate_clusters.py $(if $(REMOVE),--remove-when-done) $(ARGS)
 
 migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql after that time, REMOVE=1 takes it away at the end
 
@@ -32,16 +32,16 @@ migrate: .venv/scripts ## run your own migration file or folder: FILE=supabase/m
 	$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
 
 verify-clusters: .venv/scripts ## check what the migration has made
-	$(RUN) scripts/verify_clusters.py
+	$(RUN) scripts/verify_clusters.py $(ARGS)
 
 rollback-clusters: .venv/scripts ## put the original table back, with what was written since
-	$(RUN) scripts/rollback_clusters.py
+	$(RUN) scripts/rollback_clusters.py $(ARGS)
 
 remove-function: .venv/scripts ## take execute_sql and its journal away again
-	$(RUN) scripts/remove_sql_function.py
+	$(RUN) scripts/remove_sql_function.py $(ARGS)
 
 doctor: .venv/scripts ## check everything before anything is changed
-	$(RUN) scripts/doctor.py
+	$(RUN) scripts/doctor.py $(ARGS)
 
 demo: .venv/tests $(POSTGRES) ## see the whole job done on a local Supabase with 100,000 rows
 	PYTHONPATH=tests $(RUN) -m local_supabase.demo

@@ -155,6 +155,8 @@ def script_environment(changes: dict[str, str | None] | None = None) -> dict[str
     kept: dict[str, str | None] = {
         name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
     }
-    hidden = dict.fromkeys(SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN"), "")
+    hidden = dict.fromkeys(
+        SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN", "CI"), ""
+    )
     kept |= {"PYTHONUNBUFFERED": "1", **hidden, **(changes or {})}
     return {name: value for name, value in kept.items() if value is not None}

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from . import commands
 from .console import Console
+from .deployment import current_version
 from .errors import MigrationError, SettingsError, StoppedByUser
 from .folder import is_folder
 from .settings import PROJECT_ROOT, Settings, load_settings
 
+DONE = "done, nothing to do, or written as a SQL file because no credentials are set"
 EXIT_CODES = """\
 exit codes:
-  0    done, nothing to do, or written as SQL files for want of credentials
-  1    it could not be done
+  0    {success}
+  1    {failure}
   2    wrong usage or settings
   130  interrupted
 """
@@ -159,6 +165,8 @@ def verify_clusters() -> int:
     parser = _parser(
         "Checks that user_clusters and prompt_refinements are as the migration makes them. Changes nothing.",
         ["python scripts/verify_clusters.py", "python scripts/verify_clusters.py --json"],
+        success="all checks passed",
+        failure="a check failed, or could not be made",
     )
     return _run(parser, commands.verify)
 
@@ -180,24 +188,39 @@ def doctor() -> int:
         "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
         "Changes nothing.",
         ["python scripts/doctor.py"],
+        success="nothing is in the way",
+        failure="something is in the way",
     )
     parser.set_defaults(file=CLUSTERS)
     return _run(parser, commands.doctor)
 
 
-def _parser(description: str, examples: list[str]) -> argparse.ArgumentParser:
-    """A parser with the options that every command has."""
+class _ShowVersion(argparse.Action):
+    """Prints which version of execute_sql these scripts deploy, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"{parser.prog}: {current_version()}")
+        parser.exit()
+
+
+def _parser(
+    description: str, examples: list[str], *, success: str = DONE, failure: str = "it could not be done"
+) -> argparse.ArgumentParser:
+    """A parser with the options that every command has. `success`, `failure`: what its exit codes 0 and 1 mean."""
     listed = "\n".join(f"  {example}" for example in examples)
+    width = min(shutil.get_terminal_size().columns, 100) - 2
     parser = argparse.ArgumentParser(
-        description=description,
-        epilog=f"examples:\n{listed}\n\n{EXIT_CODES}",
+        description=textwrap.fill(description, width),
+        epilog=f"examples:\n{listed}\n\n{EXIT_CODES.format(success=success, failure=failure)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version that is deployed, and exit")
     parser.add_argument(
         "--json",
         action="store_true",
         help="write one JSON document about the run to standard output, and nothing else there",
     )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append all that is said to a file, with the time")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     volume.add_argument("--verbose", action="store_true", help="say more")
@@ -300,7 +323,7 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(Path(sys.argv[0]).name, as_json=options.json, quiet=options.quiet, verbose=options.verbose)
+    console = _open_console(parser, options)
     if not getattr(options, "remove_when_done", False):
         console.next_steps = getattr(options, "next_steps", [])
     try:
@@ -314,11 +337,25 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         console.error(error)
         exit_code = error.exit_code
     except KeyboardInterrupt:
-        stopped = StoppedByUser("Stopped. Nothing is half done.", hint="Run the same command again.")
+        stopped = StoppedByUser("Interrupted. Nothing is half done.", hint="Run the same command again.")
         console.error(stopped)
         exit_code = stopped.exit_code
     console.finish(exit_code)
     return exit_code
+
+
+def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Console:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it has not
+    log: TextIO | None = None
+    if options.log:
+        try:
+            log = options.log.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            parser.error(f"--log: {options.log} cannot be written: {error.strerror}")
+    name = Path(sys.argv[0]).name
+    return Console(name, as_json=options.json, quiet=options.quiet, verbose=options.verbose, log=log)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:

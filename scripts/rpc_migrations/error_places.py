@@ -10,7 +10,7 @@ from .step_file import Step
 # What rpc_migrations.place_of_error writes below the detail of an error.
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
 _MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
-_NOTHING_REMAINS = "Nothing of this step remains. Mend what it names, then run the same command again."
+_NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the same command again."
 
 
 def in_its_place(step: Step, error: SqlError) -> SqlError:

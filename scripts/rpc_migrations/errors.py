@@ -32,6 +32,10 @@ class SettingsError(MigrationError):
     exit_code = 2
 
 
+class CredentialsMissing(SettingsError):
+    """There is no URL or no key where both seem to be meant; nothing was sent."""
+
+
 class StepFileError(MigrationError):
     """A step file cannot be read as one."""
 

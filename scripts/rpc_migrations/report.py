@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from .errors import MigrationError
     from .journal import Status
     from .step_file import Migration, Step
+
+# What these count as rows are constraints, log entries or nothing.
+_COUNTS_OTHER_THINGS = re.compile(r"rpc_migrations\.(?!copy_batch\b|batch_size\b)\w+\s*\(")
 
 
 @dataclass
@@ -27,6 +31,9 @@ class StepReport:
     progress: float | None = None  # of a batch step, from 0 to 1
     message: str | None = None  # what the database said of it
     began: float | None = None  # on the monotonic clock
+    counts_rows: bool = False  # its rows are those of a table, not constraints or entries of a log
+    rows_before: int = 0  # those that earlier runs did
+    first_progress: tuple[float, float] | None = None  # seconds and progress after the first call of this run
 
     def begin(self, moment: float) -> None:
         """It is the next one to be done, since a moment on the monotonic clock."""
@@ -43,6 +50,16 @@ class StepReport:
         self.progress = progress if isinstance(progress, int | float) else None
         self.message = message if message and isinstance(message, str) else self.message
         self.seconds = answer["ended"] - self.began if self.began else 0.0
+        if self.first_progress is None and self.progress is not None:
+            self.first_progress = (self.seconds, self.progress)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long a batch step goes on at this run's pace; None where that cannot be told yet."""
+        if self.progress is None or self.first_progress is None or self.progress <= self.first_progress[1]:
+            return None
+        seconds, progress = self.first_progress
+        return (self.seconds - seconds) * (1 - self.progress) / (self.progress - progress)
 
     def tick(self) -> None:
         """Let the time go on while it runs."""
@@ -67,6 +84,9 @@ class RunReport:
         """The report of a run that is about to begin where the journal says that the migration stands."""
         steps = {step.name: StepReport(step.name, step.batch) for step in migration.steps}
         for step in migration.steps:
+            one = steps[step.name]
+            one.counts_rows = not _COUNTS_OTHER_THINGS.search(step.sql)
+            one.rows = one.rows_before = status.steps[step.name]["rows"] if step.name in status.steps else 0
             if status.is_done(step):
                 steps[step.name].state, steps[step.name].already = "done", True
         return cls(migration.name, action, steps)
@@ -102,8 +122,19 @@ class RunReport:
 
     @property
     def rows(self) -> int:
-        """How many rows the batch steps of this run have worked on."""
-        return sum(step.rows for step in self.steps.values() if step.batch and not step.already)
+        """How many rows of tables its batch steps have worked on, in this run and before it."""
+        return sum(step.rows for step in self.steps.values() if step.batch and step.counts_rows)
+
+    @property
+    def rows_before(self) -> int:
+        """How many of them earlier runs did."""
+        counted = [step for step in self.steps.values() if step.batch and step.counts_rows]
+        return sum(step.rows if step.already else step.rows_before for step in counted)
+
+    @property
+    def steps_of_this_run(self) -> list[StepReport]:
+        """Those that this run has done something of."""
+        return [step for step in self.steps.values() if step.state == "done" and not step.already]
 
 
 @dataclass(frozen=True)
@@ -169,7 +200,7 @@ class Report:
     """A command from its beginning to its end. Times are in seconds."""
 
     command: str
-    outcome: str | None = None  # done, nothing to do, dry run, failed, interrupted; None: not known yet
+    outcome: str | None = None  # done, nothing to do, dry run, written, failed, interrupted; None: not known yet
     lines: list[str] = field(default_factory=list)  # the results
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # how it went: retries, waits

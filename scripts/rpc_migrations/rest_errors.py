@@ -48,9 +48,8 @@ _HINTS = {
     "0A000": "Take begin, commit and rollback out of the step: it takes effect as a whole already.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
-    "57014": "A timeout cut it; nothing of it remains. That of execute_sql is 50 s; what is cut earlier is so by a setting of the role, or by "
-    "a REST layer older than PostgREST 12.2. Make the step smaller, or a batch step; what takes longer needs a direct connection "
-    '(README, "Very large tables").',
+    "57014": "The step ran into a time limit and was undone: the 50 s of execute_sql or, where it was cut earlier, the role's own (or a PostgREST "
+    'older than 12.2). Make it smaller or a batch step, or run it over a direct connection (README, "Very large tables").',
 }
 
 
@@ -69,7 +68,7 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
         return _refused(code, message, error)
     if code in ("PGRST202", "PGRST203"):
         return _not_deployed(code, error)
-    if re.fullmatch(r"\d{3}", code):
+    if code == "PGRST125" or re.fullmatch(r"\d{3}", code):
         return _not_supabase(code, message)
     if code == "42501" and "function execute_sql" in message:
         return AccessRefused(
@@ -113,7 +112,13 @@ def _not_deployed(code: str, error: APIError) -> NotDeployed:
 
 
 def _not_supabase(code: str, message: str) -> MigrationError:
-    """An HTTP status without PostgREST's JSON: something else answers at this address."""
+    """An HTTP status without PostgREST's JSON: something else answers at this address. PGRST125: a PostgREST with no gateway."""
+    if code == "PGRST125":
+        return NotSupabase(
+            "A PostgREST answers at the address in SUPABASE_URL, but not under /rest/v1 as on Supabase.",
+            code=code,
+            hint="Set SUPABASE_URL to the address of Supabase's API gateway; for a hosted project https://YOUR-PROJECT.supabase.co.",
+        )
     reason = f" ({message})" if message else ""
     return NotSupabase(
         f"The address in SUPABASE_URL answers HTTP {code}{reason}, not as Supabase does.",

@@ -151,9 +151,9 @@ class _Run:
         done = self._console.steps_done()
         name, steps = self._migration.name, len(self._migration.steps)
         return StoppedByUser(
-            f"Stopped. {len(done)} of {steps} steps of {name} are done; no step is half done.",
+            f"Interrupted after {len(done)} of {steps} steps of {name}. Nothing is half done.",
             details=f"Done: {', '.join(done) or 'none'}. The step that is under way may still be done; none after it is begun.",
-            hint=f"The same command goes on where this run stopped: {shlex.join(['python', *sys.argv])}",
+            hint=f"To continue: {shlex.join(['python', *sys.argv])}",
         )
 
     def _end(self, outcome: str, message: str | None = None, *, patience: float = END_PATIENCE) -> Status | None:

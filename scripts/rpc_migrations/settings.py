@@ -33,6 +33,7 @@ class Settings:
     request_timeout: float  # seconds to wait for one answer
     lock_budget: int = 200  # milliseconds for all locks of an attempt to swap, and the replay under them
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
+    in_ci: bool = False  # nobody looks on: a file that was written for want of credentials would pass for success
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
     @property
@@ -41,8 +42,15 @@ class Settings:
         return self.url is not None and self.key is not None
 
     @property
-    def sql_editor_url(self) -> str:
-        """Where the project's SQL Editor is."""
+    def are_credentials_meant(self) -> bool:
+        """Whether what is missing is a mistake: something else is set, or nobody is there to paste a file."""
+        return self.in_ci or any(one is not None for one in (self.url, self.key, self.access_token))
+
+    @property
+    def sql_editor_url(self) -> str | None:
+        """Where the project's SQL Editor is; the dashboard asks which project where none is set. None where that is not known."""
+        if self.url is not None and self.project is None:
+            return None
         return f"https://supabase.com/dashboard/project/{self.project or '_'}/sql/new"
 
     def missing(self) -> str:
@@ -74,11 +82,15 @@ def load_settings(
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
         lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2) * 1000),
         ignore_snapshots=ignore_snapshots,
+        in_ci=environment.get("CI", "").lower() not in ("", "0", "false"),
     )
 
 
 def _environment() -> Mapping[str, str]:
-    """The environment over the .env file at the project's root. Set but empty, a variable hides the one in the file."""
+    """The environment over the .env file at the project's root, without white space around the values.
+
+    Set but empty, a variable hides the one in the file.
+    """
     env_file = PROJECT_ROOT / ".env"
     values: dict[str, str] = {}
     if env_file.is_file():
@@ -88,7 +100,7 @@ def _environment() -> Mapping[str, str]:
             values = {name: value for name, value in dotenv_values(env_file, encoding="utf-8-sig").items() if value}
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
-    return values | os.environ
+    return {name: value.strip() for name, value in (values | os.environ).items()}
 
 
 def _choose_key(environment: Mapping[str, str], project: str | None) -> ApiKey | None:
@@ -129,8 +141,8 @@ def _base_url(value: str, name: str, allow_http: bool) -> str:
     """Scheme, host and port of a URL. Raises SettingsError where it is none, or would carry a key unencrypted."""
     scheme, host, port = _split_url(value.strip())
     if scheme not in ("http", "https") or not host:
-        bare = re.fullmatch(r"[a-z0-9]{20}\.supabase\.co", value.strip().rstrip("/"))
-        example = f"https://{bare[0]}" if bare else "https://YOUR-PROJECT.supabase.co"
+        bare = re.fullmatch(r"([a-z0-9]{20})(\.supabase\.co)?", value.strip().rstrip("/"))
+        example = f"https://{bare[1]}.supabase.co" if bare else "https://YOUR-PROJECT.supabase.co"
         raise SettingsError(f"{name} is not a URL.", hint=f"Set {name}={example} (Project Settings, Data API).")
     if "@" in value:
         raise SettingsError(

@@ -140,7 +140,7 @@ def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str,
             str(body["message"]).strip(),
             code=_word(body, "code"),
             details=_word(body, "detail"),
-            hint=_word(body, "hint") or "Nothing was changed. Mend what it names, then run the same command again.",
+            hint=_word(body, "hint") or "Nothing was changed. Fix the cause, then run the same command again.",
         )
     reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
     raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")

@@ -5,7 +5,9 @@ The scripts are run as a user runs them, against a real database and real HTTP.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +82,7 @@ def refused(done: Completed, *texts: str, code: int = 1) -> None:
     [
         ({"SUPABASE_URL": "my project"}, ["SUPABASE_URL is not a URL", "YOUR-PROJECT.supabase.co"]),
         ({"SUPABASE_URL": "http://example.com"}, ["http:// to example.com", "unencrypted", "--allow-http"]),
-        ({"SUPABASE_SERVICE_KEY": "{service_key} "}, ["SUPABASE_SERVICE_KEY has white space", "Copy the key again"]),
+        ({"SUPABASE_SERVICE_KEY": "{service_key} x"}, ["SUPABASE_SERVICE_KEY has white space", "Copy the key again"]),
         ({"SUPABASE_SERVICE_KEY": "{expired}"}, ["SUPABASE_SERVICE_KEY expired on 2001-09-09", "Copy the current one"]),
         ({"SUPABASE_SERVICE_KEY": "{anon_key}"}, ["SUPABASE_SERVICE_KEY holds an anon", "Copy the right one"]),
         ({"SUPABASE_SERVICE_KEY": "{publishable_key}"}, ["SUPABASE_SERVICE_KEY holds an anon", "Copy the right one"]),
@@ -107,12 +109,56 @@ def test_a_wrong_setting(
 
 
 @pytest.mark.parametrize(("script", "file"), [(DEPLOY, FUNCTION_FILE), (MIGRATE, MIGRATION_FILE)])
-def test_without_a_url_the_file_is_the_way(checkout: Checkout, shared: LocalSupabase, script: str, file: str) -> None:
-    environment = shared.environment() | {"SUPABASE_URL": ""}
-    done = checkout.run(script, env=environment)
-    said(done, "SUPABASE_URL is not set", f"Written: {file}", "SQL Editor", code=0)
-    no_key_shown(done, environment)
+@pytest.mark.parametrize(
+    ("environment", "missing"),
+    [
+        ({"SUPABASE_SERVICE_KEY": "sb_secret_x"}, "SUPABASE_URL is not set."),
+        ({"SUPABASE_URL": HOSTED}, "SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY) is not set."),
+        (
+            {"SUPABASE_ACCESS_TOKEN": "sbp_x"},
+            "SUPABASE_URL and SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY) are not set.",
+        ),
+        ({"CI": "true"}, "SUPABASE_URL and SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY) are not set."),
+    ],
+    ids=["no URL", "no key", "only a token", "CI"],
+)
+def test_what_is_missing_where_credentials_are_meant_is_no_success(
+    checkout: Checkout, script: str, file: str, environment: dict[str, str], missing: str
+) -> None:
+    """An empty secret in a pipeline must not leave it green with nothing migrated."""
+    done = checkout.run(script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, capture_output=False)
+    assert done.returncode == 2
+    assert done.stdout.index(f"Error: {missing}") < done.stdout.index("What to do: ") < done.stdout.index("Written: ")
     assert checkout.written() == {file}
+    report = json.loads(checkout.run(script, "--json", env=environment).stdout)
+    assert (report["outcome"], report["exit_code"], report["files"]) == ("failed", 2, [file])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        ([DEPLOY], {}),
+        ([MIGRATE], {}),
+        (["remove_sql_function.py"], {}),
+        (["rollback_clusters.py"], {"CI": "false"}),
+        ([MIGRATE, "--write-sql"], {"CI": "true", "SUPABASE_URL": HOSTED}),
+    ],
+)
+def test_a_file_by_hand_or_on_demand_is_the_outcome_written(
+    checkout: Checkout, arguments: list[str], environment: dict[str, str]
+) -> None:
+    report = json.loads(checkout.run(*arguments, "--json", env=environment).stdout)
+    assert (report["outcome"], report["exit_code"], len(report["files"])) == ("written", 0, 1)
+
+
+def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:
+    done = checkout.run(MIGRATE, env={"SUPABASE_URL": HOSTED[8:28], "SUPABASE_SERVICE_KEY": "sb_secret_x"})
+    refused(done, "SUPABASE_URL is not a URL", f"Set SUPABASE_URL={HOSTED[:40]}", code=2)
+
+
+def test_white_space_around_settings_does_no_harm(checkout: Checkout, shared: LocalSupabase) -> None:
+    environment = {name: f" {value}\n" for name, value in shared.environment().items()}
+    said(checkout.run(MIGRATE, "--dry-run", env=environment), "Plan of migrate_user_clusters")
 
 
 @pytest.mark.parametrize("arguments", [["verify_clusters.py"], ["doctor.py"], [MIGRATE, "--status"]], ids=" ".join)

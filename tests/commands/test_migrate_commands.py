@@ -278,7 +278,7 @@ def test_quiet_says_nothing_and_verbose_says_more(checkout: Checkout, shared: Lo
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     file = checkout.step_file("volume2.sql", "-- step: one\nselect 1;\n")
     done = checkout.run(RUN, file, "--verbose", env=shared.environment())
-    said(done, "is applied: 1 steps")
+    said(done, "is applied: 1 step, ")
     assert '"one" begins (volume2.sql, line 1)' in done.stderr
     file = checkout.step_file("broken.sql", "-- step: one\nselect 1 / 0;\n")
     done = checkout.run(RUN, file, "--quiet", env=shared.environment())
@@ -409,7 +409,7 @@ def test_plain_and_batch_steps(checkout: Checkout, shop: LocalSupabase, admin: p
     # A step that is added later runs, and only it.
     checkout.step_file("fill_orders.sql", PLAIN + "\n-- step: mark\nupdate public.orders set total = 1 where id = 1;\n")
     done = checkout.run(RUN, file, env=shop.environment())
-    said(done, "4/4  mark", "1 rows", "done before")
+    said(done, "4/4  mark", "1 row", "done before")
     assert one(admin, "select count(*) from public.orders where total = 1") == 1
 
 

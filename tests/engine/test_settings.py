@@ -157,7 +157,7 @@ def test_the_first_of_two_keys_is_taken(load: Load, winner: str, loser: str) -> 
         ({"SUPABASE_SERVICE_KEY": KEYS.make_key("service_role", ref=OTHER_REF)}, f"is for project {OTHER_REF}"),
         ({"SUPABASE_SERVICE_KEY": KEYS.make_key("service_role", exp=1)}, "expired"),
         ({"SUPABASE_ACCESS_TOKEN": "sb_secret_x"}, "SUPABASE_ACCESS_TOKEN holds no personal access token"),
-        ({"SUPABASE_ACCESS_TOKEN": "sbp_x\n"}, "SUPABASE_ACCESS_TOKEN has white space"),
+        ({"SUPABASE_ACCESS_TOKEN": "sbp_x y"}, "SUPABASE_ACCESS_TOKEN has white space"),
     ],
 )
 def test_a_key_at_the_wrong_place_is_refused(load: Load, environment: dict[str, str], message: str) -> None:
@@ -244,7 +244,7 @@ def test_the_project_comes_from_the_url_or_else_from_the_key(
 ) -> None:
     settings = load(SUPABASE_URL=url, SUPABASE_SERVICE_KEY=key)
     assert settings.project == project
-    assert settings.sql_editor_url == f"https://supabase.com/dashboard/project/{project or '_'}/sql/new"
+    assert settings.sql_editor_url == (project and f"https://supabase.com/dashboard/project/{project}/sql/new")
 
 
 def test_an_access_token_must_not_travel_unencrypted_either(load: Load) -> None:

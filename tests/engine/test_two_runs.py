@@ -244,7 +244,7 @@ def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(bench: Bench, sen
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - began < 2.9, "it waited for the step"
-    assert "Stopped. 1 of 3 steps of slow are done; no step is half done." in said
+    assert "Interrupted after 1 of 3 steps of slow. Nothing is half done." in said
     assert "Done: first." in said
     assert f"run_migration.py {bench.file}" in said
     assert "Traceback" not in said

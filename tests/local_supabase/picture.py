@@ -50,7 +50,8 @@ def main() -> None:
     picture = RichConsole(record=True, width=122, file=io.StringIO())
     picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
     assert isinstance(console.report.result, RunReport)
-    picture.print(step_list(console.report.result))
+    run = console.report.result
+    picture.print(step_list(run, list(run.steps.values()), wide=True))
     picture.print(closing_panel(console.report.lines[2:]))
     picture.save_svg(str(ROOT / ".github" / "migration.svg"), title="migrate_clusters.py")
 

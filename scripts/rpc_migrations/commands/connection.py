@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from .. import output_files
 from ..console import Console
-from ..errors import DEPLOY_COMMAND, AccessRefused, MigrationError, NotDeployed, NotSupabase, SettingsError, Unreachable
+from ..errors import (
+    DEPLOY_COMMAND,
+    AccessRefused,
+    CredentialsMissing,
+    MigrationError,
+    NotDeployed,
+    NotSupabase,
+    SettingsError,
+    Unreachable,
+)
 from ..settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
@@ -21,7 +30,13 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
     """A client for the settings, closed at the end; says with which key, and to where."""
     assert settings.key is not None
     console.say(f"Project: {settings.url}, with the {settings.key.describe()}")
-    from ..client import RpcClient
+    try:
+        from ..client import RpcClient
+    except ModuleNotFoundError as missing:
+        raise SettingsError(
+            f"The Python package {missing.name} is not installed.",
+            hint="Run: python -m pip install -r requirements.txt",
+        ) from missing
 
     client = RpcClient(settings, console.retrying)
     try:
@@ -34,10 +49,11 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
 
 @contextmanager
 def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Path]) -> Iterator[None]:
-    """Where execute_sql cannot be reached, write the SQL file before giving up."""
+    """Where execute_sql cannot be reached, say why, and write the SQL file as the way out."""
     try:
         yield
-    except (AccessRefused, NotDeployed, NotSupabase, Unreachable):
+    except (AccessRefused, CredentialsMissing, NotDeployed, NotSupabase, Unreachable) as reason:
+        console.error(reason)
         try:
             say_written(console, settings, write())
         except MigrationError as error:  # must not hide why the file was wanted
@@ -45,16 +61,31 @@ def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Pa
         raise
 
 
-def say_written(console: Console, settings: Settings, path: Path, *, is_wanted: bool = False) -> None:
+def write_instead(console: Console, settings: Settings, write: Callable[[], Path], *, is_wanted: bool = False) -> int:
+    """Write the SQL file, because it is wanted or for want of credentials; return the exit code 0.
+
+    Raises CredentialsMissing, after writing it, where credentials seem to be meant: a pipeline whose secrets are empty must
+    not pass for one that has migrated.
+    """
+    if is_wanted or not settings.are_credentials_meant:
+        if not is_wanted:
+            console.say(f"No credentials: {settings.missing()}.")
+        say_written(console, settings, write())
+        console.report.outcome = "written"
+        return 0
+    with file_as_way_out(console, settings, write):
+        raise _missing(settings)
+
+
+def say_written(console: Console, settings: Settings, path: Path) -> None:
     """Say which file was written, and what to do with it."""
-    if not settings.has_credentials and not is_wanted:
-        console.say(f"No credentials: {settings.missing()}.")
     console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
     console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
     if path.name.endswith("_online_output.sql"):
         console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
     else:
-        console.say(f"Open the SQL Editor ({settings.sql_editor_url}), paste the whole file, and run it.")
+        link = f" ({settings.sql_editor_url})" if settings.sql_editor_url else ""
+        console.say(f"Open the SQL Editor{link}, paste the whole file, and run it.")
     if path not in (output_files.DEPLOY_FILE, output_files.DROP_FILE):
         console.say(
             f"It needs execute_sql: run db/create_execute_sql_function_output.sql ({DEPLOY_COMMAND}) before it."
@@ -64,4 +95,11 @@ def say_written(console: Console, settings: Settings, path: Path, *, is_wanted: 
 def require_credentials(settings: Settings) -> None:
     """Raise SettingsError where there are no credentials."""
     if not settings.has_credentials:
-        raise SettingsError(f"{settings.missing()}.", hint="Set it in the environment or in .env (see .env.example).")
+        raise _missing(settings)
+
+
+def _missing(settings: Settings) -> CredentialsMissing:
+    return CredentialsMissing(
+        f"{settings.missing()}.",
+        hint="Set what is missing in the environment or in .env (see .env.example), then run the same command again.",
+    )

@@ -11,7 +11,7 @@ from ..console import Console
 from ..deployment import opening_sql
 from ..errors import NotDeployed
 from ..settings import PROJECT_ROOT, Settings
-from .connection import connected, file_as_way_out, say_written
+from .connection import connected, file_as_way_out, say_written, write_instead
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -25,8 +25,7 @@ def deploy(options: argparse.Namespace, settings: Settings, console: Console) ->
         return output_files.write_deployment(opening)
 
     if not settings.has_credentials:
-        say_written(console, settings, write())
-        return 0
+        return write_instead(console, settings, write)
     with file_as_way_out(console, settings, write), connected(settings, console) as client:
         from ..ways_in import deploy as deploy_by_first_open_way
 
@@ -41,8 +40,7 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         return output_files.write_removal(keep_journal=options.keep_journal)
 
     if not settings.has_credentials:
-        say_written(console, settings, write())
-        return 0
+        return write_instead(console, settings, write)
     with file_as_way_out(console, settings, write), connected(settings, console) as client:
         from ..deployment import current_version, deployed_version
 
@@ -54,7 +52,7 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
             if reason.code != "PGRST202":  # it is there, and somebody else's
                 raise
             console.nothing_to_do("execute_sql is not there. Should the schema rpc_migrations be, this removes it:")
-            say_written(console, settings, write(), is_wanted=True)
+            say_written(console, settings, write())
             return 0
     console.say(
         "execute_sql was taken away."

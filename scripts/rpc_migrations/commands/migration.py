@@ -15,7 +15,7 @@ from ..errors import DEPLOY_COMMAND, NotDeployed, StepFileError
 from ..journal import read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
-from .connection import connected, file_as_way_out, require_credentials, say_written
+from .connection import connected, file_as_way_out, require_credentials, write_instead
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -73,8 +73,7 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
 
 def write(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Write the SQL file and run nothing."""
-    say_written(console, settings, _write(options), is_wanted=options.write_sql)
-    return 0
+    return write_instead(console, settings, lambda: _write(options), is_wanted=options.write_sql)
 
 
 def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:

@@ -7,16 +7,15 @@ Results go to standard output; retries, waits, warnings and errors to standard e
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..access import describe_caller, describe_text
 from ..journal import moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
-from .lines import Lines
+from .lines import Lines, count, log_lines
 from .terminal import Terminal, escaped
 
 if TYPE_CHECKING:
@@ -27,21 +26,35 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """The one place that prints. `quiet`: errors and warnings only; `verbose`: details as well."""
+    """The one place that prints. `quiet`: errors and warnings only; `verbose`: details as well; `log`: a file that gets all of it."""
 
-    def __init__(self, command: str, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        command: str,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        log: TextIO | None = None,
+    ) -> None:
         self.report = Report(command)
         self.next_steps: list[str] = []  # what to do after the command, for the closing lines
         self._as_json = as_json
         self._run: RunReport | None = None  # the one that is under way, or was the last
         self._view = _choose_view(as_json=as_json, quiet=quiet, verbose=verbose)
+        self._views = [self._view, *([log_lines(log)] if log else [])]
+
+    def _show(self, what: str, *values: Any) -> None:
+        """Have every view show something."""
+        for view in self._views:
+            getattr(view, what)(*values)
 
     # --- lines ---------------------------------------------------------------------------------------------------
 
     def say(self, text: str, style: str = "") -> None:
         """A line of the result."""
         self.report.lines.append(text)
-        self._view.say(text, style)
+        self._show("say", text, style)
 
     def nothing_to_do(self, text: str) -> None:
         """A line of the result: there was nothing to do."""
@@ -51,22 +64,24 @@ class Console:
     def note(self, text: str) -> None:
         """A line about how it goes."""
         self.report.notes.append(text)
-        self._view.note(text)
+        self._show("note", text)
 
     def detail(self, text: str) -> None:
         """A line for --verbose; the report does not keep it."""
-        self._view.detail(text)
+        self._show("detail", text)
 
     def warn(self, text: str) -> None:
         """A warning, also when quiet."""
         self.report.warnings.append(text)
-        self._view.warn(text)
+        self._show("warn", text)
 
     def error(self, error: MigrationError) -> None:
-        """What stopped the command and what to do next."""
+        """What stopped the command and what to do next. Told once, however often it is passed on."""
+        if self.report.error is error:
+            return
         self.report.error = error
         self.report.outcome = "interrupted" if error.exit_code == 130 else "failed"
-        self._view.error(error)
+        self._show("error", error)
 
     def retrying(self, fault: MigrationError, pause: float, attempt: int) -> None:
         """An attempt failed in passing; the next one comes after `pause` seconds."""
@@ -77,8 +92,11 @@ class Console:
         text = f"waiting for {what} (since {seconds:.0f} s)"
         if self._run:
             self._run.waiting_for = text
-        if self._view.is_time_for_a_line(first=seconds == 0):
-            self.note(text)
+        told = [view for view in self._views if view.is_time_for_a_line(first=seconds == 0)]
+        if told:
+            self.report.notes.append(text)
+        for view in told:
+            view.note(text)
 
     # --- a run ---------------------------------------------------------------------------------------------------
 
@@ -87,33 +105,34 @@ class Console:
         """Show the steps of a run while they run; `status`: where the journal says that the migration stands before it."""
         run = self._run = self.report.result = RunReport.of(migration, action, status)
         self.say(
-            f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {len(migration.steps)} steps"
+            f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {count(len(migration.steps), 'step')}"
         )
-        try:
-            with self._view.steps(run):
+        with self._view.steps(run):
+            try:
                 yield
-        except BaseException:
-            run.fail()
-            raise
+            except BaseException:
+                run.fail()
+                raise
 
     def step_begins(self, step: Step) -> None:
         """A step is the next one to be done."""
         assert self._run
         self._run.begin(step)
-        self._view.step_begins()
+        self._show("step_begins")
         self.detail(f'"{step.name}" begins ({step.path.name}, line {step.line})')
 
     def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
         """A batch step has done another batch."""
         assert self._run
-        self._view.step_goes_on(self._run.take(step, answer))
+        self._show("step_goes_on", self._run.take(step, answer))
 
     def step_done(self, step: Step, answer: dict[str, Any]) -> None:
         """A step is done, by this run or before it."""
         assert self._run
         done = self._run.finish(step, answer)
-        self._view.step_done(done, self._run)
-        self.detail(f'"{done.name}": {done.calls} call(s), the longest {done.longest_call:.2f} s')
+        self._show("step_done", done, self._run)
+        calls = count(done.calls, "call")
+        self.detail(f'"{done.name}": {calls}, the longest {done.longest_call:.2f} s')
 
     def steps_done(self) -> list[str]:
         """Names of the steps that are done."""
@@ -121,9 +140,9 @@ class Console:
 
     def already_done(self, migration: Migration, status: Status) -> None:
         """Every step of the migration was done before this run."""
+        steps = f"all {len(migration.steps)} steps are" if len(migration.steps) > 1 else "its one step is"
         self.nothing_to_do(
-            f"{migration.name} is applied already: all {len(migration.steps)} steps are done, "
-            f"the last one at {moment(status.last_finished_at)}."
+            f"{migration.name} is applied already: {steps} done, the last one at {moment(status.last_finished_at)}."
         )
 
     def close(self, table: dict[str, Any] | None) -> None:
@@ -132,8 +151,13 @@ class Console:
         assert run
         run.table, run.next_steps = table, self.next_steps
         done = "is applied" if run.action == "migrate" else "is rolled back"
+        if not run.steps_of_this_run:
+            self.nothing_to_do(f"{run.migration} {done} already: another run did all of its steps.")
+            return
+        before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
+        rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
         lines = [
-            f"{run.migration} {done}: {len(run.steps)} steps, {run.rows:,} rows, {self.report.seconds:.2f} s in all."
+            f"{run.migration} {done}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."
         ]
         if table and run.action == "migrate":
             lines.append(
@@ -146,7 +170,7 @@ class Console:
         lines += [f"Next: {step}" for step in self.next_steps]
         self.report.outcome = "done"
         self.report.lines += lines
-        self._view.close(lines)
+        self._show("close", lines)
 
     # --- what was found ------------------------------------------------------------------------------------------
 
@@ -156,22 +180,23 @@ class Console:
         plan = PlanReport(migration.name, action, steps)
         self.report.outcome, self.report.result = "dry run", plan
         what = migration.name if action == "migrate" else f"the rollback of {migration.name}"
-        self.say(f"Plan of {what}, {len(migration.steps)} steps. Nothing is run.")
-        self._view.plan(plan)
+        self.say(f"Plan of {what}, {count(len(migration.steps), 'step')}. Nothing is run.")
+        self._show("plan", plan)
 
     def status(self, migration: Migration, status: Status, calls: dict[str, Any] | None) -> None:
         """What the journal says of a migration's steps and runs, and the last calls where they were asked for."""
         found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy, calls)
         self.report.outcome, self.report.result = "done", found
         columns = ["step", "state", "rows", "seconds", "calls", "finished"]
-        self._view.table(f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
+        self._show("table", f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
         columns = ["started", "action", "by", "ended", "message"]
-        self._view.table("Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
+        self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
             self.say(f"Table {found.table['table']}: {found.table['state']}; backup {found.table['backup']}")
         if calls:
             columns = ["called", "by", "what", "outcome", "rows", "sha256"]
-            self._view.table(
+            self._show(
+                "table",
                 "Last calls of execute_sql that changed something",
                 columns,
                 [_call_cells(call) for call in calls["calls"]],
@@ -192,12 +217,12 @@ class Console:
             for one in listed
         ]
         if rows:
-            self._view.table(title, ["file", "state", "applied", "by"], rows)
+            self._show("table", title, ["file", "state", "applied", "by"], rows)
         else:
             self.nothing_to_do("All files are applied.")
         if others:
             rows = [[one["migration"], one["state"], moment(one["finished_at"]), one["client"] or ""] for one in others]
-            self._view.table("Unknown here", ["migration", "state", "applied", "by"], rows)
+            self._show("table", "Unknown here", ["migration", "state", "applied", "by"], rows)
 
     def checks(self, title: str, checks: list[Check]) -> bool:
         """Checks that passed or failed, and how many of each. Returns whether all have passed."""
@@ -206,7 +231,7 @@ class Console:
         failed = len(report.failed)
         self.report.outcome = "failed" if failed else "done"
         rows = [["passed" if check.passed else "FAILED", check.check, check.detail or ""] for check in checks]
-        self._view.table(title, ["", "check", "what was found"], rows)
+        self._show("table", title, ["", "check", "what was found"], rows)
         self.say(f"{len(checks) - failed} passed, {failed} failed", style="bold red" if failed else "bold green")
         return not failed
 
@@ -217,13 +242,12 @@ class Console:
         self.report.exit_code = exit_code
         self.report.outcome = self.report.outcome or ("done" if exit_code == 0 else "failed")
         if self._as_json:
-            sys.stdout.write(escaped(json.dumps(document(self.report), indent=2, ensure_ascii=False)) + "\n")
+            self._view.write(escaped(json.dumps(document(self.report), indent=2, ensure_ascii=False)))
 
 
 def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
     """A live list on a terminal, else plain lines; with --json only those to standard error are seen."""
-    out = Terminal(highlight=False, soft_wrap=True, quiet=quiet or as_json)
-    err = Terminal(highlight=False, soft_wrap=True, stderr=True)
+    out, err = Terminal(quiet=quiet or as_json), Terminal(stderr=True)
     if out.is_terminal and not out.quiet:
         from .live import LiveList
 

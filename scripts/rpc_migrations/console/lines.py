@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
+from .terminal import Terminal
 
+if TYPE_CHECKING:
     from ..errors import MigrationError
     from ..report import PlanReport, RunReport, StepReport
 
 PROGRESS_EVERY = 5.0  # seconds between two lines about the same step
 
 
+class Stamped:
+    """A file whose lines begin with the time, in UTC."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write whole lines, as rich does."""
+        stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} "
+        return self._file.write("".join(stamp + line for line in text.splitlines(keepends=True)))
+
+    def flush(self) -> None:
+        """Nothing is kept back here."""
+        self._file.flush()
+
+
+def log_lines(file: TextIO) -> Lines:
+    """Plain lines, all of them, into a file."""
+    log = Terminal(file=cast(IO[str], Stamped(file)))
+    return Lines(log, log, quiet=False, verbose=True)
+
+
 class Lines:
     """Shows a report line by line. `quiet`: no notes (that `out` is quiet is up to who makes it); `verbose`: details as well."""
 
-    def __init__(self, out: RichConsole, err: RichConsole, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, out: Terminal, err: Terminal, *, quiet: bool, verbose: bool) -> None:
         self.out, self.err = out, err
         self._quiet, self._verbose = quiet, verbose
         self._last_line = 0.0
@@ -52,6 +76,14 @@ class Lines:
             self.err.print(Text("  Detail: " + error.details.replace("\n", "\n          ")))
         if error.hint:
             self.err.print(Text.assemble(("  What to do: ", "bold"), error.hint))
+
+    def write(self, text: str) -> None:
+        """A text for programs, as it is, even where results are not shown."""
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.out.on_broken_pipe()
 
     @contextmanager
     def steps(self, run: RunReport) -> Iterator[None]:
@@ -87,7 +119,7 @@ class Lines:
             batch = " (batch)" if planned.step.batch else ""
             heading = f"\n{place:2d}/{len(plan.steps)}  {planned.step.name}{batch}: {planned.state}"
             self.out.print(Text(heading, style="bold"))
-            self.out.print(Text(planned.step.sql.rstrip("\n"), style="dim"))
+            self.out.print(Text(planned.step.sql.rstrip("\n"), style="dim"), soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A table: one line a row, whole, with two blanks between columns."""
@@ -104,15 +136,20 @@ class Lines:
 
 
 def describe_step(step: StepReport) -> str:
-    """Rows, time and what the database said of a step."""
+    """Progress, rows, time and what the database said of a step; what matters most comes first."""
     if step.already:
         return "done before"
-    parts = [f"{step.rows:,} rows"] if step.rows else []
+    parts = [count(step.rows, "row")] if step.rows and step.counts_rows else []
     if step.state == "running" and step.progress is not None and step.progress < 1:
-        parts.insert(0, f"{step.progress:.0%}")
-        parts.append(f"{step.rows / max(step.seconds, 0.001):,.0f} rows/s")
-        if step.progress > 0:
-            parts.append(f"{step.seconds * (1 - step.progress) / step.progress:.0f} s left")
+        left = step.seconds_left
+        parts.insert(0, f"{step.progress:.0%}" + ("" if left is None else f", {left:.0f} s left"))
+        if step.counts_rows and step.rows > step.rows_before:
+            parts.append(f"{(step.rows - step.rows_before) / max(step.seconds, 0.001):,.0f} rows/s")
     else:
         parts.append(f"{step.seconds:.2f} s")
     return ", ".join(parts) + (f"  {step.message}" if step.message else "")
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: 1 row, 2 rows."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
     from ..report import RunReport, StepReport
 
-MARKS = {"to do": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"), "failed": ("✗", "red")}
+MARKS = {"to do": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
+ASCII_MARKS = {"to do": ".", "running": ">", "done": "+", "failed": "x"}
+WIDE = 100  # columns from which there is room for a bar
+LINES_BESIDE = (
+    6  # of the screen that the list leaves for what else is on it: a step's second line, the wait, the prompt
+)
 
 
 class LiveList(Lines):
@@ -29,13 +35,19 @@ class LiveList(Lines):
 
     @contextmanager
     def steps(self, run: RunReport) -> Iterator[None]:
-        """Show the list until the run ends, and leave it standing."""
-        with Live(get_renderable=lambda: step_list(run), console=self.out, refresh_per_second=8):
+        """Show the list until the run ends, and leave it standing, whole."""
+        with Live(get_renderable=lambda: self._list(run), console=self.out, refresh_per_second=8):
             self._is_live = True
             try:
                 yield
             finally:
                 self._is_live = False
+
+    def _list(self, run: RunReport) -> RenderableType:
+        steps = list(run.steps.values())
+        if self._is_live:
+            steps = visible_steps(steps, max(self.out.height - LINES_BESIDE, 3))
+        return step_list(run, steps, wide=self.out.width >= WIDE, ascii_only=self.out.options.ascii_only)
 
     def is_time_for_a_line(self, *, first: bool = False) -> bool:
         """Not while the list tells it anyway."""
@@ -48,7 +60,9 @@ class LiveList(Lines):
         """A drawn table."""
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
-            table.add_row(*(Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, "")) for cell in row))
+            table.add_row(
+                *(Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, ""), overflow="fold") for cell in row)
+            )
         self.out.print(table)
 
     def close(self, lines: list[str]) -> None:
@@ -56,33 +70,44 @@ class LiveList(Lines):
         self.out.print(closing_panel(lines))
 
 
-def step_list(run: RunReport) -> Table:
-    """Every step, with a bar for a batch step that runs."""
-    table = Table.grid(padding=(0, 1), expand=True)
+def visible_steps(steps: list[StepReport], height: int) -> list[StepReport]:
+    """As many steps as the screen has lines for, those around the one that is next."""
+    place = next((place for place, step in enumerate(steps) if step.state != "done"), len(steps))
+    first = max(0, min(place - height // 2, len(steps) - height))
+    return steps[first : first + height]
+
+
+def step_list(run: RunReport, steps: list[StepReport], *, wide: bool, ascii_only: bool = False) -> RenderableType:
+    """Some steps of a run, with a bar for a batch step that runs where there is room; below them what is waited for.
+
+    It ends in an empty line: what a terminal echoes at Ctrl-C goes there, and moves nothing.
+    """
+    table = Table.grid(padding=(0, 1))
     table.add_column(width=1, no_wrap=True)
-    table.add_column(no_wrap=True, min_width=max((len(name) for name in run.steps), default=0))
+    table.add_column(min_width=max((len(step.name) for step in steps), default=0) if wide else None)
+    if wide:
+        table.add_column()
     table.add_column()
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    for step in run.steps.values():
+    for step in steps:
         mark, style = MARKS[step.state]
-        name = Text(step.name, "dim" if step.state == "to do" else "")
-        table.add_row(Text(mark, style), name, _bar(step), _beside(step, run))
-    return table
+        name = Text(step.name, {"to do": "dim", "failed": "bold red"}.get(step.state, ""))
+        bar = [_bar(step)] if wide else []
+        table.add_row(Text(ASCII_MARKS[step.state] if ascii_only else mark, style), name, *bar, _beside(step))
+    is_waiting = run.waiting_for and any(step.state == "running" for step in steps)
+    return Group(table, Text(run.waiting_for or "", "yellow") if is_waiting else "", *([""] if is_waiting else []))
 
 
 def closing_panel(lines: list[str]) -> Panel:
     """How a run ended, and what to do next."""
-    return Panel(Text("\n".join(lines)), title="Done", border_style="green", expand=False)
+    return Panel(Text("\n".join(lines), overflow="fold"), title="Done", border_style="green", expand=False)
 
 
-def _beside(step: StepReport, run: RunReport) -> Text:
+def _beside(step: StepReport) -> Text:
     """What the list says beside a step."""
     if step.state == "to do":
         return Text("")
-    if step.state == "running" and run.waiting_for:
-        return Text(run.waiting_for, "yellow")
     step.tick()
-    return Text(describe_step(step), "dim")
+    return Text(describe_step(step), "" if step.state == "failed" else "dim")
 
 
 def _bar(step: StepReport) -> RenderableType:

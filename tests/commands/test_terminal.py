@@ -1,0 +1,118 @@
+"""What a person sees on a real terminal, at the widths that people have, and what becomes of a log or a pipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pexpect
+import pyte
+import pytest
+from checkout import Checkout, said
+from conftest import ROOT, script_environment
+from local_supabase import Cluster, LocalSupabase
+from projects import project
+from rpc_migrations.step_file import read_migration
+
+MIGRATE = "migrate_clusters.py"
+
+
+@pytest.fixture(scope="module")
+def running(cluster: Cluster) -> Iterator[LocalSupabase]:
+    """A Supabase with an old table that the first test migrates; the later ones go on from there."""
+    with project(cluster) as supabase:
+        yield supabase
+
+
+def screen(checkout: Checkout, env: dict[str, str], *arguments: str, columns: int, lines: int = 40) -> str:
+    """What stands on a terminal at the end of a command, with what was scrolled out of it."""
+    command = [str(checkout.root / "scripts" / arguments[0]), *arguments[1:]]
+    child = pexpect.spawn(
+        sys.executable,
+        command,
+        env=script_environment({**env, "TERM": "xterm-256color"}),  # type: ignore[arg-type]
+        dimensions=(lines, columns),
+        timeout=60,
+        cwd=str(checkout.root),
+    )
+    shown = pyte.HistoryScreen(columns, lines, history=1000)
+    stream = pyte.ByteStream(shown)
+    while True:
+        try:
+            stream.feed(child.read_nonblocking(65536))
+        except pexpect.EOF:
+            break
+    child.close()
+    above = ["".join(line[place].data for place in range(columns)) for line in shown.history.top]
+    return "\n".join(line.rstrip() for line in [*above, *shown.display])
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_nothing_is_cut(checkout: Checkout, cluster: Cluster, columns: int) -> None:
+    with project(cluster) as supabase:
+        text = screen(checkout, supabase.environment(), MIGRATE, columns=columns)
+    assert "…" not in text, text
+    steps = len(read_migration(ROOT / "db" / "migrate_user_clusters.sql").steps)
+    assert text.count("✓") == steps, text
+    words = re.sub(r"[\s│]+", " ", text)
+    for whole in (
+        f"{steps} steps, 20 rows, ",
+        "public.user_clusters is the new table. The original one is public.user_clusters_backup, closed to the API.",
+        "build the index on user_id",
+    ):
+        assert whole in words, text
+
+
+def test_a_low_screen_ends_with_the_whole_list_too(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster) as supabase:
+        text = screen(checkout, supabase.environment(), MIGRATE, columns=80, lines=30)
+    assert "is applied" in text
+    assert text.count("create the new table") == 1, text
+
+
+def test_the_step_that_failed_has_its_cross(checkout: Checkout, running: LocalSupabase) -> None:
+    file = checkout.step_file("fails.sql", "-- step: good\nselect 1;\n\n-- step: bad\nselect 1 / 0;\n")
+    text = screen(checkout, running.environment(), "run_migration.py", file, columns=80)
+    assert re.search(r"^✗ bad", text, re.MULTILINE), text
+    assert "division by zero" in text
+
+
+def test_an_ascii_terminal_gets_ascii(checkout: Checkout, running: LocalSupabase) -> None:
+    file = checkout.step_file("ascii.sql", "-- step: one\nselect 1;\n")
+    env = running.environment() | {"PYTHONIOENCODING": "ascii"}
+    text = screen(checkout, env, "run_migration.py", file, columns=80)
+    assert re.search(r"^\+ one", text, re.MULTILINE), text
+    assert "Traceback" not in text
+
+
+def test_a_reader_that_has_gone_stops_nothing(checkout: Checkout, running: LocalSupabase) -> None:
+    steps = "".join(f"-- step: step {number}\nselect {number};\n" for number in range(30))
+    file = checkout.step_file("long.sql", steps)
+    gone, end = os.pipe()
+    os.close(gone)
+    done = checkout.run(
+        "run_migration.py", file, env=running.environment(), stdout=end, stderr=subprocess.PIPE, capture_output=False
+    )
+    os.close(end)
+    assert (done.returncode, done.stderr) == (0, "")
+    said(checkout.run("run_migration.py", file, env=running.environment()), "all 30 steps are done")
+
+
+def test_a_log_has_everything_with_the_time(checkout: Checkout, running: LocalSupabase) -> None:
+    file, log = checkout.step_file("logged.sql", "-- step: one\nselect 1;\n"), checkout.root / "night.log"
+    for _ in range(2):
+        said(checkout.run("run_migration.py", file, "--quiet", "--log", str(log), env=running.environment()))
+    text = log.read_text()
+    assert '"one" begins' in text
+    assert "logged is applied: 1 step" in text
+    assert "Nothing to do." in text, "appended"
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in text.splitlines()), text
+    done = checkout.run("run_migration.py", file, "--log", "/nowhere/x.log", env=running.environment())
+    said(done, "/nowhere/x.log cannot be written", code=2)
+
+
+def test_the_version(checkout: Checkout) -> None:
+    said(checkout.run(MIGRATE, "--version"), "migrate_clusters.py: rpc_migrations ")
