@@ -369,7 +369,7 @@ def test_missing_secrets_fail(project: Project, scripts: Scripts) -> None:
         assert (done.returncode, "is not set" in done.stderr) == (2, True), done.stdout + done.stderr
     done = scripts("run_migration.py", str(project.folder), env=project.supabase.environment())
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^   1/3  20260101000000_a  1 rows, \d.\d\d s$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^   1/3  20260101000000_a  1 row, \d.\d\d s$", done.stdout, re.MULTILINE), done.stdout
 
 
 # --- the Supabase CLI itself ---------------------------------------------------------------------------------------------
