@@ -312,14 +312,25 @@ as $function$
 $function$;
 
 
--- Row level security. On hosted projects each CREATE, ALTER or DROP POLICY by postgres locks auth.users and some twenty other
--- tables of Supabase's until the end of the transaction, whatever table the policy is on (the extension supautils looks up all
--- tables of its setting policy_grants in that mode). So policies are not made in the swap, but for those that mention the
--- table itself: until then these would mean the old one. They are told by the table's name in their text.
+-- Row level security, and policies after it: a policy without it would be a finding of Supabase's advisors.
+--
+-- On hosted projects each CREATE, ALTER or DROP POLICY by postgres locks auth.users and some twenty other tables of Supabase's
+-- until the end of the transaction, whatever table the policy is on (the extension supautils looks up all tables of its setting
+-- policy_grants in that mode). So policies are not made in the swap, but for those that mention the table itself: until then
+-- these would mean the old one. They are told by the table's name in their text.
 create or replace function rpc_migrations.describe_security(relation oid, as_name text) returns setof rpc_migrations.part
 language sql stable
 set search_path = ''
 as $function$
+    select
+        setting.phase, 'row security', setting.name, null::text,
+        format('alter table %s %s row level security', as_name, setting.word), null::text
+    from pg_catalog.pg_class as c
+    cross join lateral (
+        values ('build', 'enabled', 'enable', c.relrowsecurity), ('swap', 'forced', 'force', c.relforcerowsecurity)
+    ) as setting (phase, name, word, is_on)
+    where c.oid = relation and setting.is_on
+    union all
     select
         case when strpos(concat(p.using_text, p.check_text), relation::regclass::text) > 0 then 'swap' else 'build' end,
         'policy', p.polname::text, p.rule, format('create policy %I on %s %s', p.polname, as_name, p.rule), null
@@ -336,15 +347,7 @@ as $function$
             from pg_catalog.pg_policy as p
             where p.polrelid = relation
         ) as r
-    ) as p
-    union all
-    select
-        'swap', 'row security', setting.name, null,
-        format('alter table %s %s row level security', as_name, setting.word), null
-    from pg_catalog.pg_class as c
-    cross join lateral (values ('enabled', 'enable', c.relrowsecurity), ('forced', 'force', c.relforcerowsecurity))
-        as setting (name, word, is_on)
-    where c.oid = relation and setting.is_on;
+    ) as p;
 $function$;
 
 

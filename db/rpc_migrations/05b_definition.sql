@@ -168,13 +168,13 @@ as $function$
 $function$;
 
 
--- Copies that an older version has begun go on in the words of this one (see 00_version.sql). Version 1 carried policies over in
--- the swap, and carry_over may be done by now: what it would carry today is made here. The same is due for whatever else comes
--- to be carried over earlier.
+-- Copies that an older version has begun go on in the words of this one (see 00_version.sql). Version 1 carried row level security
+-- and policies over in the swap, and carry_over may be done by now: what it would carry today is made here. The same is due for
+-- whatever else comes to be carried over earlier.
 do $block$
 declare
     copy rpc_migrations.copies;
-    policy text;
+    part text;
 begin
     for copy in
         update rpc_migrations.copies as c
@@ -182,15 +182,15 @@ begin
         where c.state in ('copying', 'copied') and c.old_table is not null and c.definition is null
         returning c.*
     loop
-        for policy in
+        for part in
             select m.statement
             from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
             where
-                m.kind = 'policy' and copy.state = 'copied'
+                m.kind in ('row security', 'policy') and copy.state = 'copied'
                 and current_setting('rpc_migrations.version_before', true) = '1'
             order by m.place
         loop
-            execute policy;
+            execute part;
         end loop;
     end loop;
 end;

@@ -329,7 +329,10 @@ as $function$
     select format('%s %I is "%s" in the step file and "%s" now', o.kind, o.name, n.definition, o.definition)
     from old_parts as o
     inner join new_parts as n
-        on n.name = o.name and (n.kind = o.kind or (o.phase = 'build' and (n.phase = 'build' or n.kind = 'foreign key') and 'policy' not in (o.kind, n.kind)))
+        on n.name = o.name and (
+            n.kind = o.kind
+            or o.phase = 'build' and (n.phase = 'build' or n.kind = 'foreign key') and not array['policy', 'row security'] && array[o.kind, n.kind]
+        )
     where
         (o.phase = 'build' or o.kind in ('foreign key', 'policy', 'trigger', 'rule'))
         and o.definition is distinct from n.definition

@@ -154,18 +154,18 @@ begin
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
     order by m.kind <> 'primary key', m.place
     limit 1;
-    if found and next_one.kind = 'policy' then
+    if found and next_one.kind in ('row security', 'policy') then
         -- All at once: they take no time, and on hosted projects each takes its locks anew (see describe_security).
         for next_one in
             select m.*
             from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
-            where m.kind = 'policy'
+            where m.kind in ('row security', 'policy')
             order by m.place
         loop
             execute next_one.statement;
         end loop;
         done := false;
-        message := 'policies';
+        message := 'row level security';
     elsif found then
         execute next_one.statement;
         done := false;
