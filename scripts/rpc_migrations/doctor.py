@@ -18,7 +18,7 @@ from .sql import quote_literal
 from .step_file import Migration
 from .ways_in import open_functions
 
-# Measured on two cores (README, "How long it takes"): rows that a migration copies, indexes and compares in a second, and
+# Measured on two cores (tests/benchmarks/README.md): rows that a migration copies, indexes and compares in a second, and
 # the rows up to which an index build stays within one request.
 ROWS_PER_SECOND = 200_000
 ROWS_PER_REQUEST = 20_000_000

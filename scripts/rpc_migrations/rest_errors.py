@@ -49,7 +49,7 @@ _HINTS = {
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
     "57014": "The step ran into a time limit and was undone: the 50 s of execute_sql or, where it was cut earlier, the role's own (or a PostgREST "
-    'older than 12.2). Make it smaller or a batch step, or run it over a direct connection (README, "Very large tables").',
+    'older than 12.2). Make it smaller or a batch step, or run it over a direct connection (README, "Limits").',
 }
 
 

@@ -1,4 +1,4 @@
-"""--help, README, Makefile and .env.example tell of the same commands, options, variables and exit codes."""
+"""--help, the READMEs, Makefile and .env.example tell of the same commands, options, variables and exit codes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT, run_script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+PAGES = ("README.md", "db/README.md", "tests/README.md", "tests/benchmarks/README.md")
 SOURCES = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "db").rglob("*.sql")]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 VARIABLE = re.compile(r"\b(?:SUPABASE|MIGRATION)_[A-Z_]+[A-Z]\b")
@@ -125,7 +126,7 @@ def test_exit_codes_are_in_readme(help_of: dict[str, str], readme: str) -> None:
 
 
 def test_the_symptoms_in_readme_are_what_is_printed(readme: str) -> None:
-    section = readme.split("## When something fails")[1].split("\n## ", maxsplit=1)[0]
+    section = readme.split("## Troubleshooting")[1].split("\n## ", maxsplit=1)[0]
     symptoms = [
         message
         for line in section.splitlines()
@@ -140,8 +141,9 @@ def test_the_symptoms_in_readme_are_what_is_printed(readme: str) -> None:
     assert unknown == []
 
 
-def test_what_readme_says_of_security_is_shown_by_tests_that_are_there(readme: str) -> None:
+def test_what_is_said_of_security_is_shown_by_tests_that_are_there() -> None:
     """Every threat names the files that show what stops it."""
+    readme = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
     page = readme.partition("## Security")[2].partition("\n## ")[0]
     threats = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| threat")]
     assert len(threats) > 10
@@ -149,3 +151,26 @@ def test_what_readme_says_of_security_is_shown_by_tests_that_are_there(readme: s
         named = re.findall(r"`(tests/\w+/test_\w+)`", line.rpartition(" | ")[2])
         assert named, line
         assert all((ROOT / f"{name}.py").is_file() for name in named), line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """To a file that is there, and to one of its headings; and a heading of its own is in each page's contents."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("https://")]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+    contents = re.search(r"\*\*Contents:\*\*.*?\n\n", text, re.DOTALL)
+    if contents:
+        assert re.findall(r"\(#(.*?)\)", contents[0]) == anchors(text)
+
+
+def anchors(page: str) -> list[str]:
+    """What GitHub makes of the second-level headings of a page."""
+    return [
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^## (.*)$", page, re.MULTILINE)
+    ]

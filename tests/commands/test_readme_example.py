@@ -1,4 +1,4 @@
-"""The example in README's "Your own migration", run as README says, and taken back."""
+"""The example in db/README's "Rebuild a table", run as it says, and taken back."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ insert into public.order_lines select n, n from generate_series(1, 1000) as n;
 
 @pytest.fixture
 def step_file(tmp_path: Path) -> Path:
-    """README's example as a file."""
-    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    """The example as a file."""
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / "db" / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (example,) = [block for block in blocks if "begin_copy" in block]
     path = tmp_path / "rebuild_orders.sql"
     path.write_text(example)
