@@ -187,8 +187,9 @@ class Cluster:
         ]
         command += ["--auth=trust", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8"]
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=self.directory, **as_server_user()
-        )
+            command, check=False, capture_output=True, text=True, cwd=self.directory, start_new_session=True,
+            **as_server_user(),
+        )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"initdb failed: {done.stderr}")
 
