@@ -66,7 +66,7 @@ begin
     perform rpc_migrations.create_log(copy);
     perform rpc_migrations.begin_capture(copy);
     rows := 0;
-    message := format('changes of %s are being captured', copy.old_table::regclass);
+    message := format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table);
 end;
 $function$;
 

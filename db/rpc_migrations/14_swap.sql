@@ -53,7 +53,7 @@ begin
         message := case
             when copy.source is null then format('%s is there', copy.new_table::regclass)
             else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
-        end || rpc_migrations.attempts_in_words(copy);
+        end || rpc_migrations.attempts_in_words(copy) || rpc_migrations.subscriptions_left(copy.old_table);
     end if;
 end;
 $function$;
@@ -180,6 +180,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => false);
         perform rpc_migrations.quiet_triggers(copy, copy.old_table);
+        perform rpc_migrations.move_subscriptions(copy.old_table, copy.new_table);
     end if;
     notify pgrst, 'reload schema';
 end;

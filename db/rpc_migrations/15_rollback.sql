@@ -50,7 +50,7 @@ begin
         perform rpc_migrations.create_log(copy);
         perform rpc_migrations.begin_capture(copy);
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
-        message := format('changes of %s are being captured', copy.new_table::regclass);
+        message := format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table);
     end if;
 end;
 $function$;
@@ -253,7 +253,8 @@ begin
     end;
     copy := rpc_migrations.note_attempt(copy, began);
     if done then
-        message := format('the original table is back; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy);
+        message := format('the original table is back; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
+            || rpc_migrations.subscriptions_left(copy.new_table);
     end if;
 end;
 $function$;
@@ -298,6 +299,7 @@ begin
     where c.id = copy.id;
     perform rpc_migrations.take_off_keys(copy.new_table, and_cascades => false);
     perform rpc_migrations.quiet_triggers(copy, copy.new_table);
+    perform rpc_migrations.move_subscriptions(copy.new_table, copy.old_table);
     perform rpc_migrations.mark_undone(copy.migration);
     notify pgrst, 'reload schema';
     return format('%I.%I', copy.schema_name, kept);

@@ -1,0 +1,92 @@
+-- Realtime knows the table of a subscription by its OID (realtime.subscription.entity), and looks once a minute whether the
+-- published tables are still the same ones. Until then nobody who is subscribed would hear of the table that was swapped in.
+-- So the swap gives the subscriptions the new OID, where that is allowed. It never waits for them and never fails at them.
+
+-- Realtime's table of subscriptions, where we may write to it; else null. Nothing but Realtime's own is touched: what an
+-- update sets off there runs as whoever updates.
+create or replace function rpc_migrations.subscriptions_in_reach() returns regclass
+language sql stable
+set search_path = ''
+as $function$
+    select c.oid::regclass
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_attribute as a
+        on a.attrelid = c.oid and a.attname = 'entity' and a.atttypid = 'pg_catalog.regclass'::regtype and not a.attisdropped
+    where
+        c.relnamespace = to_regnamespace('realtime') and c.relname = 'subscription' and c.relkind = 'r'
+        and has_schema_privilege(c.relnamespace, 'usage') and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'update')
+        and not exists (
+            select from (
+                select c.relowner
+                union all
+                select p.proowner
+                from pg_catalog.pg_trigger as t
+                inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
+                where t.tgrelid = c.oid and not t.tgisinternal
+            ) as o (owner)
+            inner join pg_catalog.pg_roles as r on r.oid = o.owner
+            where not r.rolsuper and r.rolname not in ('supabase_admin', 'supabase_realtime_admin', current_user)
+        );
+$function$;
+
+
+-- Gives subscriptions to one table the other's OID, for at most 50 ms: the application waits. One that is locked is left, and
+-- one that Realtime's own check refuses; they follow within the minute.
+create or replace function rpc_migrations.move_subscriptions(old_table oid, new_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    deadline timestamptz := clock_timestamp() + interval '50 ms';
+    subscription record;
+begin
+    if rpc_migrations.subscriptions_in_reach() is null then
+        return;
+    end if;
+    for subscription in select s.ctid as place from realtime.subscription as s where s.entity = old_table for update skip locked loop
+        exit when clock_timestamp() > deadline;
+        begin
+            update realtime.subscription as s set entity = new_table where s.ctid = subscription.place;
+        exception when others then
+            null;
+        end;
+    end loop;
+exception when others then
+    return;  -- somebody alters that table at this moment
+end;
+$function$;
+
+
+-- What is said of subscriptions that have stayed with a table which was moved aside; empty where there are none, or we may not see.
+create or replace function rpc_migrations.subscriptions_left(old_table oid) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    how_many bigint;
+begin
+    if to_regclass('realtime.subscription') is null or old_table is null then
+        return '';
+    end if;
+    select count(*) into how_many from realtime.subscription as s where s.entity = old_table;
+    return case when how_many > 0 then format('; Realtime subscriptions that follow within a minute: %s', how_many) else '' end;
+exception when others then
+    return '';  -- not ours to read, or locked
+end;
+$function$;
+
+
+-- What is said before a table is rebuilt that Realtime publishes, where the subscriptions are out of reach; else empty.
+create or replace function rpc_migrations.realtime_warning(old_table oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select case when exists (
+        select from pg_catalog.pg_publication_rel as r
+        inner join pg_catalog.pg_publication as p on p.oid = r.prpubid
+        where r.prrelid = old_table and p.pubname = 'supabase_realtime'
+    ) and exists (
+        select from pg_catalog.pg_class as c where c.relnamespace = to_regnamespace('realtime') and c.relname = 'subscription'
+    ) and rpc_migrations.subscriptions_in_reach() is null
+        then '; after the swap its Realtime subscribers may hear nothing for up to a minute' else '' end;
+$function$;
