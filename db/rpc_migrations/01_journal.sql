@@ -109,6 +109,7 @@ alter table rpc_migrations.copies
     add column if not exists snapshots jsonb,                       -- older than the last replay: [{pid, transaction}]; null: not noted yet
     add column if not exists attempts integer not null default 0,   -- to swap
     add column if not exists longest_attempt double precision not null default 0, -- seconds
+    add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')

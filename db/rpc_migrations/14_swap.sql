@@ -175,6 +175,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts,
+        swap_mark = rpc_migrations.swap_mark(copy.new_table),
         unvalidated = declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
     where c.id = copy.id;
     if copy.source is not null then
