@@ -15,6 +15,7 @@ from local_supabase import Cluster
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.measure import Measurement, filled_template, measure, measure_calm, measure_start, server
+from benchmarks.plot import plot
 
 SIZES = (1_000, 100_000, 1_000_000)
 LARGE = 10_000_000
@@ -42,7 +43,7 @@ def main() -> int:
     options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     _say(f"Written: {options.json}")
     if options.plot:
-        options.plot.write_text(report.plot(measurements), encoding="utf-8")
+        options.plot.write_text(plot(measurements), encoding="utf-8")
         _say(f"Written: {options.plot}")
     return 0
 
@@ -61,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, metavar="N", help="default: 5 below 10,000 rows, 3, 1 at 10,000,000")
     parser.add_argument("--no-start", action="store_true", help="do not measure how long the command takes to start")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmark.json in a temporary folder")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times as well")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw what the application noticed")
     options = parser.parse_args()
     options.rows = options.rows or ([LARGE] if options.large else list(SIZES))
     options.only = options.only or (WITHOUT_TOOLS if options.large else names)

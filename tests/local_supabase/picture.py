@@ -19,6 +19,7 @@ from rpc_migrations.settings import load_settings
 from local_supabase import Cluster, LocalSupabase, create_old_table
 
 ROOT = Path(__file__).resolve().parents[2]
+WIDTH = 88  # columns: as wide as README is shown, the letters are as large as its own
 MIGRATE = Namespace(
     file=ROOT / "db" / "migrate_user_clusters.sql",
     rollback=False,
@@ -47,11 +48,11 @@ def main() -> None:
             console = Console("migrate_clusters.py", quiet=True)
             console.next_steps = AFTER_CLUSTERS
             commands.run(MIGRATE, load_settings(), console)
-    picture = RichConsole(record=True, width=122, file=io.StringIO())
+    picture = RichConsole(record=True, width=WIDTH, file=io.StringIO())
     picture.print(Text("$ python scripts/migrate_clusters.py", "bold"))
     assert isinstance(console.report.result, RunReport)
     run = console.report.result
-    picture.print(step_list(run, list(run.steps.values()), wide=True))
+    picture.print(step_list(run, list(run.steps.values()), wide=False))
     picture.print(closing_panel(console.report.lines[2:]))
     picture.save_svg(str(ROOT / ".github" / "migration.svg"), title="migrate_clusters.py")
 
