@@ -189,13 +189,15 @@ $function$;
 
 
 -- Runs a text (see run_statements) so that nothing but its work remains: neither in the session, nor by names that others made.
--- Raises RM001 where something of theirs could be taken for PostgreSQL's own.
+-- It does what it would do over a direct connection, where nobody has called: it does not see the caller's claims (auth.role()
+-- is null in it). Raises RM001 where something of theirs could be taken for PostgreSQL's own.
 create or replace function rpc_migrations.run_text(query text, separator text default null) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    names text[] := rpc_migrations.settings_named_in(query);
+    -- RESET ALL takes these two away, and the record of calls needs them.
+    names text[] := rpc_migrations.settings_named_in(query) || array['request.jwt.claims', 'request.headers'];
     before jsonb := rpc_migrations.session_state(names);
     impostors text;
     answer jsonb;
@@ -205,6 +207,9 @@ begin
         raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
         using errcode = 'RM001', hint = 'Nothing was run. See who made it and why; then drop it, or give it to the role that runs this.';
     end if;
+    -- An empty text would be no JSON where a function takes it for some.
+    perform pg_catalog.set_config('request.jwt.claims', '{}', true)
+    where pg_catalog.current_setting('request.jwt.claims', true) <> '';
     begin
         answer := rpc_migrations.run_statements(query, separator);
     exception when others or query_canceled or assert_failure then

@@ -91,10 +91,11 @@ $function$;
 -- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
 -- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
 -- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
--- Names in the text are looked up in public and extensions; what is ours here names its schema.
+-- Names in the text are looked up in public and extensions, those of temporary tables first, as everywhere: else a text would
+-- write to the table of the same name. What is ours here names its schema.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
-set search_path = public, extensions, pg_temp
+set search_path = public, extensions
 as $function$
 declare
     cursor_name refcursor;
@@ -135,7 +136,7 @@ $function$;
 -- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
 create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
 language plpgsql
-set search_path = public, extensions, pg_temp
+set search_path = public, extensions
 as $function$
 declare
     statements text[] := case when separator is null then array[query] else pg_catalog.string_to_array(query, separator) end;
@@ -148,6 +149,7 @@ declare
     error_detail text;
     error_hint text;
     error_context text;
+    names_looked_up_in text := pg_catalog.current_setting('search_path');
 begin
     foreach statement in array statements loop
         place := place + 1;
@@ -157,6 +159,10 @@ begin
         else
             execute statement;
             get diagnostics affected = row_count;
+        end if;
+        -- The default of this session is that of the REST layer's role, which does not know of extensions.
+        if pg_catalog.left(statement, 60) ~* '^reset\s+(all|search_path)\M|^set\s+((session|local)\s+)?search_path\s*(=|\mto\M)\s*default\M' then
+            perform pg_catalog.set_config('search_path', names_looked_up_in, true);
         end if;
     end loop;
     -- What is deferred would fail at the commit, and nobody could tell which step it was.

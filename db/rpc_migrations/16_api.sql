@@ -61,9 +61,16 @@ as $function$
 declare
     answer jsonb;
 begin
+    -- The right to execute this is not relied upon: somebody may grant all functions of a schema, and not think of this one.
+    if pg_catalog.current_setting('role') not in ('none', 'service_role', current_user) then
+        raise insufficient_privilege using message = 'permission denied for function execute_sql';
+    end if;
+    -- What an earlier request has left there would be found before what is in public. Somebody's own session keeps their own.
     if exists (
         select from pg_catalog.pg_type as t
-        where t.typnamespace = pg_catalog.pg_my_temp_schema() and t.typowner <> current_user::regrole
+        where
+            t.typnamespace = pg_catalog.pg_my_temp_schema()
+            and (t.typowner <> current_user::regrole or session_user <> current_user)
     ) then
         discard temporary;
     end if;
@@ -99,6 +106,7 @@ begin
         end if;
     end;
     if pg_catalog.to_regclass('rpc_migrations.calls') is not null then  -- not after it has taken all this away
+        perform rpc_migrations.keep_rights(pg_catalog.concat(execute_sql.query, execute_sql.following));
         perform rpc_migrations.record_call(
             execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer,
             pg_catalog.pg_current_xact_id_if_assigned() is not null
@@ -216,6 +224,32 @@ begin
     for statement in select r.statement from rpc_migrations.rights_of_others() as r loop
         execute statement;
     end loop;
+end;
+$function$;
+
+
+-- Puts the rights on execute_sql back where a text has changed them: `grant execute on all functions in schema public to anon`
+-- means the application's own, and `revoke ... from service_role` would be the last thing that a run does. A text that names
+-- execute_sql may take its right away, and never give it to others.
+create or replace function rpc_migrations.keep_rights(texts text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    signature regprocedure := to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
+    statement text;
+begin
+    if signature is null then
+        return;
+    end if;
+    for statement in
+        select r.statement from rpc_migrations.rights_of_others() as r where r.object = format('routine %s', signature)
+    loop
+        execute statement;
+    end loop;
+    if not has_function_privilege('service_role', signature, 'execute') and strpos(texts, 'execute_sql') = 0 then
+        execute format('grant execute on function %s to service_role', signature);
+    end if;
 end;
 $function$;
 

@@ -52,6 +52,9 @@ _HINTS = {
     'older than 12.2). Make it smaller or a batch step, or run it over a direct connection (README, "Limits").',
 }
 
+# These two stand for much else: the hint is for messages with these words.
+_HINT_IS_FOR = {"0A000": "transaction commands", "21000": "requires a WHERE clause"}
+
 
 def explain(error: APIError, status: int | None, retry_after: float | None) -> MigrationError:
     """Return the error that an APIError stands for. `status`: the answer's; `retry_after`: seconds from its header, if any.
@@ -78,9 +81,8 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
             "into the SQL Editor.",
         )
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
-    return kind(
-        message or "The database gave no message.", code=code, details=details, hint=error.hint or _HINTS.get(code)
-    )
+    hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
+    return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or hint)
 
 
 def _describe(code: str) -> str:

@@ -227,6 +227,48 @@ def private_objects(admin: psycopg.Connection[Any]) -> tuple[list[str], list[str
     return [name for (name,) in admin.execute(functions)], [name for (name,) in admin.execute(tables)]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grant execute on all functions in schema public to anon, authenticated",
+        "grant all on all routines in schema public to public",
+        f"grant execute on all functions in schema public to {INTRUDER} with grant option",
+        "revoke all on all functions in schema public from public, anon, authenticated, service_role",
+    ],
+)
+@pytest.mark.parametrize("step", [False, True], ids=["plain", "step"])
+def test_a_text_about_all_functions_leaves_execute_sql_as_it_was(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase, text: str, step: bool
+) -> None:
+    """Migrations have such lines, and mean the application's own functions."""
+    deploy(admin)
+    clients = make_clients(supabase)
+    arguments = {"migration": "m", "step": "one", "checksum": "c", "following": []} if step else {}
+    clients["service"].rpc("execute_sql", {"query": text, **arguments}).execute()
+    callers = admin.execute(
+        "select rolname from pg_roles where not rolsuper and has_function_privilege("
+        "oid, (select oid from pg_proc where proname = 'execute_sql'), 'execute') order by 1"
+    ).fetchall()
+    assert [name for (name,) in callers if not name.startswith("pg_")] == ["postgres", "service_role"]
+    with pytest.raises(APIError) as refused:
+        clients["anon"].rpc("execute_sql", {"query": "select 1"}).execute()
+    assert refused.value.code == DENIED
+
+
+def test_a_right_that_somebody_has_granted_opens_nothing(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase
+) -> None:
+    """As a migration that the Supabase CLI runs may do."""
+    deploy(admin)
+    admin.execute("grant execute on all functions in schema public to public, anon, authenticated")
+    clients = make_clients(supabase)
+    for who in ("anon", "user"):
+        with pytest.raises(APIError) as refused:
+            clients[who].rpc("execute_sql", {"query": "select 1"}).execute()
+        assert refused.value.code == DENIED
+    assert clients["service"].rpc("execute_sql", {"query": "select 1 as one"}).execute().data == [{"one": 1}]
+
+
 def test_the_private_schema_over_http(project: Project) -> None:
     with project.database.connect() as admin:
         functions, tables = private_objects(admin)

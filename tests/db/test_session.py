@@ -10,6 +10,7 @@ import pytest
 from local_supabase import Database, LocalSupabase
 from postgrest.exceptions import APIError
 from psycopg.types.json import Jsonb
+from rest_calls import define, rpc
 from step_runner import Connection, deploy
 from supabase import Client, create_client
 
@@ -140,3 +141,15 @@ def test_a_setting_of_one_step_is_not_the_next_one_s(admin: Connection) -> None:
     ).fetchone()
     assert row is not None
     assert [answer["result"] for answer in row[0]["following"]] == [{"memory": "4MB", "tenant": ""}]
+
+
+def test_what_an_earlier_request_left_hides_no_table(database: Database, admin: Connection) -> None:
+    """A function of the application's, run as its owner, may leave a temporary table in the session."""
+    deploy(admin)
+    admin.execute("create table public.orders (id integer)")
+    leave = "leave() returns void language plpgsql security definer as $$ begin create temporary table orders (id integer); end $$"
+    define(admin, leave)
+    with LocalSupabase(database, pool_size=1) as api:
+        assert rpc(api, "leave").is_success
+        assert rpc(api, "execute_sql", query="insert into orders values (1)").is_success
+    assert admin.execute("select count(*) from public.orders").fetchone() == (1,)

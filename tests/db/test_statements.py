@@ -145,6 +145,25 @@ def test_an_error_keeps_detail_and_hint(deployed: Connection[Any], supabase: Loc
     assert (error.details or "").split("\n")[0] == "why; it is"
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("select (select id from public.items) as one;", "21000", "Nothing of this step remains"),
+        ("create table public.t (c integer check (c > (select 1)));", "0A000", "Nothing of this step remains"),
+        ("do $$ begin execute 'delete from public.items'; end $$;", "21000", "Give the UPDATE or DELETE a WHERE"),
+    ],
+)
+def test_a_hint_is_about_what_happened(
+    deployed: Connection[Any], supabase: LocalSupabase, tmp_path: Path, text: str, code: str, hint: str
+) -> None:
+    """A SQLSTATE stands for much: only one of these lacks a WHERE."""
+    deployed.execute("insert into public.items values (1), (2)")
+    error = failed(supabase, tmp_path, text).error
+    assert error is not None
+    assert error.code == code
+    assert (error.hint or "").startswith(hint)
+
+
 def test_what_is_deferred_fails_as_the_step_it_belongs_to(
     deployed: Connection[Any], supabase: LocalSupabase, tmp_path: Path
 ) -> None:

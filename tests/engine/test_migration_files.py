@@ -26,6 +26,8 @@ FILES = TESTS / "migration_files"
 OF_THIS_RUN = re.compile(
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+\+00|[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|pg_attver=\d+"
 )
+# Who may execute it is not a migration's to say.
+OF_EXECUTE_SQL = re.compile(r"^(GRANT|REVOKE) .* ON FUNCTION public\.execute_sql\(.*\n", re.MULTILINE)
 PSQL_ERROR = re.compile(r"^(?:psql:.*?:(?P<line>\d+): )?ERROR:  (?P<code>\w{5}): ", re.MULTILINE)
 
 
@@ -44,6 +46,7 @@ class Twins:
         self.cluster = cluster
         self.original = cluster.create_database()
         with self.original.connect("supabase_admin") as connection:
+            connection.execute((TESTS / "local_supabase" / "supabase_services.sql").read_bytes())
             connection.execute((FILES / "application.sql").read_bytes())
         with self.original.connect() as connection:
             deploy(connection)
@@ -74,9 +77,8 @@ def contents(database: Database) -> str:
     """Definitions and rows of everything but our own schema, as pg_dump writes them, without what no two runs share."""
     command = [database.cluster.programs / "pg_dump", "--exclude-schema=rpc_migrations", database.dsn("supabase_admin")]
     dump = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return OF_THIS_RUN.sub(
-        "...", "\n".join(line for line in dump.split("\n") if not re.match(r"\\(un)?restrict ", line))
-    )
+    dump = "\n".join(line for line in dump.split("\n") if not re.match(r"\\(un)?restrict ", line))
+    return OF_THIS_RUN.sub("...", OF_EXECUTE_SQL.sub("", dump))
 
 
 def by_psql(database: Database, file: Path) -> tuple[Failure | None, str]:

@@ -1,11 +1,5 @@
--- What the migration files here find in the database: a small application's tables. Run by the superuser.
-
-create schema storage;
-grant usage on schema storage to postgres, anon, authenticated, service_role;
-create table storage.buckets (
-    id text primary key, name text not null unique, owner uuid, public boolean default false, created_at timestamptz default now()
-);
-grant all on storage.buckets to postgres;
+-- What the migration files here find in the database: a small application's tables. Run by the superuser,
+-- behind local_supabase/supabase_services.sql.
 
 insert into auth.users (id, email, raw_user_meta_data) values
     ('00000000-0000-0000-0000-000000000001', 'ann@example.com', '{"full_name": "Ann"}'),

@@ -1,0 +1,1 @@
+do $$ begin insert into audit (what) values ('c'); commit; end $$;
