@@ -309,7 +309,7 @@ begin
     end loop;
     if problems <> '{}' then
         raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Mend these rows or columns, then run the same command again.';
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
     end if;
     return plan;
 end;

@@ -31,9 +31,9 @@ exit codes:
 
 CLUSTERS = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
 AFTER_CLUSTERS = [
-    "python scripts/verify_clusters.py checks what was made.",
-    "python scripts/remove_sql_function.py takes execute_sql away; with --keep-journal a rollback stays possible.",
-    "python scripts/rollback_clusters.py goes back, with what was written since.",
+    "To check the result: python scripts/verify_clusters.py",
+    "To undo, keeping new writes: python scripts/rollback_clusters.py",
+    "To take execute_sql away: python scripts/remove_sql_function.py (add --keep-journal to be able to undo later)",
 ]
 
 Command = Callable[[argparse.Namespace, Settings, Console], int]
@@ -63,6 +63,7 @@ def deploy() -> int:
         choices=("rpc", "meta", "management"),
         help="use this way in only: execute_sql itself, postgres-meta, the Management API",
     )
+    _add_yes_option(parser)
     return _run(parser, commands.deploy)
 
 
@@ -99,7 +100,7 @@ def rollback_clusters() -> int:
     parser.set_defaults(
         file=CLUSTERS,
         rollback=True,
-        next_steps=["python scripts/migrate_clusters.py migrates again, when you are ready."],
+        next_steps=["To migrate again: python scripts/migrate_clusters.py"],
     )
     return _run(parser, _migrate)
 
@@ -179,6 +180,7 @@ def remove() -> int:
         ["python scripts/remove_sql_function.py", "python scripts/remove_sql_function.py --keep-journal"],
     )
     parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
+    _add_yes_option(parser)
     return _run(parser, commands.remove)
 
 
@@ -187,11 +189,13 @@ def doctor() -> int:
     parser = _parser(
         "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
         "Changes nothing.",
-        ["python scripts/doctor.py"],
+        ["python scripts/doctor.py", "python scripts/doctor.py db/rebuild_orders.sql"],
         success="nothing is in the way",
         failure="something is in the way",
     )
-    parser.set_defaults(file=CLUSTERS)
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=CLUSTERS, metavar="FILE", help="of your own (default: user_clusters')"
+    )
     return _run(parser, commands.doctor)
 
 
@@ -220,10 +224,10 @@ def _parser(
         action="store_true",
         help="write one JSON document about the run to standard output, and nothing else there",
     )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="append all that is said to a file, with the time")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="append everything to a file, with the time")
     volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
-    volume.add_argument("--verbose", action="store_true", help="say more")
+    volume.add_argument("--quiet", action="store_true", help="show only warnings and errors")
+    volume.add_argument("--verbose", action="store_true", help="show more")
     parser.add_argument(
         "--patience",
         type=float,
@@ -256,6 +260,7 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take execute_sql away at the end and keep the journal; where it fails, it stays",
     )
+    _add_yes_option(parser)
     parser.add_argument(
         "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
     )
@@ -264,6 +269,10 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="swap the tables although statements that began before are still running; they may miss rows",
     )
+
+
+def _add_yes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="ask nothing (as MIGRATION_YES=1)")
 
 
 def _add_discard_option(parser: argparse.ArgumentParser) -> None:
@@ -331,6 +340,7 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
             allow_http=options.allow_http,
             patience=options.patience,
             ignore_snapshots=getattr(options, "ignore_snapshots", False),
+            yes=getattr(options, "yes", False),
         )
         exit_code = command(options, settings, console)
     except MigrationError as error:
@@ -345,7 +355,7 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
 
 
 def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Console:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it has not
     log: TextIO | None = None

@@ -6,13 +6,14 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, SqlError
+from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, SqlError
 from .settings import PROJECT_ROOT
 from .sql import quote_literal
 
 if TYPE_CHECKING:
     from .client import RpcClient
 
+BOOTSTRAP_FILE = PROJECT_ROOT / "db" / "bootstrap.sql"
 SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb)"
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
@@ -88,6 +89,8 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
         if reason.code is None or (row := _ask(client, "null"))["version"] == current_version():
             raise
     if row["version"] != current_version():
+        if version_number(row["version"]) == 0:
+            raise Absent("Only the bootstrap of execute_sql is deployed.", hint=f"Run: {DEPLOY_COMMAND}")
         is_older = version_number(row["version"]) < version_number(current_version())
         message = (
             "An older version of execute_sql is deployed."

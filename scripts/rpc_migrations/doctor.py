@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import httpx
 
 from .access import describe_access, describe_caller, describe_text, read_access, read_calls
 from .client import RpcClient
 from .deployment import check_deployed
-from .errors import DEPLOY_COMMAND, MigrationError
+from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .journal import moment, read_status
+from .rebuilt_table import find_table, read_table
 from .report import Check
 from .settings import Settings
-from .shapes import Maybe
-from .sql import quote_literal
 from .step_file import Migration
 from .ways_in import open_functions
 
-# Measured on two cores (tests/benchmarks/README.md): rows that a migration copies, indexes and compares in a second, and
-# the rows up to which an index build stays within one request.
-ROWS_PER_SECOND = 200_000
-ROWS_PER_REQUEST = 20_000_000
-
-_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_copy\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
+_IN_PUBLIC = re.compile(r'public\.("?)(?P<name>[^".]+)\1')
 
 _DATABASE_QUERY = """
 select
@@ -43,44 +38,30 @@ from rpc_migrations.other_callers() as o
 order by 1
 """
 
-_ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
-
-_TABLE_QUERY = """
-select
-    to_regclass({table}) is not null as is_there,
-    to_regclass({backup}) is not null as has_backup,
-    (select c.reltuples::bigint from pg_catalog.pg_class as c where c.oid = to_regclass({table})) as rows,
-    pg_size_pretty(pg_total_relation_size(to_regclass({table}))) as size,
-    (
-        select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
-        from pg_catalog.pg_attribute as a
-        where a.attrelid = to_regclass({table}) and a.attnum > 0 and not a.attisdropped
-    ) as columns,
-    rpc_migrations.obstacles_in_words(to_regclass({table})) as obstacles,
-    (
-        select string_agg(concat_ws(' ', d.kind, nullif(d.name, '')), ', ' order by d.kind, d.name)
-        from rpc_migrations.describe_table(to_regclass({table}), {table}) as d
-        where d.kind not in ('column', 'grant', 'owner')
-    ) as carried
-"""
-
-
-_TABLE = {
-    "is_there": bool, "has_backup": bool, "rows": Maybe(int), "size": Maybe(str), "columns": Maybe(str),
-    "obstacles": Maybe(str), "carried": Maybe(str),
-}  # fmt: skip
-
 
 def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
     """Return what was found, up to the first thing without which no more can be seen."""
     assert settings.key is not None
-    checks = [Check("settings", True, f"{settings.url}, {settings.key.describe()}")]
-    for look in (_rest_layer, _execute_sql):
-        checks.append(look(client, settings))
-        if not checks[-1].passed:
-            return checks
+    checks = [
+        Check("settings", True, f"{settings.url}, {settings.key.describe()}"),
+        _file(migration),
+        _rest_layer(client, settings),
+    ]
+    if not checks[-1].passed:
+        return checks
+    try:
+        check_deployed(client)
+    except Absent as reason:
+        detail = f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
+        return [*checks, Check("execute_sql", True, detail), *_table_through_rest(client, settings, migration)]
+    except NotDeployed as reason:
+        checks.append(Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip()))
+        return [*checks, *_table_through_rest(client, settings, migration)]
+    except MigrationError as reason:
+        return [*checks, Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip())]
     return [
         *checks,
+        Check("execute_sql", True, "deployed, up to date, open to this key"),
         _database(client),
         _open_functions(client),
         _rights(client),
@@ -89,6 +70,17 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         _journal(client, migration),
         *_table(client, migration),
     ]
+
+
+def _file(migration: Migration) -> Check:
+    """Whether the file can run in steps."""
+    name = "migration file"
+    try:
+        migration.check()
+    except StepFileError as error:
+        return Check(name, False, f"{error.details} {error.hint}")
+    steps = len(migration.steps)
+    return Check(name, True, f"{migration.path.name}, {steps} step{'' if steps == 1 else 's'}")
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:
@@ -120,15 +112,6 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
         return Check(name, True, f"PostgREST {version or '(version unknown)'}")
     # The description may be closed while the functions are open: the next check tells whether the key works.
     return Check(name, True, f"it answers (HTTP {answer.status_code}: {body.get('message', 'no message')})")
-
-
-def _execute_sql(client: RpcClient, settings: Settings) -> Check:
-    """Whether execute_sql is there, ours, up to date, and may be executed with this key."""
-    try:
-        check_deployed(client)
-    except MigrationError as error:
-        return Check("execute_sql", False, f"{error.message} {error.hint or ''}".strip())
-    return Check("execute_sql", True, "deployed, up to date, open to this key")
 
 
 def _database(client: RpcClient) -> Check:
@@ -179,55 +162,59 @@ def _calls(client: RpcClient) -> Check:
 
 def _journal(client: RpcClient, migration: Migration) -> Check:
     """Where the migration stands."""
-    done = sum(1 for row in read_status(client, migration).steps.values() if row["finished_at"])
+    status = read_status(client, migration)
+    done = sum(status.is_done(step) for step in migration.steps)
+    if status.is_rolling_back:
+        return Check("journal", True, f"a rollback of {migration.name} is under way: finish it first")
     if not done:
         return Check("journal", True, f"{migration.name} has not begun")
     return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
 
 
-def size_warning(client: RpcClient, migration: Migration) -> str | None:
-    """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
-    found = _find_table(migration)
-    if found is None:
-        return None
-    return _too_large(client.row(_ROWS_QUERY.format(table=quote_literal(found[0])), {"rows": Maybe(int)})["rows"] or 0)
-
-
-def _too_large(rows: int) -> str | None:
-    if rows <= ROWS_PER_REQUEST:
-        return None
-    return (
-        f"The table has about {rows:,} rows: building one index over it may take longer than a request can (50 s). "
-        f"Over a direct connection it can take as long as it likes: --write-sql --online writes the file for psql."
-    )
-
-
 def _table(client: RpcClient, migration: Migration) -> list[Check]:
     """What the table is like that the migration rebuilds, and whether it can be."""
-    found = _find_table(migration)
-    if found is None:
+    table = read_table(client, migration)
+    if table is None:
         return []
-    table, backup = found
-    row = client.row(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)), _TABLE)
-    if not row["is_there"]:
-        return [Check(table, True, "is not there: the migration will create it, empty")]
-    if row["has_backup"]:
-        detail = (
-            f"{backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
-        )
-        return [Check(table, True, f"{row['size']}; {row['columns']}"), Check("backup", True, detail)]
-    rows = max(row["rows"] or 0, 0)
-    warning = _too_large(rows)
+    if not table.is_there:
+        return [Check(table.name, True, "is not there: the migration will create it, empty")]
+    if table.has_backup:
+        detail = f"{table.backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
+        return [Check(table.name, True, f"{table.size}; {table.columns}"), Check("backup", True, detail)]
     return [
-        Check(table, True, f"about {rows:,} rows, {row['size']}; {row['columns']}"),
-        Check("can be rebuilt", row["obstacles"] is None, row["obstacles"] or "nothing is in the way"),
-        Check("carried over", True, row["carried"] or "nothing but columns and rights"),
-        Check("how long, roughly", True, f"{max(rows / ROWS_PER_SECOND, 1):,.0f} s, while the application goes on"),
-        Check("fits into requests", warning is None, warning or "yes"),
+        Check(table.name, True, f"{table.rows_in_words}, {table.size}; {table.columns}"),
+        Check("can be rebuilt", table.obstacles is None, table.obstacles or "nothing is in the way"),
+        Check("carried over", True, table.carried_by_name),
+        Check("how long, roughly", True, f"{table.seconds_in_words}, while the application goes on"),
+        Check("fits into requests", table.too_large is None, table.too_large or "yes"),
     ]
 
 
-def _find_table(migration: Migration) -> tuple[str, str] | None:
-    """The table that a migration rebuilds, and its backup's name, as its steps call begin_copy."""
-    found = next((match for step in migration.steps if (match := _BEGIN_COPY.search(step.sql))), None)
-    return (found[1], found[2] or "") if found else None
+def _table_through_rest(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
+    """What the REST layer shows of the table, to whom this key is, before execute_sql is there."""
+    assert settings.url and settings.key
+    found = find_table(migration)
+    if found is None or not (match := _IN_PUBLIC.fullmatch(found[0])):
+        return []
+    key, name = settings.key.value, found[0]
+    try:
+        answer = client.http.get(
+            f"{settings.url}/rest/v1/{quote(match['name'], safe='')}",
+            params={"select": "*", "limit": "1"},
+            headers={"apikey": key, "Authorization": f"Bearer {key}", "Prefer": "count=estimated"},
+        )
+        body = answer.json()
+    except (httpx.HTTPError, ValueError, RecursionError) as error:
+        return [Check(name, False, f"no answer that can be read: {type(error).__name__}. Run this again.")]
+    if isinstance(body, dict) and body.get("code") == "PGRST205":
+        detail = "is not there, or not exposed by the API. Where there is no old table the migration creates it, empty"
+        return [Check(name, True, f"{detail}. Is this the right project?")]
+    if answer.status_code not in (200, 206) or not isinstance(body, list):
+        message = body.get("message") if isinstance(body, dict) else None
+        return [Check(name, False, f"answers HTTP {answer.status_code}: {message or 'no message'}")]
+    total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    rows = f"about {int(total):,} row{'' if int(total) == 1 else 's'}" if total.isdigit() else "rows not counted"
+    columns = (
+        ", ".join(body[0]) if body and isinstance(body[0], dict) else "its columns cannot be seen while it is empty"
+    )
+    return [Check(name, True, f"answers, {rows} that this key may read; {columns}")]

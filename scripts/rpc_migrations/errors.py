@@ -11,6 +11,8 @@ class MigrationError(Exception):
     """A run cannot go on. `hint` is the next step for the person, `code` an SQLSTATE, PostgREST code or HTTP status."""
 
     exit_code = 1
+    outcome = "failed"  # as the report of --json has it
+    title = "Error: "  # what the message begins with
 
     def __init__(
         self, message: str, *, hint: str | None = None, details: str | None = None, code: str | None = None
@@ -62,8 +64,20 @@ class NotDeployed(MigrationError):
     """The REST layer knows no execute_sql that takes our arguments (PGRST202), or several (PGRST203)."""
 
 
+class Absent(NotDeployed):
+    """The REST layer knows no function of that name at all; or only the bootstrap is there."""
+
+
 class Closed(NotDeployed):
     """execute_sql is there, and the time is over for which it was opened (RM007)."""
+
+
+class NoWayIn(MigrationError):
+    """Nobody lets us deploy execute_sql over HTTPS. `by_hand` opens a way when it is run in the SQL Editor."""
+
+    def __init__(self, message: str, *, by_hand: str) -> None:
+        super().__init__(message)
+        self.by_hand = by_hand
 
 
 class NotSupabase(MigrationError):
@@ -97,3 +111,12 @@ class StoppedByUser(MigrationError):
     """Ctrl-C or SIGTERM."""
 
     exit_code = 130
+    outcome = "interrupted"
+    title = ""
+
+
+class Declined(MigrationError):
+    """The person was asked, and did not say yes; nothing was changed."""
+
+    outcome = "declined"
+    title = ""

@@ -141,7 +141,8 @@ def check(files: Sequence[File], chosen: Sequence[File]) -> None:
 def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Migration]:
     """The files as migrations to be run one after the other: those that rebuild a table each by itself, others together.
 
-    `record`: the last step of each file tells the Supabase CLI's table.
+    `record`: the last step of each file tells the Supabase CLI's table. A run after which some of the folder's files are not
+    applied names its own in its closing line.
     """
     together: list[File] = []
     for one in files:
@@ -149,11 +150,18 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
             together.append(one)
             continue
         if together:
-            yield _joined(folder, together, record=record)
+            yield replace(_joined(folder, together, record=record), closing=_closing(folder, together))
         together = []
         yield one.migration
     if together:
-        yield _joined(folder, together, record=record)
+        is_last = together[-1].migration is folder.migrations[-1]
+        yield replace(_joined(folder, together, record=record), closing=None if is_last else _closing(folder, together))
+
+
+def _closing(folder: Folder, files: Sequence[File]) -> str:
+    if len(files) == 1:
+        return f"{files[0].migration.path.name} is applied"
+    return f"{len(files)} files of {folder.name} are applied"
 
 
 def _joined(folder: Folder, files: Sequence[File], *, record: bool) -> Migration:

@@ -62,7 +62,7 @@ def read_access_token(value: str, variable: str) -> ApiKey:
     check_characters(value, variable)
     if not value.startswith("sbp_"):
         raise SettingsError(
-            f"{variable} holds no personal access token (sbp_...).",
+            f"{variable} is not a personal access token (sbp_...).",
             hint="Make one at https://supabase.com/dashboard/account/tokens, or leave it out.",
         )
     return ApiKey(value, variable, None, "personal access token")

@@ -30,7 +30,7 @@ class Wait:
         if self.seconds + self._pause > self.patience:
             raise Blocked(
                 why_not,
-                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. See to what is in the way, then run the same command again "
+                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. End what is in the way, or wait for it; then run the same command again "
                 "(--patience SECONDS waits longer).",
             )
         time.sleep(self._pause)

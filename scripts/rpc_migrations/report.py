@@ -74,6 +74,7 @@ class RunReport:
     migration: str
     action: str
     steps: dict[str, StepReport]  # by name, in order
+    closing: str = ""  # what has come about when all of them are done
     waiting_for: str | None = None  # what the running step waits for at the moment, in words
     table: dict[str, Any] | None = None  # the table that it rebuilt, as the journal has it at the end
     next_steps: list[str] | None = None  # what to do after it; None: it has not come to its end
@@ -89,7 +90,8 @@ class RunReport:
             one.rows = one.rows_before = status.steps[step.name]["rows"] if step.name in status.steps else 0
             if status.is_done(step):
                 steps[step.name].state, steps[step.name].already = "done", True
-        return cls(migration.name, action, steps)
+        done = "is applied" if action == "migrate" else "is rolled back"
+        return cls(migration.name, action, steps, closing=migration.closing or f"{migration.name} {done}")
 
     def begin(self, step: Step) -> StepReport:
         """A step is the next one to be done."""
@@ -205,6 +207,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # how it went: retries, waits
     result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None = None
+    earlier_runs: list[RunReport] = field(default_factory=list)  # of a folder: those before the one in `result`
     files: list[str] = field(default_factory=list)  # that were written
     error: MigrationError | None = None  # what stopped it
     requests: int | None = None  # None: there was no connection

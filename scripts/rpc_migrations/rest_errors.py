@@ -12,6 +12,7 @@ from postgrest.exceptions import APIError
 
 from .errors import (
     DEPLOY_COMMAND,
+    Absent,
     AccessRefused,
     Closed,
     MigrationError,
@@ -48,8 +49,8 @@ _HINTS = {
     "0A000": "Take begin, commit and rollback out of the step: it takes effect as a whole already.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
-    "57014": "The step ran into a time limit and was undone: the 50 s of execute_sql or, where it was cut earlier, the role's own (or a PostgREST "
-    'older than 12.2). Make it smaller or a batch step, or run it over a direct connection (README, "Limits").',
+    "57014": "The step ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own) and was undone. Make it smaller or a "
+    "batch step, or run it over a direct connection (README, Limits).",
 }
 
 # These two stand for much else: the hint is for messages with these words.
@@ -110,7 +111,7 @@ def _not_deployed(code: str, error: APIError) -> NotDeployed:
             details=error.hint,
             hint=f"See what it is used for. Drop it if nobody needs it. {_DEPLOY}",
         )
-    return NotDeployed("The function execute_sql is not deployed.", code=code, hint=_DEPLOY)
+    return Absent("The function execute_sql is not deployed.", code=code, hint=_DEPLOY)
 
 
 def _not_supabase(code: str, message: str) -> MigrationError:

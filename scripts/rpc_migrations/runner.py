@@ -8,7 +8,7 @@ import shlex
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,8 +24,13 @@ from .step_sender import StepSender
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
 
 
-def migrate(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
-    """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done."""
+def migrate(
+    client: RpcClient, migration: Migration, settings: Settings, console: Console, before: Callable[[], None]
+) -> None:
+    """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done.
+
+    `before` is called before the first of its steps, and not where it goes on.
+    """
     status = read_status(client, migration)
     if status.is_rolling_back:
         raise MigrationError(
@@ -38,9 +43,11 @@ def migrate(client: RpcClient, migration: Migration, settings: Settings, console
         return
     if unknown := status.steps_of_another_file(migration):
         console.warn(
-            f"{migration.name} was begun with another version of its file, which had steps that this one has not: {', '.join(unknown)}. "
+            f"{migration.name} was begun with another version of its file, which had steps that this one does not have: {', '.join(unknown)}. "
             "Should a step fail for it, roll the migration back and run it again."
         )
+    if not status.is_begun:
+        before()
     try:
         _Run(client, migration, "migrate", settings, console).carry_out(status)
     except NothingToDo as reason:
@@ -53,9 +60,17 @@ def run_together(client: RpcClient, migration: Migration, settings: Settings, co
 
 
 def roll_back(
-    client: RpcClient, migration: Migration, rollback: Migration, settings: Settings, console: Console
+    client: RpcClient,
+    migration: Migration,
+    rollback: Migration,
+    settings: Settings,
+    console: Console,
+    before: Callable[[Status], None],
 ) -> None:
-    """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does."""
+    """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does.
+
+    `before` is called with where the migration stands, before anything is done.
+    """
     if not migration.rebuilds and not migration.rollback:
         raise MigrationError(
             f"{migration.path.name} makes no online copy of a table, so there is no original to go back to.",
@@ -70,6 +85,7 @@ def roll_back(
         )
         console.nothing_to_do(f"{migration.name} is not applied: there is nothing to roll back.{kept}")
         return
+    before(status)
     _Run(client, rollback, "roll back", settings, console).carry_out(status)
 
 

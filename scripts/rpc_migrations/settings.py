@@ -33,6 +33,7 @@ class Settings:
     request_timeout: float  # seconds to wait for one answer
     lock_budget: int = 200  # milliseconds for all locks of an attempt to swap, and the replay under them
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
+    yes: bool = False  # nothing is asked
     in_ci: bool = False  # nobody looks on: a file that was written for want of credentials would pass for success
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
@@ -45,6 +46,11 @@ class Settings:
     def are_credentials_meant(self) -> bool:
         """Whether what is missing is a mistake: something else is set, or nobody is there to paste a file."""
         return self.in_ci or any(one is not None for one in (self.url, self.key, self.access_token))
+
+    @property
+    def place(self) -> str:
+        """The project, in words: its ref, or else its address."""
+        return f"project {self.project}" if self.project else str(self.url)
 
     @property
     def sql_editor_url(self) -> str | None:
@@ -63,7 +69,7 @@ class Settings:
 
 
 def load_settings(
-    *, allow_http: bool = False, patience: float | None = None, ignore_snapshots: bool = False
+    *, allow_http: bool = False, patience: float | None = None, ignore_snapshots: bool = False, yes: bool = False
 ) -> Settings:
     """Read the settings. Raises SettingsError where one is wrong; what is merely missing is None."""
     environment = _environment()
@@ -82,6 +88,7 @@ def load_settings(
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
         lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2) * 1000),
         ignore_snapshots=ignore_snapshots,
+        yes=yes or environment.get("MIGRATION_YES", "") == "1",
         in_ci=environment.get("CI", "").lower() not in ("", "0", "false"),
     )
 

@@ -93,6 +93,7 @@ class Migration:
     path: Path
     steps: tuple[Step, ...]
     rollback: tuple[Step, ...] = ()  # the way back that the file itself has
+    closing: str | None = None  # what is applied when its steps are done, where that is not what its name says
 
     @property
     def rebuilds(self) -> bool:

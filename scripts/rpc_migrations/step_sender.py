@@ -90,7 +90,7 @@ class StepSender:
                 what = (answer.get("result") or {}).get("message") or "a lock"
                 holders = describe_holders(answer.get("holders"))
                 self._console.waiting(f"{what}: {holders}", wait.seconds)
-                wait.pause(f'Step "{step.name}" waited in vain for {what}: {holders}.')
+                wait.pause(f'Step "{step.name}" waited for {what}, and did not get it: {holders}.')
             case "busy":
                 self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")

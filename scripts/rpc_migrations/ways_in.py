@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .access import describe_access, read_access
-from .deployment import EVERY_ARGUMENT, current_version, deployed_version, deployment_sql
-from .errors import AccessRefused, Closed, MigrationError, NotDeployed, SqlError
+from .deployment import (
+    BOOTSTRAP_FILE,
+    EVERY_ARGUMENT,
+    current_version,
+    deployed_version,
+    deployment_sql,
+    version_number,
+)
+from .errors import Absent, AccessRefused, Closed, MigrationError, NotDeployed, NoWayIn, SqlError
 from .settings import Settings
 from .sql import dollar_quote
 
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from .console import Console
 
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
+OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # where its time is over
 
 _OPEN_FUNCTIONS_QUERY = """
 select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
@@ -52,21 +60,24 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
     """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it. `opening`: the
     statement that says for how long.
 
-    Raises AccessRefused, NotDeployed (nobody lets us in: the SQL file is the way) or SqlError.
+    Raises AccessRefused, NotDeployed or NoWayIn (nobody lets us in: the SQL file is the way, or a piece of SQL), SqlError.
     """
-    why_not_rpc: str | None = None
+    why_not_rpc, by_hand = None, None
     try:
-        if deployed_version(client) == current_version():
+        before = deployed_version(client)
+        if before == current_version():
             _open(client, console, opening)
             _warn_of_open_functions(client, console)
             return
-        is_ours = True
+        is_ours = version_number(before) > 0
     except Closed as reason:
-        is_ours, why_not_rpc = True, reason.message
+        is_ours, why_not_rpc, by_hand = True, reason.message, OPENED_BY_HAND
     except NotDeployed as reason:
         if reason.code is None:  # it answers, and is somebody else's
             raise
         is_ours, why_not_rpc = False, "it is not there yet"
+        if isinstance(reason, Absent):
+            by_hand = BOOTSTRAP_FILE.read_text(encoding="utf-8")
     for way in [way for way in WAYS if via in (None, way.name)]:
         try:
             if way is RPC and why_not_rpc:
@@ -80,10 +91,30 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
         console.say(describe_access(read_access(client)))
         _warn_of_open_functions(client, console)
         return
+    message = (
+        f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open."
+    )
+    # What is opened by hand is execute_sql itself, to the service key.
+    if by_hand and via in (None, RPC.name) and settings.key and settings.key.role != "anon":
+        raise NoWayIn(message, by_hand=by_hand)
     raise NotDeployed(
-        f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open.",
+        message,
         hint="Paste the written file into the SQL Editor; or set SUPABASE_ACCESS_TOKEN and run the same command again.",
     )
+
+
+def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:
+    """Whether execute_sql has come to be there and open, for which the REST layer may need some seconds. Raises as `deploy` does."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            deployed_version(client)
+        except (Absent, Closed):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.3)
+        else:
+            return True
 
 
 def _open(client: RpcClient, console: Console, opening: str) -> None:

@@ -300,7 +300,7 @@ def test_nobody_lets_us_deploy(checkout: Checkout, bare: LocalSupabase) -> None:
         done = checkout.run(DEPLOY, env=bare.environment())
     refused(done, "no way in over HTTPS is open", "SUPABASE_ACCESS_TOKEN")
     said(
-        done, "postgres-meta (/pg/query): not open here", "the Management API: not open", f"Written: {FUNCTION_FILE}",
+        done, "postgres-meta (/pg/query): not open here", "the Management API: not open", "press Run",
         f"https://supabase.com/dashboard/project/{bare.ref}/sql/new", code=1,
     )  # fmt: skip
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import psycopg
 import pytest
+from checkout import Checkout, said
 from conftest import Scripts
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from projects import deploy, project, table_as_it_is
@@ -72,15 +74,61 @@ def test_a_very_large_table_is_pointed_to_psql(
     assert "50,000,000 rows" in plan.stderr
 
 
-def test_it_stops_at_the_first_thing_without_which_no_more_is_seen(scripts: Scripts, cluster: Cluster) -> None:
-    with project(cluster, deployed=False) as supabase:
+def test_before_the_deployment_it_reads_through_the_rest_layer(scripts: Scripts, cluster: Cluster) -> None:
+    with project(cluster, deployed=False, rows=20) as supabase:
         code, checks = examine(scripts, supabase)
-        assert code == 1
-        assert list(checks) == ["settings", "network and REST layer", "execute_sql"]
+        assert (code, list(checks)) == (
+            0,
+            ["settings", "migration file", "network and REST layer", "execute_sql", "public.user_clusters"],
+        )
+        assert "not yet" in checks["execute_sql"]["detail"]
         assert "python scripts/deploy_sql_function.py" in checks["execute_sql"]["detail"]
+        table = checks["public.user_clusters"]["detail"]
+        assert table.startswith("answers, about 20 rows that this key may read; id, user_id, "), table
+        with supabase.database.connect() as connection:
+            connection.execute("drop table public.user_clusters")
+        code, checks = examine(scripts, supabase)
+        assert "Is this the right project?" in checks["public.user_clusters"]["detail"]
+        with supabase.database.connect() as connection:  # somebody else's
+            connection.execute("create function public.execute_sql(query text) returns int language sql as 'select 1'")
+        code, checks = examine(scripts, supabase)
+        assert (code, checks["execute_sql"]["passed"]) == (1, False)
     code, checks = examine(scripts, supabase)  # nobody listens any more
     assert code == 1
     assert "not reachable" in checks["network and REST layer"]["detail"]
+
+
+def test_a_file_of_ones_own(checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]) -> None:
+    admin.execute('create table public."Orders" (id int primary key); insert into public."Orders" values (1)')
+    rebuild = checkout.step_file(
+        "orders.sql", "select * from rpc_migrations.begin_copy('public.\"Orders\"', 'public.b');"
+    )
+    said(
+        checkout.run("doctor.py", rebuild, env=supabase.environment()),
+        "answers, about 1 row that",
+        "orders.sql, 1 step",
+    )
+    deploy(admin)
+    said(checkout.run("doctor.py", rebuild, env=supabase.environment()), "1 row, ", "orders has not begun")
+    wrong = checkout.step_file("wrong.sql", "select 1;\nvacuum;\n")
+    done = checkout.run("doctor.py", wrong, env=supabase.environment())
+    said(done, "FAILED  migration file", "wrong.sql:2: ", code=1)
+    said(checkout.run("doctor.py", "db/none.sql", env=supabase.environment()), "none.sql", code=2)
+
+
+def test_only_the_steps_of_the_file_are_counted(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    admin.execute(
+        "insert into rpc_migrations.journal (migration, step, checksum, calls, finished_at) "
+        "values ('migrate_user_clusters', 'a step of an earlier file', 'x', 1, now())"
+    )
+    _, checks = examine(scripts, supabase)
+    done, steps = re.findall(r"\d+", checks["journal"]["detail"])
+    assert done == steps
 
 
 @pytest.mark.parametrize("table", [False, True])

@@ -162,6 +162,7 @@ def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> No
 def test_to_stops_after_a_file(project: Project, name: str) -> None:
     project.write(**THREE)
     done = project.run(to=name)
+    assert done.lines[-2].startswith("2 files of migrations/ are applied: 2 steps, "), "the folder is not"
     assert done.lines[-1] == "Not run, because of --to: 20260103000000_c.sql"
     assert project.tables == ["a", "b"]
 
@@ -467,3 +468,27 @@ def test_a_push_and_a_reset_end_as_our_run_does(cli_project: Project, cli: Cli) 
             ).fetchall()
             assert versions == [("20260101000000", "a"), ("20260102000000", "b"), ("20260103000000", "c")]
     other.drop()
+
+
+def test_a_rebuild_among_plain_files_is_told_with_them(project: Project) -> None:
+    """Each run says what it has applied, and the report has the steps of all of them."""
+    table = "rebuilt"
+    project.write(
+        _20260101000000_a=f"create table public.{table} (id integer primary key);",
+        _20260102000000_b=(
+            f"-- step: create\ncreate table rpc_migrations.{table} (like public.{table} including all);\n"
+            f"-- step: begin\nselect * from rpc_migrations.begin_copy('public.{table}', 'public.{table}_backup');\n"
+            "-- step: copy (batch)\nselect * from rpc_migrations.copy_batch();\n"
+            "-- step: carry over (batch)\nselect * from rpc_migrations.carry_over();\n"
+            "-- step: replay (batch)\nselect * from rpc_migrations.replay();\n"
+            "-- step: compare\nselect * from rpc_migrations.compare();\n"
+            "-- step: swap (batch)\nselect * from rpc_migrations.swap();\n"
+            "-- step: validate (batch)\nselect * from rpc_migrations.validate_foreign_keys();\n"
+        ),
+        _20260103000000_c="select 1;",
+    )
+    done = project.run()
+    closings = [line.partition(":")[0] for line in done.lines if " applied: " in line]
+    assert closings == ["20260101000000_a.sql is applied", "20260102000000_b is applied", "migrations/ is applied"]
+    names = [step["name"] for step in done.report["steps"]]
+    assert (names[0], names[-1], len(names)) == ("20260101000000_a", "20260103000000_c", 10)

@@ -69,7 +69,7 @@ def test_the_whole_job_and_back_and_again(
     done = checkout.run(MIGRATE, env=env)
     said(
         done, "Migrating: migrate_user_clusters, 16 steps", " 1/16  check the old table", "copy the rows", "1,234 rows",
-        "15/16  create prompt_refinements", "is applied: 16 steps, 1,234 rows", f"The original one is {BACKUP}", "Next: ",
+        "15/16  create prompt_refinements", "is applied: 16 steps, 1,234 rows", f"The original one is {BACKUP}", "To undo, keeping new writes: ",
     )  # fmt: skip
     assert done.stderr == ""
     assert is_migrated(admin)

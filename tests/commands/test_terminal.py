@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 
-import pexpect
-import pyte
 import pytest
 from checkout import Checkout, said
-from conftest import ROOT, script_environment
+from conftest import ROOT
 from local_supabase import Cluster, LocalSupabase
 from projects import project
 from rpc_migrations.step_file import read_migration
+from terminal import screen
 
 MIGRATE = "migrate_clusters.py"
 
@@ -25,29 +23,6 @@ def running(cluster: Cluster) -> Iterator[LocalSupabase]:
     """A Supabase with an old table that the first test migrates; the later ones go on from there."""
     with project(cluster) as supabase:
         yield supabase
-
-
-def screen(checkout: Checkout, env: dict[str, str], *arguments: str, columns: int, lines: int = 40) -> str:
-    """What stands on a terminal at the end of a command, with what was scrolled out of it."""
-    command = [str(checkout.root / "scripts" / arguments[0]), *arguments[1:]]
-    child = pexpect.spawn(
-        sys.executable,
-        command,
-        env=script_environment({**env, "TERM": "xterm-256color"}),  # type: ignore[arg-type]
-        dimensions=(lines, columns),
-        timeout=60,
-        cwd=str(checkout.root),
-    )
-    shown = pyte.HistoryScreen(columns, lines, history=1000)
-    stream = pyte.ByteStream(shown)
-    while True:
-        try:
-            stream.feed(child.read_nonblocking(65536))
-        except pexpect.EOF:
-            break
-    child.close()
-    above = ["".join(line[place].data for place in range(columns)) for line in shown.history.top]
-    return "\n".join(line.rstrip() for line in [*above, *shown.display])
 
 
 @pytest.mark.parametrize("columns", [80, 100, 120])

@@ -352,7 +352,7 @@ def test_where_a_step_had_another_name_the_way_is_told(
     before = begin(database, admin, "470665e")
     deploy_ours(admin)
     done = checkout.run("migrate_clusters.py", env=supabase.environment())
-    said(done, "which had steps that this one has not: ", "define security, trigger and rights", code=1)
+    said(done, "which had steps that this one does not have: ", "define security, trigger and rights", code=1)
     assert "roll the migration back and run it again" in " ".join(done.stderr.split())
     said(checkout.run("rollback_clusters.py", env=supabase.environment()), "the original table is back")
     assert definitions(database) == before

@@ -156,7 +156,7 @@ def test_the_first_of_two_keys_is_taken(load: Load, winner: str, loser: str) -> 
         ({"SUPABASE_ANON_KEY": KEYS.secret_key}, "SUPABASE_ANON_KEY holds a service"),
         ({"SUPABASE_SERVICE_KEY": KEYS.make_key("service_role", ref=OTHER_REF)}, f"is for project {OTHER_REF}"),
         ({"SUPABASE_SERVICE_KEY": KEYS.make_key("service_role", exp=1)}, "expired"),
-        ({"SUPABASE_ACCESS_TOKEN": "sb_secret_x"}, "SUPABASE_ACCESS_TOKEN holds no personal access token"),
+        ({"SUPABASE_ACCESS_TOKEN": "sb_secret_x"}, "SUPABASE_ACCESS_TOKEN is not a personal access token"),
         ({"SUPABASE_ACCESS_TOKEN": "sbp_x y"}, "SUPABASE_ACCESS_TOKEN has white space"),
     ],
 )

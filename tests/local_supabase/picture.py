@@ -39,7 +39,7 @@ def main() -> None:
         with database.connect() as connection:
             create_old_table(connection, 1_000_000)
         with LocalSupabase(database, subprocess=True) as supabase:
-            os.environ.update(supabase.environment())
+            os.environ.update(supabase.environment(), MIGRATION_YES="1")
             commands.deploy(
                 Namespace(via=None, open_for=None, keep_texts=False),
                 load_settings(),

@@ -15,12 +15,13 @@ VERIFY_FILE = PROJECT_ROOT / "db" / "verify_user_clusters.sql"
 
 
 def doctor(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Look at everything that the migration of user_clusters needs; 1 if something is in the way."""
+    """Look at everything that a migration needs; 1 if something is in the way."""
+    migration = read_migration(options.file)
     require_credentials(settings)
     with connected(settings, console) as client:
         from ..doctor import examine
 
-        checks = examine(client, settings, read_migration(options.file))
+        checks = examine(client, settings, migration)
     return 0 if console.checks("What was found; nothing was changed", checks) else 1
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..console import Console
 from ..deployment import opening_sql
-from ..errors import NotDeployed
+from ..errors import NotDeployed, NoWayIn
 from ..settings import PROJECT_ROOT, Settings
+from .by_hand import lead_through
 from .connection import connected, file_as_way_out, say_written, write_instead
+from .question import before_removing
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -29,7 +31,11 @@ def deploy(options: argparse.Namespace, settings: Settings, console: Console) ->
     with file_as_way_out(console, settings, write), connected(settings, console) as client:
         from ..ways_in import deploy as deploy_by_first_open_way
 
-        deploy_by_first_open_way(client, settings, console, options.via, opening)
+        try:
+            deploy_by_first_open_way(client, settings, console, options.via, opening)
+        except NoWayIn as reason:
+            lead_through(reason, client, settings, console)
+            deploy_by_first_open_way(client, settings, console, "rpc", opening)
     return 0
 
 
@@ -46,6 +52,7 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
 
         try:
             if deployed_version(client) == current_version() and not options.keep_journal:
+                before_removing(client, settings, console)
                 _write_putting_back(client, console)
             client.query(output_files.removal_sql(keep_journal=options.keep_journal))
         except NotDeployed as reason:

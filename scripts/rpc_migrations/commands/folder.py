@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from .. import journal
 from ..console import Console
 from ..errors import MigrationError
-from ..folder import APPLIED, File, Folder, check, choose, is_folder, look_up, read_folder, runs
+from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, runs
 from ..settings import Settings
+from ..step_file import Migration
 from .connection import connected, require_credentials
 from .migration import remove_when_done, write, write_as_way_out
+from .question import before_migrating
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -36,15 +38,15 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         check(files, chosen)
         planned = list(runs(folder, chosen, record=options.record))
         if options.record:
-            for migration in planned:
-                if migration.rebuilds:
-                    migration.for_the_cli()  # says why not
+            _check_for_the_cli(planned)
+        _ask(client, chosen, settings, console)
+        if options.record:
             _record_applied(client, files, history, console)
         if not chosen:
             console.nothing_to_do(_all_applied(folder, files))
         for migration in planned:
             if migration.rebuilds:
-                runner.migrate(client, migration, settings, console)
+                runner.migrate(client, migration, settings, console, lambda: None)
             else:
                 runner.run_together(client, migration, settings, console)
         remove_when_done(options, client, console)
@@ -96,6 +98,19 @@ def _settle_edits(client: RpcClient, files: list[File], console: Console, *, acc
     for one in edited:
         journal.accept_edits(client, one.migration, one.edited)
         console.say(f"{one.migration.path.name}: the edited text is accepted; it was not run.")
+
+
+def _check_for_the_cli(planned: list[Migration]) -> None:
+    """Raise StepFileError where the Supabase CLI could not run what it would be told of."""
+    for migration in planned:
+        if migration.rebuilds:
+            migration.for_the_cli()
+
+
+def _ask(client: RpcClient, chosen: list[File], settings: Settings, console: Console) -> None:
+    """Raise Declined unless the person agrees, or this goes on with what was begun."""
+    if chosen and not any(one.state == BEGUN for one in chosen):
+        before_migrating(client, [one.migration for one in chosen], settings, console)
 
 
 def _record_applied(client: RpcClient, files: list[File], history: journal.History, console: Console) -> None:

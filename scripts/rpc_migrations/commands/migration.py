@@ -12,10 +12,11 @@ from .. import output_files
 from ..access import read_calls
 from ..console import Console
 from ..errors import DEPLOY_COMMAND, NotDeployed, StepFileError
-from ..journal import read_status
+from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
 from .connection import connected, file_as_way_out, require_credentials, write_instead
+from .question import before_discarding, before_migrating
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -32,7 +33,9 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        runner.migrate(client, migration, settings, console)
+        runner.migrate(
+            client, migration, settings, console, lambda: before_migrating(client, [migration], settings, console)
+        )
         remove_when_done(options, client, console)
     return 0
 
@@ -45,7 +48,11 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        runner.roll_back(client, migration, rollback, settings, console)
+        def before(status: Status) -> None:
+            if options.discard_changes:
+                before_discarding(client, status, settings, console)
+
+        runner.roll_back(client, migration, rollback, settings, console, before)
         remove_when_done(options, client, console)
     return 0
 
@@ -56,7 +63,7 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
     done: set[str] | None = None
     if settings.has_credentials:
         with connected(settings, console) as client:
-            from ..doctor import size_warning
+            from ..rebuilt_table import size_warning
 
             try:
                 status = read_status(client, steps)

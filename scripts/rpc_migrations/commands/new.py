@@ -30,7 +30,7 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
     name = re.sub(r"[^a-z0-9]+", "_", options.name.lower()).strip("_")
     if not name:
         raise SettingsError(
-            f"{options.name!r} has no letter or digit.", hint="Name what the migration does: add_order_status."
+            f"{options.name!r} needs a letter or a digit.", hint="Name what the migration does: add_order_status."
         )
     path = options.folder / f"{datetime.now(UTC):%Y%m%d%H%M%S}_{name}.sql"
     try:
@@ -40,7 +40,7 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
     except OSError as error:
         raise MigrationError(
             f"{path} cannot be written: {error.strerror or error}.",
-            hint="See to the folder, or name another with --folder.",
+            hint="Check the folder's permissions, or name another one with --folder.",
         ) from error
     console.report.files.append(str(path))
     console.say(f"Written: {path}")

@@ -7,6 +7,8 @@ Results go to standard output; retries, waits, warnings and errors to standard e
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -80,7 +82,7 @@ class Console:
         if self.report.error is error:
             return
         self.report.error = error
-        self.report.outcome = "interrupted" if error.exit_code == 130 else "failed"
+        self.report.outcome = error.outcome
         self._show("error", error)
 
     def retrying(self, fault: MigrationError, pause: float, attempt: int) -> None:
@@ -98,11 +100,38 @@ class Console:
         for view in told:
             view.note(text)
 
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there: standard input and standard error are terminals."""
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+    def ask(self, lines: list[str], question: str) -> str | None:
+        """Say something on standard error and wait for a line; return what was typed, None at the end of input.
+
+        The time that it takes is none of the run's.
+        """
+        began = time.monotonic()
+        self._view.ask(lines, question)
+        answer = ""
+        try:
+            answer = sys.stdin.readline()
+        finally:
+            if not answer.endswith("\n"):
+                self._view.err.print()  # what comes next begins a line
+        self.report.began += time.monotonic() - began
+        for log in self._views[1:]:
+            log.note(f"{question} {answer.strip()}")
+        return answer.strip() if answer else None
+
     # --- a run ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
         """Show the steps of a run while they run; `status`: where the journal says that the migration stands before it."""
+        if self._run:
+            self.report.earlier_runs.append(self._run)
         run = self._run = self.report.result = RunReport.of(migration, action, status)
         self.say(
             f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {count(len(migration.steps), 'step')}"
@@ -150,15 +179,12 @@ class Console:
         run = self._run
         assert run
         run.table, run.next_steps = table, self.next_steps
-        done = "is applied" if run.action == "migrate" else "is rolled back"
         if not run.steps_of_this_run:
-            self.nothing_to_do(f"{run.migration} {done} already: another run did all of its steps.")
+            self.nothing_to_do(f"{run.closing} already: another run did all of its steps.")
             return
         before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
         rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
-        lines = [
-            f"{run.migration} {done}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."
-        ]
+        lines = [f"{run.closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."]
         if table and run.action == "migrate":
             lines.append(
                 f"{table['table']} is the new table. The original one is {table['backup']}, closed to the API."
@@ -167,7 +193,7 @@ class Console:
             lines.append(
                 f"{table['table']} is the original table. The migrated one is kept as {table['kept_as']}, closed to the API."
             )
-        lines += [f"Next: {step}" for step in self.next_steps]
+        lines += self.next_steps
         self.report.outcome = "done"
         self.report.lines += lines
         self._show("close", lines)

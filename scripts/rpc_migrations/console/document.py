@@ -13,7 +13,7 @@ def document(report: Report) -> dict[str, Any]:
     return {
         "command": report.command, "outcome": report.outcome,
         "lines": report.lines, "warnings": report.warnings, "notes": report.notes,
-        **_result(report.result),
+        **_result(report.result, report.earlier_runs),
         **({"files": report.files} if report.files else {}),
         **({"error": report.error.to_dict()} if report.error else {}),
         **({} if report.requests is None else {"requests": report.requests, "longest_request": round(report.longest_request, 3)}),
@@ -21,10 +21,12 @@ def document(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None) -> dict[str, Any]:
+def _result(
+    result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None, earlier_runs: list[RunReport]
+) -> dict[str, Any]:
     match result:
         case RunReport():
-            return _run(result)
+            return _run(result, earlier_runs)
         case PlanReport():
             steps = [
                 {"name": one.step.name, "state": one.state, "batch": one.step.batch, "sql": one.step.sql}
@@ -39,10 +41,10 @@ def _result(result: RunReport | PlanReport | StatusReport | ChecksReport | Folde
             return {}
 
 
-def _run(run: RunReport) -> dict[str, Any]:
-    """A run; where it came to its end, also what to do next, and the table that it rebuilt."""
+def _run(run: RunReport, earlier_runs: list[RunReport]) -> dict[str, Any]:
+    """The last run, with the steps of all; where it came to its end, also what to do next, and the table that it rebuilt."""
     closing = {} if run.next_steps is None else {"next": run.next_steps, "table": run.table}
-    steps = [_step(step) for step in run.steps.values()]
+    steps = [_step(step) for one in [*earlier_runs, run] for step in one.steps.values()]
     return {"migration": run.migration, "action": run.action, "steps": steps, **closing}
 
 

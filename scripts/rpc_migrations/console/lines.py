@@ -71,11 +71,23 @@ class Lines:
     def error(self, error: MigrationError) -> None:
         """What stopped the command, and what to do next."""
         code = f" [{error.code}]" if error.code else ""
-        self.err.print(Text.assemble(("Error: ", "bold red"), f"{error.message}{code}"))
+        self.err.print(Text.assemble((error.title, "bold red"), f"{error.message}{code}"))
         if error.details:
             self.err.print(Text("  Detail: " + error.details.replace("\n", "\n          ")))
         if error.hint:
-            self.err.print(Text.assemble(("  What to do: ", "bold"), error.hint))
+            first, *more = error.hint.split("\n")
+            self.err.print(Text.assemble(("  What to do: ", "bold"), first))
+            self._print_lines(more)
+
+    def ask(self, lines: list[str], question: str) -> None:
+        """What a person needs to know, and the question; the answer is typed behind it."""
+        self._print_lines(lines)
+        self.err.print(Text(question, style="bold"), end=" ")
+
+    def _print_lines(self, lines: list[str]) -> None:
+        """Lines on standard error; a link stays in one piece, so that the terminal recognises it."""
+        for line in lines:
+            self.err.print(Text(line), soft_wrap=line.startswith("https://") or None)
 
     def write(self, text: str) -> None:
         """A text for programs, as it is, even where results are not shown."""

@@ -107,7 +107,7 @@ def _beside(step: StepReport) -> Text:
     if step.state == "to do":
         return Text("")
     step.tick()
-    return Text(describe_step(step), "" if step.state == "failed" else "dim")
+    return Text(describe_step(step), "" if step.state == "failed" else "dim", overflow="fold")
 
 
 def _bar(step: StepReport) -> RenderableType:

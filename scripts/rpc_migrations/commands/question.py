@@ -1,0 +1,108 @@
+"""What a person on a terminal is asked before anything is changed: which project, what, how much. Elsewhere nothing is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..console import Console
+from ..console.lines import count
+from ..errors import Declined, StatementTimedOut
+from ..journal import Status
+from ..rebuilt_table import RebuiltTable, is_missing, read_table
+from ..settings import Settings
+from ..shapes import Maybe
+from ..step_file import Migration
+
+if TYPE_CHECKING:
+    from ..client import RpcClient
+
+MOST_LINES = 20  # of files
+
+# What differs between the table in use and the original one, as a rollback that discards it counts it.
+_DISCARDED_QUERY = """
+select d.differing as rows
+from (select c.* from rpc_migrations.copies as c where c.state = 'swapped' and c.id = {id}) as c
+cross join lateral rpc_migrations.differences(
+    jsonb_populate_record(c::rpc_migrations.copies, jsonb_build_object(
+        'source', c.new_table, 'target', c.old_table, 'keys', rpc_migrations.primary_key(c.old_table)))
+) as d
+where c.old_table is not null
+"""
+_WAYS_BACK_QUERY = """
+select string_agg(distinct format('%I.%I', c.schema_name, c.table_name), ', ') as tables
+from rpc_migrations.copies as c
+where c.state = 'swapped'
+"""
+
+
+def before_migrating(client: RpcClient, migrations: Sequence[Migration], settings: Settings, console: Console) -> None:
+    """Say what is about to be done. Raises Declined unless the person agrees. Where nobody is asked, warns of a missing table."""
+    if not _asks(settings, console):
+        for migration in migrations:
+            if name := is_missing(client, migration):
+                console.warn(
+                    f"{name} is not there, and will be made empty. If it should be there, this is the wrong project."
+                )
+        return
+    lines = [line for one in migrations[:MOST_LINES] for line in _about(client, one)]
+    if len(migrations) > MOST_LINES:
+        lines.append(f"... and {len(migrations) - MOST_LINES} more files")
+    _confirm(console, lines, f"Migrate {settings.place}?")
+
+
+def before_discarding(client: RpcClient, status: Status, settings: Settings, console: Console) -> None:
+    """The same before a rollback that brings the data back as it was at the swap."""
+    copy = status.copy
+    if not _asks(settings, console) or copy is None or copy["state"] != "swapped":
+        return
+    try:
+        found = client.rows(_DISCARDED_QUERY.format(id=int(copy["id"])), {"rows": int})
+        number = count(found[0]["rows"], "change") if found else "changes"
+    except StatementTimedOut:
+        number = "changes (too many to count)"
+    lines = [
+        f"{copy['table']} gets back the data that it had at the swap.",
+        f"{number} made since (rows added, changed or deleted) will only be in the table that is kept.",
+    ]
+    _confirm(console, lines, f"Discard these changes in {settings.place}?")
+
+
+def before_removing(client: RpcClient, settings: Settings, console: Console) -> None:
+    """The same before the journal is taken away, and the way back with it."""
+    if not _asks(settings, console):
+        return
+    tables = client.rows(_WAYS_BACK_QUERY, {"tables": Maybe(str)})[0]["tables"]
+    lines = ["This takes execute_sql away, and the journal of all migrations."]
+    if tables:
+        lines.append(f"After that no script can roll back: {tables}. To keep that possible: --keep-journal.")
+    _confirm(console, lines, f"Remove them from {settings.place}?")
+
+
+def _asks(settings: Settings, console: Console) -> bool:
+    return console.can_ask and not settings.yes
+
+
+def _confirm(console: Console, lines: list[str], question: str) -> None:
+    answer = console.ask(["", *lines], f"{question} [y/N]")
+    if answer is None or answer.lower() not in ("y", "yes"):
+        raise Declined("Nothing was changed.", hint="To go ahead, answer y; or give --yes.")
+
+
+def _about(client: RpcClient, migration: Migration) -> list[str]:
+    """What a migration is about to do."""
+    table = read_table(client, migration)
+    if table is None:
+        return [f"{migration.path.name}: {count(len(migration.steps), 'step')}"]
+    return _about_table(table)
+
+
+def _about_table(table: RebuiltTable) -> list[str]:
+    if not table.is_there:
+        return [f"{table.name} is not there. Is this the right project? It would be made, empty."]
+    lines = [
+        f"Table:         {table.name}, {table.rows_in_words}, {table.size}",
+        f"Carried over:  {table.carried_by_number}",
+        f"Time:          {table.seconds_in_words}; the application goes on meanwhile",
+    ]
+    return [*lines, f"The original:  kept as {table.backup}"] if table.backup else lines

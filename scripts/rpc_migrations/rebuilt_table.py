@@ -1,0 +1,162 @@
+"""The table that a migration rebuilds, as it is before: how large, what is carried over, how long it takes roughly."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .shapes import Maybe
+from .sql import quote_literal
+
+if TYPE_CHECKING:
+    from .client import RpcClient
+    from .step_file import Migration
+
+# Measured on two cores (tests/benchmarks/README.md): rows that a migration copies, indexes and compares in a second, and
+# the rows up to which an index build stays within one request.
+ROWS_PER_SECOND = 200_000
+ROWS_PER_REQUEST = 20_000_000
+ROWS_TO_COUNT, BYTES_TO_COUNT = (
+    1_000_000,
+    200_000_000,
+)  # up to which rows are counted, and not taken from the statistics
+
+NOTHING_CARRIED = "nothing but columns and rights"
+
+_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_copy\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
+
+_TABLE_QUERY = """
+select
+    to_regclass({table}) is not null as is_there,
+    to_regclass({backup}) is not null as has_backup,
+    c.relkind::text as kind,
+    c.reltuples::bigint as rows,
+    pg_relation_size(c.oid) as bytes,
+    pg_size_pretty(pg_total_relation_size(c.oid)) as size,
+    (
+        select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
+        from pg_catalog.pg_attribute as a
+        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    ) as columns,
+    rpc_migrations.obstacles_in_words(c.oid) as obstacles,
+    (
+        select jsonb_agg(jsonb_build_object('kind', d.kind, 'name', coalesce(d.name, '')) order by d.kind, d.name)
+        from rpc_migrations.describe_table(c.oid, {table}) as d
+        where d.kind not in ('column', 'grant', 'owner')
+    ) as carried
+from (values (1)) as one
+left join pg_catalog.pg_class as c on c.oid = to_regclass({table})
+"""
+_SHAPE = {
+    "is_there": bool, "has_backup": bool, "kind": Maybe(str), "rows": Maybe(int), "bytes": Maybe(int), "size": Maybe(str),
+    "columns": Maybe(str), "obstacles": Maybe(str), "carried": Maybe([{"kind": str, "name": str}]),
+}  # fmt: skip
+_ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
+_IS_THERE_QUERY = "select to_regclass({table}) is not null as is_there"
+
+
+@dataclass(frozen=True)
+class RebuiltTable:
+    """A table that a migration rebuilds. `rows` is None where they are not known, `counted` whether they were counted."""
+
+    name: str
+    backup: str
+    is_there: bool
+    has_backup: bool
+    rows: int | None
+    counted: bool
+    size: str
+    columns: str
+    obstacles: str | None  # why it cannot be rebuilt
+    carried: list[dict[str, str]]  # what belongs to it besides columns and rights: kind, name
+
+    @property
+    def rows_in_words(self) -> str:
+        """How many rows it has."""
+        if self.rows is None:
+            return "rows not counted"
+        return f"{'' if self.counted else 'about '}{self.rows:,} row{'' if self.rows == 1 else 's'}"
+
+    @property
+    def carried_by_name(self) -> str:
+        """All that is carried over."""
+        return ", ".join(f"{one['kind']} {one['name']}".strip() for one in self.carried) or NOTHING_CARRIED
+
+    @property
+    def carried_by_number(self) -> str:
+        """How much of each kind is carried over."""
+        numbers = Counter(one["kind"] for one in self.carried)
+        return ", ".join(_count(number, kind) for kind, number in numbers.items()) or NOTHING_CARRIED
+
+    @property
+    def seconds_in_words(self) -> str:
+        """How long it takes, roughly."""
+        seconds = max((self.rows or 0) / ROWS_PER_SECOND, 1)
+        return f"about {seconds:,.0f} s" if seconds < 120 else f"about {seconds / 60:,.0f} min"
+
+    @property
+    def too_large(self) -> str | None:
+        """Why it may be too large for requests, and what is for it; None if it fits."""
+        return _too_large(self.rows or 0)
+
+
+def find_table(migration: Migration) -> tuple[str, str] | None:
+    """The table that a migration rebuilds, and its backup's name, as its steps call begin_copy; None where it rebuilds none."""
+    found = next((match for step in migration.steps if (match := _BEGIN_COPY.search(step.sql))), None)
+    return (found[1], found[2] or "") if found else None
+
+
+def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
+    """Look at the table that a migration rebuilds; None where it rebuilds none. execute_sql must be deployed."""
+    found = find_table(migration)
+    if found is None:
+        return None
+    table, backup = found
+    row = client.row(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)), _SHAPE)
+    rows, counted = row["rows"], False
+    if row["kind"] == "r" and rows < ROWS_TO_COUNT and row["bytes"] < BYTES_TO_COUNT:
+        rows, counted = client.row(f"select count(*) as rows from {table}", {"rows": int})["rows"], True
+    return RebuiltTable(
+        table, backup, row["is_there"], row["has_backup"],
+        rows=None if rows is None or rows < 0 else rows, counted=counted,
+        size=row["size"] or "", columns=row["columns"] or "", obstacles=row["obstacles"], carried=row["carried"] or [],
+    )  # fmt: skip
+
+
+def is_missing(client: RpcClient, migration: Migration) -> str | None:
+    """The name of the table that a migration rebuilds, where it is not there; else None."""
+    found = find_table(migration)
+    if (
+        found is None
+        or client.row(_IS_THERE_QUERY.format(table=quote_literal(found[0])), {"is_there": bool})["is_there"]
+    ):
+        return None
+    return found[0]
+
+
+def size_warning(client: RpcClient, migration: Migration) -> str | None:
+    """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
+    found = find_table(migration)
+    if found is None:
+        return None
+    rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found[0])), {"rows": Maybe(int)})
+    return _too_large(rows[0]["rows"] or 0) if rows else None
+
+
+def _count(number: int, kind: str) -> str:
+    """1 index, 2 indexes; what is there or not has no number."""
+    if kind in ("row security", "replica identity", "clustering"):
+        return kind
+    plural = {"index": "indexes", "policy": "policies"}.get(kind, kind if kind.endswith("s") else f"{kind}s")
+    return f"{number} {kind if number == 1 else plural}"
+
+
+def _too_large(rows: int) -> str | None:
+    if rows <= ROWS_PER_REQUEST:
+        return None
+    return (
+        f"The table has about {rows:,} rows: building one index over it may take longer than a request can (50 s). "
+        f"Over a direct connection it can take as long as it likes: --write-sql --online writes the file for psql."
+    )
