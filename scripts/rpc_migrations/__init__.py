@@ -5,12 +5,18 @@ file they mean.
 """
 
 import sys
+
+# What stands here is read by any Python, also by one that cannot read the modules.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit(
+        "Error: this needs Python 3.11 or newer, and runs on %d.%d. Run it with a newer one: python3.12 %s"  # noqa: UP031
+        % (sys.version_info[0], sys.version_info[1], sys.argv[0])
+    )
+
 from importlib.util import find_spec
 
-if sys.version_info < (3, 11):  # noqa: UP036 - older ones cannot even read the modules
-    sys.exit("Error: this needs Python 3.11 or newer, and runs on %d.%d." % sys.version_info[:2])  # noqa: UP031
-
-if missing := [name for name in ("rich", "dotenv") if find_spec(name) is None]:
+_missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
+if _missing:
     sys.exit(
-        f"Error: a Python package is missing ({', '.join(missing)}). Run: python -m pip install -r requirements.txt"
+        "Error: a Python package is missing (%s). Run: python -m pip install -r requirements.txt" % ", ".join(_missing)  # noqa: UP031
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -91,3 +92,8 @@ def test_a_log_has_everything_with_the_time(checkout: Checkout, running: LocalSu
 
 def test_the_version(checkout: Checkout) -> None:
     said(checkout.run(MIGRATE, "--version"), "migrate_clusters.py: rpc_migrations ")
+
+
+def test_an_old_python_can_read_what_says_that_it_is_too_old() -> None:
+    for path in [*(ROOT / "scripts").glob("*.py"), ROOT / "scripts" / "rpc_migrations" / "__init__.py"]:
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
