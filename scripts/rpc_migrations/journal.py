@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
+from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, expect
 from .sql import quote_literal
 from .step_file import ROLLBACK_PREFIX, Migration, Step
@@ -26,6 +27,7 @@ class Status:
     steps: dict[str, dict[str, Any]]  # current journal rows by step
     runs: list[dict[str, Any]]  # the newest first
     copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
+    missing: str | None = None  # the table that it rebuilds, where that is not there
 
     def is_done(self, step: Step) -> bool:
         """Whether the step has taken effect."""
@@ -124,7 +126,11 @@ def record(client: RpcClient, migration: Migration) -> None:
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
     """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
-    return _to_status(expect(check_deployed(client, _status_call(migration)), STATUS))
+    expression, table = _status_call(migration), find_table(migration)
+    if table:
+        expression += f" || jsonb_build_object('is_there', to_regclass({quote_literal(table[0])}) is not null)"
+    answer = expect(check_deployed(client, expression), STATUS)
+    return replace(_to_status(answer), missing=table[0] if table and answer.get("is_there") is False else None)
 
 
 def start_run(

@@ -54,7 +54,6 @@ _SHAPE = {
     "columns": Maybe(str), "obstacles": Maybe(str), "carried": Maybe([{"kind": str, "name": str}]),
 }  # fmt: skip
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
-_IS_THERE_QUERY = "select to_regclass({table}) is not null as is_there"
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,6 @@ def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
         rows=None if rows is None or rows < 0 else rows, counted=counted,
         size=row["size"] or "", columns=row["columns"] or "", obstacles=row["obstacles"], carried=row["carried"] or [],
     )  # fmt: skip
-
-
-def is_missing(client: RpcClient, migration: Migration) -> str | None:
-    """The name of the table that a migration rebuilds, where it is not there; else None."""
-    found = find_table(migration)
-    if (
-        found is None
-        or client.row(_IS_THERE_QUERY.format(table=quote_literal(found[0])), {"is_there": bool})["is_there"]
-    ):
-        return None
-    return found[0]
 
 
 def size_warning(client: RpcClient, migration: Migration) -> str | None:

@@ -25,11 +25,11 @@ END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ende
 
 
 def migrate(
-    client: RpcClient, migration: Migration, settings: Settings, console: Console, before: Callable[[], None]
+    client: RpcClient, migration: Migration, settings: Settings, console: Console, before: Callable[[Status], None]
 ) -> None:
     """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done.
 
-    `before` is called before the first of its steps, and not where it goes on.
+    `before` is called with where it stands before the first of its steps, and not where it goes on.
     """
     status = read_status(client, migration)
     if status.is_rolling_back:
@@ -47,7 +47,7 @@ def migrate(
             "Should a step fail for it, roll the migration back and run it again."
         )
     if not status.is_begun:
-        before()
+        before(status)
     try:
         _Run(client, migration, "migrate", settings, console).carry_out(status)
     except NothingToDo as reason:

@@ -80,6 +80,7 @@ STATUS = {
         "step": str, "checksum": str, "calls": int, "rows": int, "seconds": float, "started_at": Moment, "finished_at": Maybe(Moment),
     }],
     "runs": [RUN],
+    "is_there": Maybe(bool),
     "copy": Maybe({
         "table": str, "state": str, "backup": str, "kept_as": Maybe(str), "unvalidated": list,
     }),

@@ -14,7 +14,7 @@ from ..settings import Settings
 from ..step_file import Migration
 from .connection import connected, require_credentials
 from .migration import remove_when_done, write, write_as_way_out
-from .question import before_migrating
+from .question import before_migrating, warn_of_missing
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
             console.nothing_to_do(_all_applied(folder, files))
         for migration in planned:
             if migration.rebuilds:
-                runner.migrate(client, migration, settings, console, lambda: None)
+                runner.migrate(client, migration, settings, console, lambda status: warn_of_missing(status, console))
             else:
                 runner.run_together(client, migration, settings, console)
         remove_when_done(options, client, console)

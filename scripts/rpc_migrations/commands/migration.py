@@ -16,7 +16,7 @@ from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
 from .connection import connected, file_as_way_out, require_credentials, write_instead
-from .question import before_discarding, before_migrating
+from .question import before_discarding, before_migrating, warn_of_missing
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -33,9 +33,11 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        runner.migrate(
-            client, migration, settings, console, lambda: before_migrating(client, [migration], settings, console)
-        )
+        def before(status: Status) -> None:
+            if not before_migrating(client, [migration], settings, console):
+                warn_of_missing(status, console)
+
+        runner.migrate(client, migration, settings, console, before)
         remove_when_done(options, client, console)
     return 0
 

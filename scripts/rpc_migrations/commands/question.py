@@ -9,7 +9,7 @@ from ..console import Console
 from ..console.lines import count
 from ..errors import Declined, StatementTimedOut
 from ..journal import Status
-from ..rebuilt_table import RebuiltTable, is_missing, read_table
+from ..rebuilt_table import RebuiltTable, read_table
 from ..settings import Settings
 from ..shapes import Maybe
 from ..step_file import Migration
@@ -36,19 +36,26 @@ where c.state = 'swapped'
 """
 
 
-def before_migrating(client: RpcClient, migrations: Sequence[Migration], settings: Settings, console: Console) -> None:
-    """Say what is about to be done. Raises Declined unless the person agrees. Where nobody is asked, warns of a missing table."""
+def before_migrating(client: RpcClient, migrations: Sequence[Migration], settings: Settings, console: Console) -> bool:
+    """Say what is about to be done. Raises Declined unless the person agrees. Returns whether somebody was asked."""
     if not _asks(settings, console):
-        for migration in migrations:
-            if name := is_missing(client, migration):
-                console.warn(
-                    f"{name} is not there, and will be made empty. If it should be there, this is the wrong project."
-                )
-        return
-    lines = [line for one in migrations[:MOST_LINES] for line in _about(client, one)]
+        return False
+    if len(migrations) == 1:
+        lines = _about(client, migrations[0])
+    else:
+        lines = [_in_a_line(client, one) for one in migrations[:MOST_LINES]]
     if len(migrations) > MOST_LINES:
         lines.append(f"... and {len(migrations) - MOST_LINES} more files")
     _confirm(console, lines, f"Migrate {settings.place}?")
+    return True
+
+
+def warn_of_missing(status: Status, console: Console) -> None:
+    """Warn where there is no table to rebuild."""
+    if status.missing:
+        console.warn(
+            f"{status.missing} is not there, and will be made empty. If it should be there, this is the wrong project."
+        )
 
 
 def before_discarding(client: RpcClient, status: Status, settings: Settings, console: Console) -> None:
@@ -95,6 +102,15 @@ def _about(client: RpcClient, migration: Migration) -> list[str]:
     if table is None:
         return [f"{migration.path.name}: {count(len(migration.steps), 'step')}"]
     return _about_table(table)
+
+
+def _in_a_line(client: RpcClient, migration: Migration) -> str:
+    """The same, of one among several files."""
+    table = read_table(client, migration)
+    if table is None:
+        return f"{migration.path.name}: {count(len(migration.steps), 'step')}"
+    size = f" ({table.rows_in_words}, {table.size})" if table.is_there else ", which is not there yet"
+    return f"{migration.path.name}: rebuilds {table.name}{size}"
 
 
 def _about_table(table: RebuiltTable) -> list[str]:
