@@ -156,7 +156,8 @@ def script_environment(changes: dict[str, str | None] | None = None) -> dict[str
         name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PG", "NO_COLOR"))
     }
     hidden = dict.fromkeys(
-        SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN", "CI"), ""
+        SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN", "CI", "MIGRATION_YES"),
+        "",
     )
     kept |= {"PYTHONUNBUFFERED": "1", **hidden, **(changes or {})}
     return {name: value for name, value in kept.items() if value is not None}
