@@ -119,6 +119,7 @@ select * from rpc_migrations.carry_over();
 
 -- step: define security and trigger
 -- formerly: 8c40f6485802f2ac3add156ad087737d951b92b64d8caf9c620b22c013bd6c2a
+-- formerly: f761b3d22ca85af345128f47de65421392f42562727c56066956ba8b28ebb66c
 -- Users see, add and change their own rows, and no others. Where the old table has a policy of its own that lets users do
 -- one of these, it is carried over in the swap instead, as it is: what its owner decided stays so, and nothing is doubled.
 alter table rpc_migrations.user_clusters enable row level security;
@@ -148,20 +149,50 @@ begin
 end;
 $step$;
 
-create or replace function public.set_user_clusters_updated_at() returns trigger
-language plpgsql
-set search_path = ''
-as $function$
+-- The trigger and its function are called set_user_clusters_updated_at, with a number behind it where the application has
+-- another function or trigger of that name: that stays as it is.
+do $step$
+declare
+    own_name text := 'set_user_clusters_updated_at';
+    number integer := 1;
 begin
-    new.updated_at := now();
-    return new;
+    while exists (
+        select from pg_catalog.pg_proc as f
+        where
+            f.pronamespace = 'public'::regnamespace and f.proname = own_name
+            and (
+                f.pronargs > 0 or f.prorettype <> 'trigger'::regtype or f.proowner <> current_user::regrole
+                or regexp_replace(f.prosrc, '\s+', ' ', 'g') <> ' begin new.updated_at := now(); return new; end; '
+            )
+    ) or exists (
+        select from pg_catalog.pg_trigger as t
+        inner join pg_catalog.pg_proc as f on f.oid = t.tgfoid
+        where
+            t.tgrelid = to_regclass('public.user_clusters') and t.tgname = own_name
+            and (f.pronamespace <> 'public'::regnamespace or f.proname <> own_name or t.tgtype <> 19)  -- 19: before update, for each row
+    ) loop
+        number := number + 1;
+        own_name := 'set_user_clusters_updated_at_' || number;
+    end loop;
+    if to_regprocedure(format('public.%I()', own_name)) is null then
+        execute format(
+            $format$
+            create function public.%I() returns trigger
+            language plpgsql
+            set search_path = ''
+            as $function$
+            begin
+                new.updated_at := now();
+                return new;
+            end;
+            $function$
+            $format$, own_name);
+        execute format('revoke all on function public.%I() from public, anon, authenticated, service_role', own_name);
+    end if;
+    execute format(
+        'create trigger %1$I before update on rpc_migrations.user_clusters for each row execute function public.%1$I()', own_name);
 end;
-$function$;
-
-revoke all on function public.set_user_clusters_updated_at() from public, anon, authenticated, service_role;
-
-create trigger set_user_clusters_updated_at before update on rpc_migrations.user_clusters
-for each row execute function public.set_user_clusters_updated_at();
+$step$;
 
 
 -- step: gather statistics
@@ -191,31 +222,38 @@ grant select, insert, update, delete on table public.user_clusters to service_ro
 
 -- step: create prompt_refinements
 -- formerly: b4c8691f65bdc8354cb0091c9afcb4d73ee1f25ee0de17609e37ad717aff547a
+-- formerly: 18a1bc500735928a679382fff987bdfec436feb9c73107df2d05aa09cd50a3d0
 -- A log of the refinements that the Supervisor makes: users see their own rows, only the service writes.
-create table if not exists public.prompt_refinements (
-    id uuid not null default gen_random_uuid(),
-    user_id uuid not null,
-    session_id uuid not null,
-    original_prompt text not null,
-    refined_prompt text not null,
-    cluster_type varchar(50) not null,
-    created_at timestamptz default now(),
-    constraint prompt_refinements_pkey primary key (id),
-    constraint prompt_refinements_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade
-);
+-- One that is there stays as it is; verify_clusters.py tells how it differs from this.
+do $step$
+begin
+    if to_regclass('public.prompt_refinements') is not null then
+        return;
+    end if;
+    create table public.prompt_refinements (
+        id uuid not null default gen_random_uuid(),
+        user_id uuid not null,
+        session_id uuid not null,
+        original_prompt text not null,
+        refined_prompt text not null,
+        cluster_type varchar(50) not null,
+        created_at timestamptz default now(),
+        constraint prompt_refinements_pkey primary key (id),
+        constraint prompt_refinements_user_id_fkey foreign key (user_id) references auth.users (id) on delete cascade
+    );
 
-create index if not exists prompt_refinements_user_id_idx on public.prompt_refinements using btree (user_id);
-create index if not exists prompt_refinements_session_id_idx on public.prompt_refinements using btree (session_id);
+    create index prompt_refinements_user_id_idx on public.prompt_refinements using btree (user_id);
+    create index prompt_refinements_session_id_idx on public.prompt_refinements using btree (session_id);
 
-alter table public.prompt_refinements enable row level security;
+    alter table public.prompt_refinements enable row level security;
+    create policy "Users can view their own prompt refinements" on public.prompt_refinements
+    for select to authenticated using ((select auth.uid()) = user_id);
 
-drop policy if exists "Users can view their own prompt refinements" on public.prompt_refinements;
-create policy "Users can view their own prompt refinements" on public.prompt_refinements
-for select to authenticated using ((select auth.uid()) = user_id);
-
-select rpc_migrations.revoke_all(to_regclass('public.prompt_refinements'));
-grant select on table public.prompt_refinements to authenticated;
-grant select, insert, update, delete on table public.prompt_refinements to service_role;
+    perform rpc_migrations.revoke_all(to_regclass('public.prompt_refinements'));
+    grant select on table public.prompt_refinements to authenticated;
+    grant select, insert, update, delete on table public.prompt_refinements to service_role;
+end;
+$step$;
 
 
 -- step: validate the foreign keys (batch)

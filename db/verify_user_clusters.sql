@@ -204,7 +204,7 @@ trigger_problems (check_name, problem) as (
         and not exists (
             select
             from pg_catalog.pg_trigger as g
-            where g.tgrelid = t.relation and g.tgname = 'set_user_clusters_updated_at' and g.tgenabled in ('O', 'A')
+            where g.tgrelid = t.relation and g.tgname ~ '^set_user_clusters_updated_at(_[0-9]+)?$' and g.tgenabled in ('O', 'A')
         )
 ),
 

@@ -58,6 +58,7 @@ declare
     -- Raise it with the first change of this folder after a release: whatever has another number is told to be older or newer.
     this_version constant integer := 2;
     deployed_version integer;
+    publication text;
 begin
     perform set_config('client_min_messages', 'warning', true);  -- "already exists, skipping", for every table and column
     -- Two at once would both make the same schema, or replace the same function: one of them would fail.
@@ -69,6 +70,17 @@ begin
         using errcode = 'RM001', hint = 'Nothing was changed. Update the scripts, or take the newer file.';
     end if;
     perform set_config('rpc_migrations.version_before', coalesce(deployed_version, 1)::text, true);
+    if to_regnamespace('rpc_migrations') is null then
+        -- Realtime, whose publication may be one of these, leaves out what the API's roles may not read.
+        select string_agg(quote_ident(p.pubname), ', ') into publication
+        from pg_catalog.pg_publication as p
+        where p.puballtables and p.pubname !~ '^supabase_realtime';
+        if publication is not null then
+            raise exception 'publication % is for all tables: those of this project would go to its subscribers, which lack them and stop', publication
+            using errcode = 'RM001', hint = 'Nothing was changed. Publish schemas instead, in one transaction: drop publication ...; '
+                'create publication ... for tables in schema public; (before PostgreSQL 15: for table ..., ...). Then deploy again.';
+        end if;
+    end if;
     create schema if not exists rpc_migrations;
     execute format('comment on schema rpc_migrations is %L', format(
         'Journal and functions of the migrations run through public.execute_sql (version %s). Not exposed by the API.', this_version));

@@ -72,6 +72,7 @@ alter table rpc_migrations.access
     add column if not exists keep_texts boolean not null default false;
 
 create unique index if not exists access_is_one_row on rpc_migrations.access ((true));
+alter table rpc_migrations.access replica identity full;  -- or no row could be deleted where a publication is for all tables
 
 insert into rpc_migrations.access (open_until) values (null) on conflict do nothing;
 
@@ -130,6 +131,7 @@ alter table rpc_migrations.foreign_keys
     add column if not exists stand_in oid;                          -- the check that holds its place on a new table
 
 create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);
+alter table rpc_migrations.foreign_keys replica identity full;
 
 -- The first versions kept the old table's definition, once a rollback had begun, in a column of its own, and did not note the
 -- types that a rollback goes back to.

@@ -251,7 +251,7 @@ $function$;
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
 -- "done"; it is sent until it is. "separator" is that of run_statements, "record" what rpc_migrations.record
--- is to note when the step is done. Answers an object with "state":
+-- is to note when the step is done, "later" the steps that follow in the file, for a rehearsal (see rpc_migrations.rehearse). Answers an object with "state":
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
@@ -261,7 +261,7 @@ $function$;
 -- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
 create or replace function rpc_migrations.run_step(
     query text, migration text, step text, checksum text, batch boolean default false, run uuid default null, shrink integer default 0,
-    separator text default null, record jsonb default null
+    separator text default null, record jsonb default null, later jsonb default null
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -292,6 +292,7 @@ begin
 
     perform set_config('rpc_migrations.migration', run_step.migration, true);
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
+    perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
     begin
         answer := rpc_migrations.run_text(run_step.query, run_step.separator);
         perform rpc_migrations.defer_foreign_keys();

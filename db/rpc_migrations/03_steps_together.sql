@@ -49,7 +49,14 @@ begin
             answer := rpc_migrations.run_step(
                 next_step ->> 'query', coalesce(next_step ->> 'migration', run_steps.migration), next_step ->> 'step', next_step ->> 'checksum',
                 (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator',
-                record => nullif(next_step -> 'record', 'null')
+                record => nullif(next_step -> 'record', 'null'),
+                later => case when next_step ->> 'query' ~ '\mrpc_migrations\.begin_copy\M' then (
+                    select jsonb_agg(s.value order by s.number)
+                    from jsonb_array_elements(steps) with ordinality as s (value, number)
+                    where
+                        s.number > place + 1
+                        and coalesce(s.value ->> 'migration', run_steps.migration) = coalesce(next_step ->> 'migration', run_steps.migration)
+                ) end
             );
             is_last := rpc_migrations.left_behind() is distinct from left_before
                 or coalesce((answer -> 'result' ->> 'ends_request')::boolean, false);

@@ -1,6 +1,6 @@
 -- The beginning of a copy. Everything that could stop it later and can be seen now is looked for now: the names, the form of
--- the old table, and every old row that the new table could not hold as it is. Then changes are captured, and the copy may
--- begin.
+-- the old table, every old row that the new table could not hold as it is, and whatever a rehearsal of the rest finds. Then
+-- changes are captured, and the copy may begin.
 
 -- Begins to rebuild a table: checks that it can be done, gives the new table the columns that only the old one has, and
 -- begins to capture changes. "new_table" has been created by an earlier step, empty, in the schema rpc_migrations and
@@ -17,6 +17,7 @@ declare
     backup_name text[] := parse_ident(backup);
     further record;
     reasons text;
+    not_rehearsed text;
 begin
     copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
     copy.schema_name := old_name[1];
@@ -31,7 +32,9 @@ begin
 
     if copy.old_table is null then
         insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table)
-        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table);
+        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table)
+        returning * into copy;
+        perform rpc_migrations.rehearse(copy);
         rows := 0;
         message := format('there is no %s yet: nothing to copy', old_table);
         return;
@@ -63,10 +66,12 @@ begin
         rpc_migrations.table_definition(copy.old_table)
     )
     returning * into copy;
+    not_rehearsed := rpc_migrations.rehearse(copy);
     perform rpc_migrations.create_log(copy);
     perform rpc_migrations.begin_capture(copy);
     rows := 0;
-    message := format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table);
+    message := concat_ws('; ',
+        format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table), not_rehearsed);
 end;
 $function$;
 
@@ -103,6 +108,14 @@ begin
         raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
         using errcode = 'RM001',
             hint = 'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure, then run the same command again.';
+    end if;
+    select string_agg(quote_ident(p.pubname), ', ') into other
+    from pg_catalog.pg_publication as p
+    where p.puballtables and p.pubname !~ '^supabase_realtime';
+    if other is not null then
+        raise exception 'publication % is for all tables: the copy would go to its subscribers, which lack its table and stop', other
+        using errcode = 'RM001', hint = 'Nothing was changed. Publish schemas instead, in one transaction: drop publication ...; '
+            'create publication ... for tables in schema public; (before PostgreSQL 15: for table ..., ...). Then run the same command again.';
     end if;
     if copy.new_table is null then
         raise exception 'there is no table rpc_migrations.%', quote_ident(copy.table_name)

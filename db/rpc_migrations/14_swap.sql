@@ -33,6 +33,7 @@ begin
     end if;
     if copy.source is not null then
         perform rpc_migrations.check_conflicts(copy);
+        perform rpc_migrations.check_complete(copy);
     end if;
     began := clock_timestamp();
     begin
@@ -141,8 +142,27 @@ end;
 $function$;
 
 
--- The exchange of the two tables, forward. What the statements mention is the name that the table in use has.
-create or replace function rpc_migrations.exchange(copy rpc_migrations.copies) returns void
+-- Raises RM005 where the new table has not all that is built before the swap: nobody has called carry_over.
+create or replace function rpc_migrations.check_complete(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    missing text;
+begin
+    select string_agg(concat_ws(' ', m.kind, m.name), ', ' order by m.place) into missing
+    from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m;
+    if missing is not null then
+        raise exception 'the new table lacks what the old one has: %', missing
+        using errcode = 'RM005', hint = 'Call carry_over in a batch step before the swap: it builds what the step file has not defined.';
+    end if;
+end;
+$function$;
+
+
+-- The exchange of the two tables, forward. What the statements mention is the name that the table in use has. In a rehearsal it
+-- goes on behind one that fails; answers what has failed.
+create or replace function rpc_migrations.exchange(copy rpc_migrations.copies, go_on boolean default false) returns text[]
 language plpgsql
 set search_path = ''
 as $function$
@@ -152,18 +172,19 @@ declare
     moved jsonb := '[]';
     new_texts jsonb := '[]';
     declared jsonb;
+    failed text[] := '{}';
 begin
     execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
-        perform rpc_migrations.run_each(carried, 'detach');
+        failed := rpc_migrations.run_each(carried, 'detach', go_on);
         moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
     end if;
     execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
-        perform rpc_migrations.run_each(carried, 'statement');
+        failed := failed || rpc_migrations.run_each(carried, 'statement', go_on);
         perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);
         perform rpc_migrations.move_statistics(copy);
         new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
@@ -181,9 +202,12 @@ begin
     if copy.source is not null then
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => false);
         perform rpc_migrations.quiet_triggers(copy, copy.old_table);
+    end if;
+    if copy.source is not null and not go_on then
         perform rpc_migrations.move_subscriptions(copy.old_table, copy.new_table);
     end if;
     notify pgrst, 'reload schema';
+    return failed;
 end;
 $function$;
 
@@ -241,18 +265,31 @@ $function$;
 
 
 -- Runs the statements of a list that stand under one key, in order. The bodies of functions were checked when they were first
--- made, with whatever search_path that was.
-create or replace function rpc_migrations.run_each(statements jsonb, key text) returns void
+-- made, with whatever search_path that was. In a rehearsal it goes on behind one that fails, and answers what has failed.
+create or replace function rpc_migrations.run_each(statements jsonb, key text, go_on boolean default false) returns text[]
 language plpgsql
 set search_path = ''
 set check_function_bodies = off
 as $function$
 declare
-    statement text;
+    item jsonb;
+    failed text[] := '{}';
 begin
-    for statement in select e.value ->> key from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
-        execute statement;
+    for item in select e.value from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
+        if not go_on then
+            execute item ->> key;
+            continue;
+        end if;
+        begin
+            execute item ->> key;
+        exception when others then
+            if not rpc_migrations.tells_against_it(sqlstate) then
+                raise;
+            end if;
+            failed := failed || format('%s %s: %s (%s)', item ->> 'kind', item ->> 'name', sqlerrm, sqlstate);
+        end;
     end loop;
+    return failed;
 end;
 $function$;
 

@@ -6,6 +6,7 @@ and stand in the journal, whichever way they come.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -104,13 +105,14 @@ def removal_sql(*, keep_journal: bool) -> str:
 def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
     """A statement that sends one step until it is done."""
     commit = "        commit;\n" if online else ""
+    later = _later(migration, step) if online and step.begins_a_copy else ""  # in one transaction all is undone anyway
     body = (
         "\ndeclare\n    answer jsonb;\nbegin\n    loop\n"
         "        answer := rpc_migrations.run_step(\n"
         f"            migration => {quote_literal(migration.name)}, step => {quote_literal(step.name)},\n"
         f"            checksum => {quote_literal(' '.join(step.checksums))}, batch => {quote_literal(step.batch)},\n"
         f"            separator => {quote_literal(step.separator)},\n"
-        f"            query => {dollar_quote(chr(10) + step.query + chr(10))}\n"
+        f"            query => {dollar_quote(chr(10) + step.query + chr(10))}{later}\n"
         "        );\n"
         f"        raise notice '%: %', {quote_literal(step.name)}, rpc_migrations.in_words(answer);\n"
         "        exit when answer ->> 'state' = 'done';\n"
@@ -122,6 +124,13 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
     # Over a direct connection a call may take as long as it likes; what the step before it has set is the default again.
     before = "set statement_timeout = 0;\n" if online else ""
     return f"-- {title}\n{before}do {dollar_quote(body)};\n"
+
+
+def _later(migration: Migration, step: Step) -> str:
+    """The argument that tells a step which ones follow, for the rehearsal of a copy."""
+    later = migration.steps[migration.steps.index(step) + 1 :]
+    texts = [{"step": one.name, "query": one.query, "separator": one.separator, "batch": one.batch} for one in later]
+    return f",\n            later => {dollar_quote(json.dumps(texts))}"
 
 
 def _write(path: Path, text: str) -> Path:

@@ -77,6 +77,11 @@ class Step:
             return self.sql if as_it_is else "".join(one.sql for one in self.statements)
         return self.separator.join(one.sql for one in self.statements)
 
+    @property
+    def begins_a_copy(self) -> bool:
+        """Whether it begins to rebuild a table."""
+        return "rpc_migrations.begin_copy" in self.sql
+
     @cached_property
     def checksums(self) -> tuple[str, ...]:
         """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
@@ -98,7 +103,7 @@ class Migration:
     @property
     def rebuilds(self) -> bool:
         """Whether it makes an online copy of a table, which has a way back of its own."""
-        return any("rpc_migrations.begin_copy" in step.sql for step in self.steps)
+        return any(step.begins_a_copy for step in self.steps)
 
     @property
     def version(self) -> str | None:

@@ -1,0 +1,321 @@
+-- The rehearsal. A copy takes minutes, and what makes it of use comes last: indexes, constraints, the swap. So before the first row
+-- is copied all that is done on the empty new table, as it will be done, in a subtransaction that is undone whatever comes of it:
+-- its errors are the refusal. Undone are its locks as well; it holds what the swap holds, for as long as the swap may. Where
+-- somebody else holds one of these locks, or it takes longer, it is left out: that is no reason to refuse anything.
+
+-- Rehearses a copy that is about to begin, on what the session has of the file's later steps ("rpc_migrations.later", see run_step).
+-- Raises RM001 with all reasons that it finds. Answers what could not be rehearsed, for a message; null: it all went well.
+create or replace function rpc_migrations.rehearse(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+set lock_timeout = '20ms'
+as $function$
+declare
+    later jsonb := nullif(current_setting('rpc_migrations.later', true), '');
+    reasons text[];
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        return null;  -- the copy cannot begin then, and says why
+    end if;
+    for attempt in 1..3 loop
+        begin
+            reasons := rpc_migrations.rehearse_all(copy, later);
+            raise exception using errcode = 'RM007';
+        exception when sqlstate 'RM007' then
+            exit;
+        when lock_not_available then
+            reasons := null;  -- and what it had found may come of what it has not done
+        end;
+        perform pg_sleep(0.05);
+    end loop;
+    if reasons is null then
+        return 'what comes later could not be rehearsed: others hold locks that it needs';
+    elsif reasons <> '{}' then
+        raise exception '%.% cannot be rebuilt as the step file says: %', quote_ident(copy.schema_name), quote_ident(copy.table_name),
+            array_to_string(reasons[:10], '; ')
+        using errcode = 'RM001',
+            hint = 'This was found by a rehearsal, which was undone: nothing was changed. Mend what it names, in the database or in the '
+                'step file (roll the migration back first if you change a step that was done), then run the same command again.';
+    end if;
+    return null;
+end;
+$function$;
+
+
+-- All of it, in the caller's subtransaction. Answers the reasons against it. What its foreign keys point at is locked last.
+create or replace function rpc_migrations.rehearse_all(copy rpc_migrations.copies, later jsonb) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reasons text[] := rpc_migrations.rehearse_expressions(copy.source);
+    rehearsed record;
+    key record;
+    reason text;
+    began timestamptz;
+begin
+    update rpc_migrations.copies as c
+    set state = 'copied', compared_at = clock_timestamp()
+    where c.id = copy.id
+    returning c.* into copy;
+    select r.* into rehearsed from rpc_migrations.rehearse_steps(copy, later) as r;
+    reasons := reasons || rehearsed.reasons;
+    if copy.source is not null and reasons = '{}' then
+        perform rpc_migrations.check_complete(copy);
+    end if;
+    began := clock_timestamp();
+    for key in select k.* from jsonb_to_recordset(rehearsed.foreign_keys) as k (step text, statement text) loop
+        perform rpc_migrations.limit_wait(copy, began);
+        select r.reason into reason from rpc_migrations.rehearse_step(array[key.statement], keys_as_well => true) as r;
+        if reason is not null then
+            reasons := reasons || format('step "%s": %s', key.step, reason);
+        end if;
+    end loop;
+    -- What a failed step has not made, the swap would miss as well.
+    return case when reasons <> '{}' then reasons else rpc_migrations.rehearse_swap(copy, began) end;
+exception when sqlstate 'RM005' then
+    return array[sqlerrm || '; call carry_over before the swap'];
+end;
+$function$;
+
+
+-- The steps up to the swap, on an empty table: what copies, replays and compares has nothing to do, and so it is with what
+-- works on data. A statement of which we cannot tell whether it does (see rehearsal_of) ends it, because what follows may
+-- build on it; and so does one that fails. What is carried over is tried in any case. Answers also the statements that add a foreign
+-- key: for what they lock others may be waiting.
+create or replace function rpc_migrations.rehearse_steps(copy rpc_migrations.copies, later jsonb, out reasons text[], out foreign_keys jsonb)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    step record;
+    rehearsed record;
+    goes_on boolean := exists (  -- a very long file may not have been sent to its end
+        select from jsonb_array_elements(later) as s where s ->> 'query' ~ '\mrpc_migrations\.swap\s*\('
+    );
+    carried boolean := copy.source is null;
+    left_before jsonb := rpc_migrations.left_behind();
+    locked_since timestamptz;
+begin
+    reasons := '{}';
+    foreign_keys := '[]';
+    for step in
+        select s.value ->> 'step' as name, s.value ->> 'query' as query, s.value ->> 'separator' as separator, (s.value ->> 'batch')::boolean as batch
+        from jsonb_array_elements(later) with ordinality as s (value, place)
+        order by s.place
+    loop
+        exit when step.query ~ '\mrpc_migrations\.swap\s*\(';
+        if step.query ~ '\mrpc_migrations\.carry_over\s*\(' then
+            reasons := reasons || rpc_migrations.rehearse_carry_over(copy);
+            carried := true;
+        elsif goes_on and not step.batch then
+            select r.* into rehearsed
+            from rpc_migrations.rehearse_step(
+                case when step.separator is null then array[step.query] else string_to_array(step.query, step.separator) end,
+                keys_as_well => false
+            ) as r;
+            goes_on := rehearsed.goes_on;
+            foreign_keys := foreign_keys || (
+                select coalesce(jsonb_agg(jsonb_build_object('step', step.name, 'statement', s)), '[]') from unnest(rehearsed.foreign_keys) as s
+            );
+            -- What does not exist may be such a key.
+            if rehearsed.reason is not null and not (foreign_keys <> '[]' and rehearsed.reason ~ '\(42704\)$') then
+                reasons := reasons || format('step "%s": %s', step.name, rehearsed.reason);
+            end if;
+        end if;
+        locked_since := coalesce(
+            locked_since, case when rpc_migrations.left_behind() is distinct from left_before then clock_timestamp() end);
+        if locked_since is not null then
+            perform rpc_migrations.limit_wait(copy, locked_since);
+        end if;
+    end loop;
+    if not carried and not goes_on then
+        reasons := reasons || rpc_migrations.rehearse_carry_over(copy);
+    end if;
+end;
+$function$;
+
+
+-- The statements of one step that define something; those that do nothing but add a foreign key are answered instead, unless they are
+-- asked for. Those that fail because a table is empty, or by an exception of their own, say nothing about what they will do later.
+create or replace function rpc_migrations.rehearse_step(
+    statements text[], keys_as_well boolean, out goes_on boolean, out reason text, out foreign_keys text[]
+)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+    what text;
+begin
+    goes_on := true;
+    foreign_keys := '{}';
+    foreach statement in array statements loop
+        what := rpc_migrations.rehearsal_of(statement);
+        if what is null then
+            goes_on := false;
+            return;
+        elsif what = 'key' and not keys_as_well then
+            foreign_keys := foreign_keys || statement;
+        elsif what <> 'data' then
+            perform rpc_migrations.run_statements(statement, null);
+        end if;
+    end loop;
+    perform rpc_migrations.defer_foreign_keys();
+exception when others then
+    if not rpc_migrations.tells_against_it(sqlstate) then
+        raise;
+    end if;
+    goes_on := false;
+    reason := case when sqlstate !~ '^(P0|21|23)' then format('%s (%s)', sqlerrm, sqlstate) end;
+end;
+$function$;
+
+
+-- Whether an error says something about what was tried, rather than about the moment: a lock, a conflict, a full disk.
+create or replace function rpc_migrations.tells_against_it(error_code text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select error_code <> '55P03' and error_code !~ '^(40|53|57|58|XX)';
+$function$;
+
+
+-- What is done with a statement in a rehearsal, as far as its text tells. "defines": it is run. It makes or alters something of
+-- the new table, or something that takes no data to make, and all that it does is undone with the transaction. "data": it is
+-- left out, and defines nothing. "key": all that it does is to add a foreign key. Null: we cannot tell.
+create or replace function rpc_migrations.rehearsal_of(statement text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    with bare (text) as (
+        select lower(regexp_replace(statement, '^(\s+|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)+', ''))
+    )
+    select case
+        when b.text ~ '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.[^;]*?\sadd\s+(constraint\s+[^;]*?\s+)?foreign\s+key\M'
+            and b.text !~ ',\s*(add|alter|drop|validate)\M' then 'key'
+        when b.text ~ '^(insert|update|delete|merge|truncate|analyze)\M'
+            or b.text ~ '^select\s+(\*|[\w\s,]+)\s+from\s+rpc_migrations\.(copy_batch|replay|compare)\s*\(' then 'data'
+        when b.text ~ '^(alter\s+table|comment\s+on|drop)\M[^;]*\s"?rpc_migrations"?\.'
+            or b.text ~ '^create\s+(unique\s+)?index\M[^;]*\son\s+(only\s+)?"?rpc_migrations"?\.'
+            or b.text ~ '^create\s+(or\s+replace\s+)?(constraint\s+)?(policy|trigger)\M[^;]*\son\s+"?rpc_migrations"?\.'
+            or b.text ~ '^create\s+statistics\M[^;]*\sfrom\s+"?rpc_migrations"?\.'
+            or b.text ~ '^create\s+(or\s+replace\s+)?(function|procedure|type|domain|sequence)\M'
+            or b.text ~ '^(grant|revoke)\s[^;]*\son\s+(table\s+)?"?rpc_migrations"?\.'
+            or b.text ~ '^(grant|revoke)\s[^;]*\son\s+(all\s+)?(function|procedure|routine|type|domain|sequence|schema)s?\M'
+            or b.text ~ '^(set|reset)\M'
+            -- A block that reads the new table, or does something else than defining, may depend on rows or reach beyond the transaction.
+            or b.text ~ '^do\M' and b.text ~ '\mrpc_migrations\.'
+            and b.text !~ '\m(from|join|update|into|only)\s+(only\s+)?"?rpc_migrations"?\.'
+            and b.text !~ '\m(perform|call|insert\s+into|update\s+[^;]*\sset|delete\s+from|truncate|merge|copy|notify|nextval|setval|dblink\w*|http\w*|pg_sleep\w*|pg_\w*advisory\w*)\M'
+            then 'defines'
+    end
+    from bare as b;
+$function$;
+
+
+-- What is carried over, each by itself, so that all that cannot be made is told; where a name is something else's, that alone.
+create or replace function rpc_migrations.rehearse_carry_over(copy rpc_migrations.copies) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    missing record;
+    reasons text[] := array(select c from rpc_migrations.conflicts(copy.source, copy.target) as c);
+begin
+    if reasons <> '{}' then
+        return reasons;
+    end if;
+    for missing in
+        select m.*
+        from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
+        order by m.kind <> 'primary key', m.place
+    loop
+        begin
+            execute missing.statement;
+        exception when others then
+            if not rpc_migrations.tells_against_it(sqlstate) then
+                raise;
+            end if;
+            reasons := reasons || format('%s %s: %s (%s)', missing.kind, missing.name, sqlerrm, sqlstate);
+        end;
+    end loop;
+    return reasons;
+end;
+$function$;
+
+
+-- What the old table's checks, indexes and generated columns call, on a few of its rows: here no function finds by its search_path
+-- what it finds in a session of the application.
+create or replace function rpc_migrations.rehearse_expressions(relation oid) returns text[]
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    expression record;
+    reasons text[] := '{}';
+begin
+    for expression in
+        select format('check constraint %I', c.conname) as what, pg_get_expr(c.conbin, c.conrelid) as text
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = relation and c.contype = 'c'
+        union all
+        select format('generated column %I', a.attname), pg_get_expr(d.adbin, d.adrelid)
+        from pg_catalog.pg_attribute as a
+        inner join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where a.attrelid = relation and a.attgenerated <> ''
+        union all
+        select format('index %s', i.indexrelid::regclass), e.text
+        from pg_catalog.pg_index as i
+        cross join lateral (
+            select pg_get_expr(i.indpred, i.indrelid) as text
+            union all
+            select pg_get_indexdef(i.indexrelid, k.place::integer, false)
+            from unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+            where k.attnum = 0
+        ) as e
+        where i.indrelid = relation and i.indisvalid and e.text is not null
+    loop
+        begin
+            execute format('select count((%s)) from (select * from only %s limit 10) as %I', expression.text, relation::regclass,
+                (select c.relname from pg_catalog.pg_class as c where c.oid = relation));
+        exception when others then
+            if not rpc_migrations.tells_against_it(sqlstate) then
+                raise;
+            end if;
+            if sqlstate ~ '^42' then
+                reasons := reasons || format('%s: %s (%s); a function that it calls has to name its schemas, or have a search_path of its own',
+                    expression.what, sqlerrm, sqlstate);
+            end if;
+        end;
+    end loop;
+    return reasons;
+end;
+$function$;
+
+
+-- The swap itself, with its own locks and its own time for them, counted from when the first ones were taken. Of an empty new
+-- table nothing can be replayed or compared.
+create or replace function rpc_migrations.rehearse_swap(copy rpc_migrations.copies, began timestamptz) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reasons text[] := array(select c from rpc_migrations.conflicts(copy.source, copy.target) as c);
+begin
+    if reasons <> '{}' then
+        return reasons;
+    end if;
+    if copy.source is not null then
+        perform rpc_migrations.quiet_triggers(copy, copy.target);
+        perform rpc_migrations.lock_for_swap(copy, began);
+    end if;
+    return rpc_migrations.exchange(copy, go_on => true);
+exception when others then
+    if not rpc_migrations.tells_against_it(sqlstate) then
+        raise;
+    end if;
+    return array[format('the swap: %s (%s)', sqlerrm, sqlstate)];
+end;
+$function$;
