@@ -120,6 +120,7 @@ select * from rpc_migrations.carry_over();
 -- step: define security and trigger
 -- formerly: 8c40f6485802f2ac3add156ad087737d951b92b64d8caf9c620b22c013bd6c2a
 -- formerly: f761b3d22ca85af345128f47de65421392f42562727c56066956ba8b28ebb66c
+-- formerly: 7a719d699a8e56e5d7b8e8ae75e2822b6f82870b1b43d131923a782d952e54c9
 -- Users see, add and change their own rows, and no others. Where the old table has a policy of its own that lets users do
 -- one of these, it is carried over in the swap instead, as it is: what its owner decided stays so, and nothing is doubled.
 alter table rpc_migrations.user_clusters enable row level security;
