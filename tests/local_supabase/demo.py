@@ -78,7 +78,7 @@ def main() -> int:
 
 def _demonstrate(database: Database, supabase: LocalSupabase) -> int:
     """The commands, as a user runs them. Returns how many writes were lost."""
-    print(f"A local Supabase runs at {supabase.url}. Its user_clusters is an old one, with {ROWS:,} rows.")
+    print(f"A local Supabase runs at {supabase.url}.\nIts user_clusters is an old one, with {ROWS:,} rows.")
     _run("deploy_sql_function.py", supabase)
     with database.connect() as connection:
         print("\nFrom here on an application writes to user_clusters over HTTP.")
@@ -128,8 +128,8 @@ def _let_end(process: subprocess.Popen[bytes]) -> None:
 def _report(what: str, application: Application, lost: int) -> int:
     """What the application noticed. Returns `lost`."""
     print(
-        f"\nDuring the {what} the application made {application.writes:,} writes."
-        f" Refused: {application.refused}. Lost: {lost}. The longest took {application.longest * 1000:.0f} ms.",
+        f"\nDuring the {what} the application made {application.writes:,} writes:\n"
+        f"{application.refused} refused, {lost} lost; the longest took {application.longest * 1000:.0f} ms.",
         flush=True,
     )
     return lost

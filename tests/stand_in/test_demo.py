@@ -37,7 +37,7 @@ def test_writes_survive_the_migration_and_the_way_back(data: Path) -> None:
     demo = start_demo(data)
     output, errors = demo.communicate()
     assert demo.returncode == 0, errors
-    reports = re.findall(r"the application made ([\d,]+) writes\. Refused: (\d+)\. Lost: (\d+)\.", output)
+    reports = re.findall(r"the application made ([\d,]+) writes:\n(\d+) refused, (\d+) lost;", output)
     assert [(refused, lost) for _, refused, lost in reports] == [("0", "0"), ("0", "0")]
     made = sum(int(writes.replace(",", "")) for writes, _, _ in reports)
     assert made > 0
