@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 from rpc_migrations.deployment import deployment_sql
+from rpc_migrations.step_file import read_migration
 
 DB = Path(__file__).parent.parent / "db"
 MIGRATION = "migrate_user_clusters.sql"
@@ -81,6 +82,12 @@ def run(connection: Connection, text: str, migration: str = "test", until: str =
             return made
     assert not until, f"there is no step {until}"
     return made
+
+
+def steps_of(file: Path) -> str:
+    """The text of a migration file with every step that it becomes, as `calls` takes it."""
+    steps = read_migration(file).steps
+    return "".join(f"-- step: {step.name}{' (batch)' if step.batch else ''}\n{step.sql}\n" for step in steps)
 
 
 def run_steps(connection: Connection, file: str) -> Iterator[str]:

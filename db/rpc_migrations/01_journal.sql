@@ -90,7 +90,7 @@ alter table rpc_migrations.copies
     add column if not exists source oid,                            -- where rows are read: the old table; the new one in a rollback
     add column if not exists target oid,
     add column if not exists keys jsonb,                            -- the primary key: [{name, operator}]
-    add column if not exists columns jsonb,                         -- what is copied: [{name, type, old_type, fallback, as_text}]
+    add column if not exists columns jsonb,                         -- what is copied: [{name, old_name, type, old_type, fallback, expression, as_text}]
     add column if not exists definition jsonb,                      -- what the old table looked like: [{kind, name, statement}]
     add column if not exists filenode oid,                          -- another one: the source was rewritten, its ctids mean nothing now
     add column if not exists pass integer not null default 1,       -- of the search for changes in a rollback: changed rows, deleted rows
@@ -111,6 +111,7 @@ alter table rpc_migrations.copies
     add column if not exists attempts integer not null default 0,   -- to swap
     add column if not exists longest_attempt double precision not null default 0, -- seconds
     add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
+    add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_rebuild.sql)
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')

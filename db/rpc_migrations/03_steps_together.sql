@@ -50,7 +50,7 @@ begin
                 next_step ->> 'query', coalesce(next_step ->> 'migration', run_steps.migration), next_step ->> 'step', next_step ->> 'checksum',
                 (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator',
                 record => nullif(next_step -> 'record', 'null'),
-                later => case when next_step ->> 'query' ~ '\mrpc_migrations\.begin_copy\M' then (
+                later => case when next_step ->> 'query' ~ '\mrpc_migrations\.begin_(copy|rebuild)\M' then (
                     select jsonb_agg(s.value order by s.number)
                     from jsonb_array_elements(steps) with ordinality as s (value, number)
                     where

@@ -288,6 +288,15 @@ as $function$
 $function$;
 
 
+-- A pattern that matches a text as it is.
+create or replace function rpc_migrations.as_pattern(text text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select regexp_replace(as_pattern.text, '([^[:alnum:]_ ])', '\\\1', 'g');
+$function$;
+
+
 -- Triggers and rules. What they do is found by name, so they are made when the new table has the name.
 create or replace function rpc_migrations.describe_triggers(relation oid, as_name text) returns setof rpc_migrations.part
 language sql stable
@@ -296,7 +305,8 @@ as $function$
     select
         'swap', 'trigger', t.tgname::text,
         replace(pg_get_triggerdef(t.oid), format(' ON %s ', relation::regclass), ' ON it '),
-        pg_get_triggerdef(t.oid)
+        regexp_replace(pg_get_triggerdef(t.oid), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
+            format('\1 ON %s ', replace(as_name, '\', '\\')))
         || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), ''),
         null
     from pg_catalog.pg_trigger as t

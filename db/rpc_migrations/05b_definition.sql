@@ -141,6 +141,44 @@ as $function$
 $function$;
 
 
+-- What a new table is to have: what the old one has; or, where it is made by ALTER TABLE, what that has made of a twin (see
+-- 08b_rebuild.sql), and what others have that depends on the old one.
+create or replace function rpc_migrations.wanted(source oid, target oid, as_name text)
+returns table (phase text, kind text, name text, definition text, statement text, detach text, place bigint, is_altered boolean)
+language sql stable
+set search_path = ''
+as $function$
+    with altered as materialized (
+        select c.alteration
+        from rpc_migrations.copies as c
+        where c.old_table = source and c.new_table = target and c.ended_at is null and c.alteration is not null
+    )
+    select s.phase, s.kind, s.name, s.definition, s.statement, s.detach, s.place, exists (select from altered)
+    from rpc_migrations.describe_table(
+        source, as_name, case when exists (select from altered) then '{}' else rpc_migrations.new_names(source, target) end
+    ) with ordinality as s (phase, kind, name, definition, statement, detach, place)
+    where
+        not exists (select from altered)
+        or s.kind in (
+            'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table'
+        )
+        or s.kind = 'sequence' and exists (
+            select from altered as a where a.alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', s.name, 'new', s.name))
+        )
+        or s.kind = 'place of statistics' and exists (
+            select
+            from altered as a
+            cross join lateral jsonb_to_recordset(a.alteration -> 'parts') as p (kind text, name text)
+            inner join rpc_migrations.statistics_names(source, '{}') as n on n.default_name = p.name
+            where p.kind = 'statistics' and format('%s.%I', n.stxnamespace::regnamespace, n.stxname) = s.name
+        )
+    union all
+    select p.value ->> 'phase', p.value ->> 'kind', p.value ->> 'name', p.value ->> 'definition', p.value ->> 'statement', null, p.place - 100000, true
+    from altered as a
+    cross join lateral jsonb_array_elements(a.alteration -> 'parts') with ordinality as p (value, place);
+$function$;
+
+
 -- What the target lacks and is carried over in one phase, in the order in which it can be made. What it has under the same
 -- name is as the step file wants it, where "conflicts" does not object. A column of another type takes no setting for the storage of long values.
 create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
@@ -152,16 +190,15 @@ as $function$
     has as (select t.* from rpc_migrations.describe_table(target, as_name, '{}') as t),
     pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
     select s.kind, s.name, s.definition, s.statement, s.detach, s.place
-    from rpc_migrations.describe_table(source, as_name, rpc_migrations.new_names(source, target))
-        with ordinality as s (phase, kind, name, definition, statement, detach, place)
+    from rpc_migrations.wanted(source, target, as_name) as s
     where
         s.phase = wanted_phase
         and not exists (select from has as t where t.kind = s.kind and t.name = s.name)
-        and not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name)
+        and (s.is_altered or not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name))
         and not exists (
             select from pg_catalog.pg_attribute as a
             where
-                a.attrelid = target and a.attstorage = 'p' and s.kind = 'column setting'
+                a.attrelid = target and a.attstorage = 'p' and s.kind = 'column setting' and not s.is_altered
                 and s.name in (format('storage of %I', a.attname), format('compression of %I', a.attname))
         )
     order by s.place;

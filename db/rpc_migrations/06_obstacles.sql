@@ -317,7 +317,7 @@ $function$;
 
 
 -- What the new table has under the name of something of the old one's, and is another thing: a plain index in place of a unique
--- one, a permissive policy in place of a restrictive one. One sentence each.
+-- one, a permissive policy in place of a restrictive one. One sentence each. What ALTER TABLE has made may be another thing.
 create or replace function rpc_migrations.conflicts(source oid, target oid) returns setof text
 language sql
 set search_path = ''
@@ -337,6 +337,10 @@ as $function$
         (o.phase = 'build' or o.kind in ('foreign key', 'policy', 'trigger', 'rule'))
         and o.definition is distinct from n.definition
         and not exists (select from pairs as p where p.kind = o.kind and p.old_name = o.name)
+        and not exists (
+            select from rpc_migrations.copies as c
+            where c.old_table = source and c.new_table = target and c.ended_at is null and c.alteration is not null
+        )
         and rpc_migrations.definition_on(target, o.kind, o.name, o.statement) is distinct from n.definition;
 $function$;
 

@@ -25,12 +25,24 @@ as $function$
 $function$;
 
 
+-- The value that an expression of the step file makes of an old row: its columns have the names that they have in an ALTER TABLE.
+create or replace function rpc_migrations.converted(copy rpc_migrations.copies, expression text, alias text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select format(E'(select (%s\n) from (select %s.*) as %I)', expression, alias, copy.table_name);
+$function$;
+
+
 -- Names and lists of a copy as SQL text. In a forward copy the source has the old table's form and the target the new
 -- one's; in a rollback it is the other way round. Old rows are always looked at as the migration would make them: a
--- NULL in a column that may not be NULL any more is its default.
+-- NULL in a column that may not be NULL any more is its default; a column with an expression (type ... using) is what that
+-- makes of the old row. Such a column has no way back, and one that the new table lacks is not in it: in a rollback both keep what
+-- they had ("kept", with the values of the row "g" that was there; and how to tell that a value was changed since).
 create or replace function rpc_migrations.copy_parts(
     copy rpc_migrations.copies,
-    out source text, out target text, out log text, out keys text, out columns text, out read text, out source_row text, out target_row text
+    out source text, out target text, out log text, out keys text, out columns text, out read text, out source_row text, out target_row text,
+    out kept text, out kept_values text, out one_way text, out one_way_before text
 )
 language sql stable
 set search_path = ''
@@ -38,9 +50,12 @@ as $function$
     with parts as (
         select
             c.place,
-            quote_ident(c.name) as name,
-            case when c.fallback is null then format('%s.%I', old_alias, c.name)
+            quote_ident(c.name) as name, quote_ident(coalesce(c.old_name, c.name)) as old_name, c.expression is null as goes_back,
+            case
+                when c.expression is not null then rpc_migrations.converted(copy, c.expression, old_alias)
+                when c.fallback is null then format('%s.%I', old_alias, coalesce(c.old_name, c.name))
                 else format('coalesce(%s.%I, %s)', old_alias, c.name, c.fallback) end as old_value,
+            rpc_migrations.converted(copy, c.expression, 'g') as value_before,
             format('%s.%I', new_alias, c.name) as new_value,
             c.type, c.old_type,
             case when c.as_text then '::text collate "C"' else '' end as as_text
@@ -48,28 +63,41 @@ as $function$
             case when copy.source = copy.new_table then 't' else 's' end,
             case when copy.source = copy.new_table then 's' else 't' end
         )) as alias (old_alias, new_alias)
-        cross join rows from (jsonb_to_recordset(copy.columns) as (name text, type text, old_type text, fallback text, as_text boolean))
-            with ordinality as c (name, type, old_type, fallback, as_text, place)
+        cross join rows from (jsonb_to_recordset(copy.columns) as (
+            name text, old_name text, type text, old_type text, fallback text, expression text, as_text boolean
+        )) with ordinality as c (name, old_name, type, old_type, fallback, expression, as_text, place)
     ),
     lists as (
         select
-            string_agg(p.name, ', ' order by p.place) as columns,
+            string_agg(p.name, ', ' order by p.place) as new_columns,
+            string_agg(p.old_name, ', ' order by p.place) filter (where p.goes_back) as old_columns,
             string_agg(p.old_value, ', ' order by p.place) as old_values,
-            string_agg(format('(%s)::%s', p.new_value, p.old_type), ', ' order by p.place) as new_values,
+            string_agg(format('(%s)::%s', p.new_value, p.old_type), ', ' order by p.place) filter (where p.goes_back) as new_values,
             string_agg(format('(%s)::%s%s', p.old_value, p.type, p.as_text), ', ' order by p.place) as old_row,
-            string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) as new_row
+            string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) as new_row,
+            string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) filter (where not p.goes_back) as one_way,
+            string_agg(format('(%s)::%s%s', p.value_before, p.type, p.as_text), ', ' order by p.place) filter (where not p.goes_back) as one_way_before
         from parts as p
+    ),
+    kept as (
+        select string_agg(quote_ident(k.name), ', ') as names, string_agg(format('g.%I', k.name), ', ') as values
+        from (
+            select p.value ->> 'old_name' as name from jsonb_array_elements(copy.columns) as p where p.value ->> 'expression' is not null
+            union all
+            select d.name from jsonb_array_elements_text(copy.alteration -> 'dropped') as d (name)
+        ) as k
     )
     select
         copy.source::regclass::text,
         copy.target::regclass::text,
         format('rpc_migrations.log_%s', copy.id),
         (select string_agg(quote_ident(k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text)),
-        l.columns,
+        case when copy.source = copy.new_table then l.old_columns else l.new_columns end,
         case when copy.source = copy.new_table then l.new_values else l.old_values end,
         case when copy.source = copy.new_table then l.new_row else l.old_row end,
-        case when copy.source = copy.new_table then l.old_row else l.new_row end
-    from lists as l;
+        case when copy.source = copy.new_table then l.old_row else l.new_row end,
+        k.names, k.values, l.one_way, l.one_way_before
+    from lists as l cross join kept as k;
 $function$;
 
 

@@ -170,7 +170,7 @@ begin
         execute next_one.statement;
         done := false;
         message := concat_ws(' ', next_one.kind, next_one.name);
-    else
+    elsif copy.alteration is null then
         -- For the person: whoever mentions the old name (on conflict on constraint) has to use the other one.
         select string_agg(format('%s %I is now %I', p.kind, p.old_name, p.new_name), ', ' order by p.kind, p.old_name) into message
         from rpc_migrations.pairs(copy.source, copy.target) as p

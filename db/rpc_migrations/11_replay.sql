@@ -72,6 +72,9 @@ declare
 begin
     -- Those that can wait for the commit would raise their errors where nobody catches them.
     set constraints all immediate;
+    if copy.source = copy.new_table and parts.kept is not null then
+        return rpc_migrations.replay_entries_back(copy, entries);
+    end if;
     execute format(
         $sql$
         with taken as materialized (
@@ -101,6 +104,80 @@ end;
 $function$;
 
 
+-- The same in a rollback, where the original table has values that the table in use cannot tell: columns that it lacks, and those
+-- that were converted one way. A row that is there keeps them, a new one gets the defaults. Raises RM001, with the key, where a
+-- value was changed, or is a new row's, that was converted one way.
+create or replace function rpc_migrations.replay_entries_back(copy rpc_migrations.copies, entries bigint) returns bigint
+language plpgsql
+set search_path = ''
+set row_security = off
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set lock_timeout = '20ms'
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    taken_entries bigint;
+    taken_keys jsonb;
+    lost text;
+begin
+    execute format(
+        $sql$
+        with taken as materialized (
+            select l.* from %1$s as l order by l.rpc_migrations_id limit $1
+        ),
+        forgotten as (
+            delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
+        ),
+        keys as materialized (select distinct %2$s from taken),
+        gone as (
+            delete from only %3$s as t using keys as k where %4$s returning t.*
+        ),
+        present as materialized (
+            select %6$s, %10$s, %12$s
+            from gone as g inner join only %7$s as s on %9$s
+        ),
+        added as materialized (
+            select %6$s, %13$s
+            from keys as k inner join only %7$s as s on %8$s
+            where not exists (select from only %3$s as t where %4$s)
+        ),
+        put_back as (
+            insert into %3$s (%5$s, %11$s) overriding system value
+            select %5$s, %11$s from present as p (%5$s, %11$s, rpc_migrations_lost)
+            where (select count(*) from gone) is not null
+        ),
+        put as (
+            insert into %3$s (%5$s) overriding system value
+            select %5$s from added as p (%5$s, rpc_migrations_lost)
+            where (select count(*) from gone) is not null
+        )
+        select count(*), (select jsonb_agg(to_jsonb(k)) from keys as k), (
+            select row(%14$s)::text from (
+                select %14$s from present as p (%5$s, %11$s, rpc_migrations_lost) where p.rpc_migrations_lost
+                union all
+                select %14$s from added as p (%5$s, rpc_migrations_lost) where p.rpc_migrations_lost
+            ) as p limit 1
+        ) from taken
+        $sql$,
+        parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
+        rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.key_match(copy, 's', 'g'), parts.kept_values, parts.kept,
+        coalesce(format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record', parts.one_way, parts.one_way_before), 'false'),
+        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p'))
+    into taken_entries, taken_keys, lost
+    using entries;
+    if lost is not null then
+        raise exception 'the row with the key % was changed or added since, and a column of it was converted one way (type ... using)', lost
+        using errcode = 'RM001', hint = 'The table in use was not changed. Put the value back, or delete the row, then run the same command again.';
+    end if;
+    perform rpc_migrations.check_round_trip(copy, taken_keys);
+    return taken_entries;
+end;
+$function$;
+
+
 -- Stops, with the row's key, where a value of a column that changes its type would not be the same again if it came back: a number
 -- that is rounded, a time that loses its zone. Rows that were there when the copy began have been looked at (see misfits);
 -- these are the ones that were written since. A row that has changed in the meantime has an entry of its own. Raises RM001.
@@ -115,12 +192,14 @@ declare
 begin
     for col in
         select
-            c.name, format_type(t.atttypid, t.atttypmod) as target_type, format_type(f.atttypid, f.atttypmod) as type,
+            f.attname as name, format_type(t.atttypid, t.atttypmod) as target_type, format_type(f.atttypid, f.atttypmod) as type,
             case when rpc_migrations.compares_as_text(f.atttypid) then '::text collate "C"' else '' end as as_text
-        from jsonb_to_recordset(copy.columns) as c (name name)
-        inner join pg_catalog.pg_attribute as f on f.attrelid = copy.source and f.attname = c.name
-        inner join pg_catalog.pg_attribute as t on t.attrelid = copy.target and t.attname = c.name
-        where not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype
+        from jsonb_to_recordset(copy.columns) as c (name name, old_name name, expression text)
+        inner join pg_catalog.pg_attribute as f
+            on f.attrelid = copy.source and f.attname = case when copy.source = copy.new_table then c.name else coalesce(c.old_name, c.name) end
+        inner join pg_catalog.pg_attribute as t
+            on t.attrelid = copy.target and t.attname = case when copy.source = copy.new_table then coalesce(c.old_name, c.name) else c.name end
+        where c.expression is null and not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype
     loop
         execute format(
             'select row(%1$s)::text from jsonb_populate_recordset(null::rpc_migrations.log_%2$s, $1) as k '

@@ -185,7 +185,9 @@ begin
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
         failed := failed || rpc_migrations.run_each(carried, 'statement', go_on);
-        perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);
+        if copy.alteration is null then
+            perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);  -- ALTER TABLE leaves it as it is
+        end if;
         perform rpc_migrations.move_statistics(copy);
         new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
@@ -372,10 +374,12 @@ as $function$
         select
             o.attnum as place,
             pg_get_serial_sequence(from_table::regclass::text, o.attname)::regclass as from_sequence,
-            pg_get_serial_sequence(to_table::regclass::text, o.attname)::regclass as to_sequence
+            -- not o.attname, which to_table may lack: it is asked for before the join
+            case when n.attnum > 0 and not n.attisdropped then
+                pg_get_serial_sequence(to_table::regclass::text, n.attname)::regclass end as to_sequence
         from pg_catalog.pg_attribute as o
         inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
-        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped
+        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped and not n.attisdropped
     ) as p
     where p.from_sequence is not null and p.to_sequence is not null;
 $function$;

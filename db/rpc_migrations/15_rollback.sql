@@ -132,6 +132,9 @@ begin
         using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
+    if copy.state = 'swapped' and not discard_changes then
+        perform rpc_migrations.check_one_way(copy);
+    end if;
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';

@@ -147,10 +147,15 @@ def run_migration() -> int:
 def new_migration() -> int:
     """new_migration.py"""
     parser = _parser(
-        "Writes a migration file to be edited, with the time in its name, as the Supabase CLI names its files. Needs no credentials.",
-        ["python scripts/new_migration.py add_order_status"],
+        "Writes a migration file to be edited, with the time in its name, as the Supabase CLI names its files. Needs no credentials; with them, "
+        "--rebuild lists what the table has.",
+        [
+            "python scripts/new_migration.py add_order_status",
+            "python scripts/new_migration.py wider_order_ids --rebuild public.orders",
+        ],
     )
     parser.add_argument("name", help="what the migration does, in a few words")
+    parser.add_argument("--rebuild", metavar="TABLE", help="a file that rebuilds this table while it is in use")
     parser.add_argument(
         "--folder",
         type=Path,

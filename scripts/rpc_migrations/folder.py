@@ -152,7 +152,7 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
         if together:
             yield replace(_joined(folder, together, record=record), closing=_closing(folder, together))
         together = []
-        yield one.migration
+        yield _recorded(one.migration) if record else one.migration
     if together:
         is_last = together[-1].migration is folder.migrations[-1]
         yield replace(_joined(folder, together, record=record), closing=None if is_last else _closing(folder, together))
@@ -162,6 +162,12 @@ def _closing(folder: Folder, files: Sequence[File]) -> str:
     if len(files) == 1:
         return f"{files[0].migration.path.name} is applied"
     return f"{len(files)} files of {folder.name} are applied"
+
+
+def _recorded(migration: Migration) -> Migration:
+    """The same, with what the last step tells the Supabase CLI's table. Raises StepFileError where it could not run the file."""
+    last = replace(migration.steps[-1], record=migration.for_the_cli())
+    return replace(migration, steps=(*migration.steps[:-1], last))
 
 
 def _joined(folder: Folder, files: Sequence[File], *, record: bool) -> Migration:

@@ -25,7 +25,9 @@ ROWS_TO_COUNT, BYTES_TO_COUNT = (
 
 NOTHING_CARRIED = "nothing but columns and rights"
 
-_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_copy\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
+_BEGIN_COPY = re.compile(
+    r"rpc_migrations\.begin_(?:copy|rebuild)\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?"
+)
 
 _TABLE_QUERY = """
 select

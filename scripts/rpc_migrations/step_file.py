@@ -5,6 +5,9 @@ stands above the first step is a comment for the reader. Lines `-- formerly: CHE
 texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited. A file
 without step lines is one step, called as the file.
 
+A line `-- rebuild: public.orders` begins a block of ALTER TABLE on that table, which becomes the steps of an online rebuild (see
+rebuild.py).
+
 A block comment `/* rollback: ... */` has the way back of a migration that rebuilds no table: SQL, with step lines or without.
 psql and the Supabase CLI take it for the comment that it is.
 """
@@ -13,12 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import StepFileError
+from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import refusals, without_transaction
 from .sql import quote_literal
 from .sql_text import Statement, canonical, split, walk
@@ -31,7 +36,8 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
-_MAY_HAVE_STEPS = re.compile(r"^--\s*step:", re.IGNORECASE | re.MULTILINE)
+_NEARLY_A_REBUILD = re.compile(r"--+\s*rebuild\b\s*:?\s*[\w\"$]+\.[\w\"$]+\s*", re.IGNORECASE)
+_MAY_HAVE_STEPS = re.compile(r"^[ \t]*--+\s*(step:|rebuild\b)", re.IGNORECASE | re.MULTILINE)
 _PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
 _MAY_HAVE_ROLLBACK = re.compile(r"/\*\s*rollback:", re.IGNORECASE)
 _CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)\.sql")
@@ -53,6 +59,7 @@ class Step:
         None  # migration and step in the journal, where a run has steps of several migrations
     )
     record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
+    plain: tuple[str, ...] | None = None  # of a rebuild: the statements that stand in the file
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
@@ -80,7 +87,7 @@ class Step:
     @property
     def begins_a_copy(self) -> bool:
         """Whether it begins to rebuild a table."""
-        return "rpc_migrations.begin_copy" in self.sql
+        return "rpc_migrations.begin_copy" in self.sql or "rpc_migrations.begin_rebuild" in self.sql
 
     @cached_property
     def checksums(self) -> tuple[str, ...]:
@@ -111,6 +118,11 @@ class Migration:
         match = _CLI_NAME.fullmatch(self.path.name)
         return match["version"] if match else None
 
+    def end_of(self, rollback: tuple[Step, ...]) -> tuple[Step, ...]:
+        """The steps of a rebuild's rollback, with one more where the Supabase CLI's table may have the file."""
+        is_known = self.version is not None and any(step.plain is not None for step in self.steps)
+        return (*rollback, _forgetting(self, 1)) if is_known else rollback
+
     def for_the_cli(self) -> dict[str, Any]:
         """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
         match = _CLI_NAME.fullmatch(self.path.name)
@@ -119,12 +131,16 @@ class Migration:
                 f"{self.path.name} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
                 hint="Rename the file, or leave --record out. Nothing was run.",
             )
-        if any("rpc_migrations." in step.sql for step in self.steps):
+        if any("rpc_migrations." in step.sql for step in self.steps if step.plain is None):
             raise StepFileError(
                 f"{self.path.name} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
                 hint="Leave --record out for this file. Nothing was run.",
             )
-        statements = [one.sql for step in self.steps for one in step.statements]
+        statements = [
+            sql
+            for step in self.steps
+            for sql in ((one.sql for one in step.statements) if step.plain is None else step.plain)
+        ]
         return {"version": match["version"], "name": match["name"], "statements": statements}
 
     def check(self) -> None:
@@ -196,11 +212,16 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
             f"{path}, line {line}: the rollback comment has no SQL.", hint="Write some, or take it out."
         )
     _check_names(path, steps, is_rollback=False)
-    forget = f"select * from rpc_migrations.end_rollback({quote_literal(migration.version)});\n"
     return [
         *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
-        Step(f"{ROLLBACK_PREFIX}count it as not applied", forget, False, path, line, line),
+        _forgetting(migration, line),
     ]
+
+
+def _forgetting(migration: Migration, line: int) -> Step:
+    """The last step of a rollback, which makes the migration count as not applied, also for the Supabase CLI."""
+    forget = f"select * from rpc_migrations.end_rollback({quote_literal(migration.version)});\n"
+    return Step(f"{ROLLBACK_PREFIX}count it as not applied", forget, False, migration.path, line, line)
 
 
 def _refuse_controls(name: str, what: str, hint: str) -> None:
@@ -233,13 +254,14 @@ def _read(path: Path) -> str:
 
 
 class _Mark(NamedTuple):
-    """A line that begins a step: its number, where in the text it starts and ends, and what it says."""
+    """A line that begins a step or a rebuild: its number, where in the text it starts and ends, and what it says."""
 
     line: int
     start: int
     end: int
-    name: str
+    name: str  # of a rebuild: of the table
     batch: bool
+    rebuild: re.Match[str] | None = None
 
 
 def _steps(path: Path, text: str) -> list[Step]:
@@ -249,9 +271,12 @@ def _steps(path: Path, text: str) -> list[Step]:
         return [Step(path.stem, text, False, path, 1, 1)]
     if split(text[: marks[0].start]):
         raise StepFileError(f"{path} has SQL above its first step.", hint="Put a line `-- step: NAME` above it.")
-    steps = []
+    steps: list[Step] = []
     ends = [mark.start for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):
+        if mark.rebuild:
+            steps += _rebuild_steps(path, mark, text[mark.end : end])
+            continue
         formerly = _FORMERLY_LINES.match(text, mark.end, end)
         assert formerly is not None
         sql = text[formerly.end() : end].rstrip("\n") + "\n"
@@ -265,6 +290,15 @@ def _steps(path: Path, text: str) -> list[Step]:
             )
         steps.append(step)
     return steps
+
+
+def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
+    """The steps that a block below a rebuild line is."""
+    assert mark.rebuild is not None
+    rebuild = read_rebuild(path, mark.line, mark.name, mark.rebuild["backup"], text, first_line=mark.line)
+    for place, (name, sql, is_batch) in enumerate(rebuild.steps()):
+        plain = () if place else tuple(one.sql for one in rebuild.statements)
+        yield Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain)
 
 
 def _marks(path: Path, text: str) -> list[_Mark]:
@@ -285,8 +319,20 @@ def _marks(path: Path, text: str) -> list[_Mark]:
             raise StepFileError(f"{path}, line {line}: a step without a name.", hint="Write `-- step: NAME`.")
         if match and not _NEARLY_A_BATCH.search(match["name"]):
             marks.append(_Mark(line, start, end, match["name"], match["batch"] is not None))
+        elif start == line_start and (rebuild := REBUILD_LINE.fullmatch(comment)):
+            marks.append(_Mark(line, start, end, rebuild["table"], False, rebuild))
+        elif _NEARLY_A_REBUILD.fullmatch(comment) and not text[line_start:start].strip():
+            raise StepFileError(
+                f"{path}, line {line}: `{comment.strip()}` looks like a line that begins a rebuild, and is none.",
+                hint="Write `-- rebuild: public.orders` at the beginning of the line; or another first word, if it is a comment.",
+            )
         elif _NEARLY_A_STEP_LINE.match(comment) and not text[line_start:start].strip():
             near.append((line, comment.strip()))
+    if len(rebuilds := [mark for mark in marks if mark.rebuild]) > 1:
+        raise StepFileError(
+            f"{path}, line {rebuilds[1].line}: a second rebuild.",
+            hint="One file rebuilds one table. Put it into a file of its own.",
+        )
     if marks and near:
         line, comment = near[0]
         raise StepFileError(

@@ -362,6 +362,61 @@ def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, 
     assert scripts("new_migration.py", "!", "--folder", str(project.folder)).returncode == 2
 
 
+def test_a_rebuild_is_recorded_as_the_plain_statement_and_taken_out_by_its_rollback(project: Project) -> None:
+    project.write(
+        _20260101000000_a="create table public.a (id integer primary key); insert into public.a values (1), (2);",
+        _20260102000000_b="-- rebuild: public.a\nalter table a alter column id type bigint;\n-- step: after\nselect 3;\n",
+        _20260103000000_c=make("c"),
+    )
+    assert project.run(record=True).exit_code == 0
+    with project.database.connect() as connection:
+        assert connection.execute(CLI_HISTORY).fetchall()[1] == (
+            "20260102000000", "b", ["alter table a alter column id type bigint", "select 3"],
+        )  # fmt: skip
+        assert connection.execute("select count(*), min(pg_typeof(id)::text) from public.a").fetchone() == (2, "bigint")
+        assert project.run("20260102000000_b", rollback=True).exit_code == 0
+        assert [row[0] for row in connection.execute(CLI_HISTORY)] == ["20260101000000", "20260103000000"]
+        assert connection.execute("select count(*), min(pg_typeof(id)::text) from public.a").fetchone() == (
+            2,
+            "integer",
+        )
+    assert project.run("20260102000000_b", rollback=True).report["outcome"] == "nothing to do"
+
+
+def test_an_error_of_a_rebuild_names_the_statement(project: Project) -> None:
+    project.write(
+        _1_a="-- step: one\ncreate table public.a (id integer primary key);\n-- rebuild: public.a\n"
+        "alter table a add column x int;\nalter table a add constraint c check (y > 0);\n"
+    )
+    error = failure(project.run())
+    assert (error.code, "line 3" in error.message) == ("42703", True)
+    assert "In: alter table ... add constraint c check (y > 0)" in (error.details or "")
+
+
+def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
+    """It lists what the table has, and can be run when its statement is written."""
+    with project.database.connect() as connection:
+        connection.execute(
+            "create table public.a (id integer primary key, name text default 'x' not null); create index named on public.a (name)"
+        )
+    command = ("new_migration.py", "wider ids", "--folder", str(project.folder), "--rebuild", "public.A")
+    done = scripts(*command, env=project.supabase.environment())
+    assert done.returncode == 0, done.stderr
+    (file,) = project.folder.iterdir()
+    text = file.read_text()
+    for line in (
+        "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)", "--   index named",
+    ):  # fmt: skip
+        assert line in text.split("\n"), text
+    file.write_text(text.replace("-- alter", "alter"))
+    assert project.run().exit_code == 0
+    file.unlink()
+    assert scripts(*command).returncode == 0  # without credentials
+    (file,) = project.folder.iterdir()
+    assert "SUPABASE_URL" in file.read_text()
+    assert scripts("new_migration.py", "x", "--folder", str(project.folder), "--rebuild", "a").returncode == 2
+
+
 def test_missing_secrets_fail(project: Project, scripts: Scripts) -> None:
     """As in a workflow where they are not set: nothing was applied, and it must not look as if it was."""
     project.write(**THREE)

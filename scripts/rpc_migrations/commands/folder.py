@@ -11,7 +11,6 @@ from ..console import Console
 from ..errors import MigrationError
 from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, runs
 from ..settings import Settings
-from ..step_file import Migration
 from .connection import connected, require_credentials
 from .migration import remove_when_done, write, write_as_way_out
 from .question import before_migrating, warn_of_missing
@@ -37,8 +36,6 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         chosen = choose(files, up_to=options.to, include_all=options.include_all)
         check(files, chosen)
         planned = list(runs(folder, chosen, record=options.record))
-        if options.record:
-            _check_for_the_cli(planned)
         _ask(client, chosen, settings, console)
         if options.record:
             _record_applied(client, files, history, console)
@@ -98,13 +95,6 @@ def _settle_edits(client: RpcClient, files: list[File], console: Console, *, acc
     for one in edited:
         journal.accept_edits(client, one.migration, one.edited)
         console.say(f"{one.migration.path.name}: the edited text is accepted; it was not run.")
-
-
-def _check_for_the_cli(planned: list[Migration]) -> None:
-    """Raise StepFileError where the Supabase CLI could not run what it would be told of."""
-    for migration in planned:
-        if migration.rebuilds:
-            migration.for_the_cli()
 
 
 def _ask(client: RpcClient, chosen: list[File], settings: Settings, console: Console) -> None:

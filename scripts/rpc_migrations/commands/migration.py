@@ -119,7 +119,10 @@ def _read_steps(options: argparse.Namespace) -> Migration:
         rollback = replace(migration, steps=migration.rollback)
         rollback.check()
         return rollback
-    return read_migration(ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name)
+    rollback = read_migration(
+        ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name
+    )
+    return replace(rollback, steps=migration.end_of(rollback.steps))
 
 
 def _write(options: argparse.Namespace) -> Path:

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 
 from ..console import Console
 from ..errors import MigrationError, SettingsError
+from ..rebuild import quoted_table
 from ..settings import Settings
+from ..sql import quote_literal
+from .connection import connected
 
 TEMPLATE = """\
 -- {name}
@@ -24,19 +27,46 @@ TEMPLATE = """\
 */
 """
 
+REBUILD_TEMPLATE = """\
+-- {name}
+--
+-- Rebuilds {table} while it is in use. Below the next line there is nothing but ALTER TABLE on it, which
+-- psql and the Supabase CLI run as it stands; what goes before or after belongs into steps of its own (`-- step: NAME`).
+
+-- rebuild: {table}
+-- alter table {table} add column example text default 'open' not null;
+
+{description}
+"""
+_NOT_ASKED = "-- Set SUPABASE_URL and SUPABASE_SERVICE_KEY to have the table's columns and constraints listed here."
+_PARTS_QUERY = """
+select p.phase, p.kind, coalesce(p.name, '') as name, coalesce(p.statement, '') as statement
+from rpc_migrations.describe_table(to_regclass({table}), {table}) as p
+"""
+_PART = {"phase": str, "kind": str, "name": str, "statement": str}
+_CONSTRAINTS = (
+    "primary key",
+    "unique constraint",
+    "check constraint",
+    "exclusion constraint",
+    "foreign key",
+    "not-null constraint",
+)
+
 
 def new_migration(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Write an empty migration file, with the time in its name, as the Supabase CLI names them. Never replaces a file."""
+    """Write a migration file to be edited, with the time in its name, as the Supabase CLI names them. Never replaces a file."""
     name = re.sub(r"[^a-z0-9]+", "_", options.name.lower()).strip("_")
     if not name:
         raise SettingsError(
             f"{options.name!r} needs a letter or a digit.", hint="Name what the migration does: add_order_status."
         )
+    text = _rebuild(options, settings, console) if options.rebuild else TEMPLATE.format(name=options.name.strip())
     path = options.folder / f"{datetime.now(UTC):%Y%m%d%H%M%S}_{name}.sql"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
-            file.write(TEMPLATE.format(name=options.name.strip()))
+            file.write(text)
     except OSError as error:
         raise MigrationError(
             f"{path} cannot be written: {error.strerror or error}.",
@@ -46,3 +76,36 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
     console.say(f"Written: {path}")
     console.say(f"Edit it, then: python scripts/run_migration.py {path}")
     return 0
+
+
+def _rebuild(options: argparse.Namespace, settings: Settings, console: Console) -> str:
+    """A file that rebuilds a table, with what it has as comments where the database can be asked."""
+    table = quoted_table(options.rebuild)
+    if table is None:
+        raise SettingsError(
+            f"{options.rebuild!r} is not the name of a table with its schema.",
+            hint="For example: --rebuild public.orders",
+        )
+    description = _NOT_ASKED
+    if settings.has_credentials:
+        with connected(settings, console) as client:
+            parts = client.rows(_PARTS_QUERY.format(table=quote_literal(table)), _PART)
+        if not parts:
+            raise MigrationError(f"There is no table {table}.", hint="Name one that is there. Nothing was written.")
+        description = _describe(parts)
+    return REBUILD_TEMPLATE.format(name=options.name.strip(), table=table, description=description)
+
+
+def _describe(parts: list[dict[str, str]]) -> str:
+    """The table's columns and constraints, and the names of what else is carried over, as comments."""
+    lines = ["The table now:"]
+    lines += [
+        f"  {re.split(' add (?:column )?', one['statement'], maxsplit=1)[1]}"
+        for one in parts
+        if one["kind"] == "column"
+    ]
+    lines += [f"  {re.split(' add ', one['statement'], maxsplit=1)[1]}" for one in parts if one["kind"] in _CONSTRAINTS]
+    others = [one for one in parts if one["kind"] not in ("column", "owner", *_CONSTRAINTS)]
+    lines += ["", "Carried over besides:"] if others else []
+    lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
+    return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))

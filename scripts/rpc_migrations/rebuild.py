@@ -1,0 +1,297 @@
+"""A rebuild that is told in ALTER TABLE's own words: `-- rebuild: public.orders`, and below it nothing but ALTER TABLE on that table.
+
+What is understood here is what the copy can do as psql would: everything else is refused with its line. The statements themselves
+are run by the database, on a twin of the table (see db/rpc_migrations/08b_rebuild.sql).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import StepFileError
+from .sql import quote_identifier, quote_literal
+from .sql_text import COMMENTS, Statement, split, walk
+
+REBUILD_LINE = re.compile(r"--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>\S+))?\s*", re.IGNORECASE)
+_MOST_BYTES = 63  # of a name
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
+_NO_COLUMN = ("constraint", "unique", "primary", "foreign", "check", "exclude", "not")  # what else ADD may add
+_SERIAL = re.compile(r"(small|big)?serial[248]?")
+_MOMENTS = ("now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "clock_timestamp",
+            "statement_timestamp", "transaction_timestamp", "timeofday")  # fmt: skip
+# What follows ALTER COLUMN and leaves the values alone, also those of a column that the same text has added.
+_HARMLESS = ("set not null", "drop not null", "set statistics", "set storage", "set compression", "set (", "reset (")
+_COLUMN_ACTIONS = (*_HARMLESS, "set default", "drop default", "add generated", "set generated", "drop identity", "set expression",
+                   "set data type", "type")  # fmt: skip
+_TABLE_ACTIONS = (
+    "add", "drop", "alter", "rename", "validate constraint", "set (", "reset (", "cluster on", "set without cluster", "replica identity",
+    "enable row level security", "disable row level security", "force row level security", "no force row level security",
+    "enable trigger", "disable trigger", "enable replica trigger", "enable always trigger",
+)  # fmt: skip
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+_INSTEAD = "Write it into a step before or after the rebuild"
+
+
+@dataclass
+class Rebuild:
+    """What a block of a file says: the table, its backup, and what follows the table's name in each ALTER TABLE."""
+
+    schema: str
+    table: str
+    backup: str
+    statements: tuple[Statement, ...]
+    alterations: list[str] = field(default_factory=list)
+    conversions: dict[str, str] = field(default_factory=dict)  # column: expression
+    added: set[str] = field(default_factory=set)  # columns
+    typed: set[str] = field(default_factory=set)  # columns that get another type
+
+    def steps(self) -> Iterator[tuple[str, str, bool]]:
+        """Name, SQL and whether it is a batch step, of each step that the rebuild is."""
+        for name, sql, is_batch in (
+            ("begin the copy", self._begin(), False),
+            ("copy the rows", "select * from rpc_migrations.copy_batch();", True),
+            ("carry over constraints and indexes", "select * from rpc_migrations.carry_over();", True),
+            ("gather statistics", f"analyze rpc_migrations.{_quoted(self.table)};", False),
+            ("replay what changed", "select * from rpc_migrations.replay();", True),
+            ("compare the old and the new table", "select * from rpc_migrations.compare();", False),
+            ("swap the tables", "select * from rpc_migrations.swap();", True),
+            ("validate the foreign keys", "select * from rpc_migrations.validate_foreign_keys();", True),
+        ):
+            yield name, f"{sql}\n", is_batch
+
+    def _begin(self) -> str:
+        texts = ",\n".join(f"        {quote_literal(text)}" for text in self.alterations)
+        conversions = f",\n    conversions => {quote_literal(json.dumps(self.conversions))}" if self.conversions else ""
+        table, backup = (f"{_quoted(self.schema)}.{_quoted(name)}" for name in (self.table, self.backup))
+        return (
+            f"select * from rpc_migrations.begin_rebuild(\n    {quote_literal(table)},\n    backup => {quote_literal(backup)},\n"
+            f"    alterations => array[\n{texts}\n    ]{conversions}\n);"
+        )
+
+
+def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: str, *, first_line: int) -> Rebuild:
+    """What the block of a file says. `line`: of the line that begins it. Raises StepFileError, with the line, for all that is not
+    understood.
+    """
+    name = _names(table)
+    if name is None or len(name) != 2:
+        raise StepFileError(
+            f"{path}, line {line}: `{table}` is not the name of a table with its schema.",
+            hint="Write for example `-- rebuild: public.orders`.",
+        )
+    kept = _names(backup) if backup else [name[0], f"{_shortened(name[1])}_backup"]
+    if kept is None or len(kept) > 2 or (len(kept) == 2 and kept[0] != name[0]):
+        raise StepFileError(
+            f"{path}, line {line}: the backup stays in the schema of the table.",
+            hint="Write for example `-- rebuild: public.orders backup orders_before`.",
+        )
+    rebuild = Rebuild(name[0], name[1], kept[-1], tuple(split(text, first_line=first_line)))
+    if not rebuild.statements:
+        raise StepFileError(f"{path}, line {line}: the rebuild has no ALTER TABLE.", hint="Write it below the line.")
+    for place, statement in enumerate(rebuild.statements):
+        _Reader(path, rebuild, statement).read(is_first=place == 0)
+    return rebuild
+
+
+def quoted_table(text: str) -> str | None:
+    """The name of a table with its schema, as SQL writes it; None where it is none."""
+    name = _names(text)
+    return ".".join(_quoted(part) for part in name) if name and len(name) == 2 else None
+
+
+def _names(text: str) -> list[str] | None:
+    """The parts of a name, as PostgreSQL reads it; None where it is none."""
+    parts: list[str] = []
+    wants_name = True
+    for kind, start, end, _ in walk(text):
+        piece = text[start:end]
+        if wants_name and kind in ("word", "quoted") and not piece.lower().startswith("u&"):
+            parts.append(_unquoted(piece))
+        elif wants_name or piece != ".":
+            return None
+        wants_name = not wants_name
+    return None if wants_name else parts
+
+
+def _unquoted(token: str) -> str:
+    """A name as PostgreSQL reads it: without quotes its ASCII letters are small."""
+    return token[1:-1].replace('""', '"') if token.startswith('"') else token.translate(_SMALL)
+
+
+def _quoted(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else quote_identifier(name)
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[: _MOST_BYTES - len("_backup")].decode(errors="ignore")
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A token that says something: as it stands, as keywords are compared, and where it is in the statement."""
+
+    text: str
+    word: str
+    start: int
+    end: int
+
+
+class _Reader:
+    """Reads one statement of a rebuild, and adds what it says."""
+
+    def __init__(self, path: Path, rebuild: Rebuild, statement: Statement) -> None:
+        self._path, self._rebuild, self._statement = path, rebuild, statement
+        self._sql = statement.sql
+        self._words: list[_Word] = []
+        for kind, start, end, _ in walk(self._sql):
+            if kind == "space" or kind in COMMENTS:
+                continue
+            pieces = re.finditer(r"[\[\],.]|[^\[\],.]+", self._sql[start:end]) if kind == "other" else None
+            for piece in pieces or ():
+                self._words.append(_Word(piece[0], piece[0], start + piece.start(), start + piece.end()))
+            if pieces is None:
+                text = self._sql[start:end]
+                self._words.append(_Word(text, text.lower() if kind == "word" else text, start, end))
+
+    def read(self, *, is_first: bool) -> None:
+        """Take the statement. `is_first`: it is the first of the block."""
+        words = self._words
+        if unicode := next((one.text for one in words if one.text[:3].lower() == 'u&"'), None):
+            self._refuse(f"`{unicode}`", "Write the name itself")
+        if [one.word for one in words[:2]] != ["alter", "table"]:
+            self._refuse(
+                f"`{' '.join(one.text for one in words[:3])}` in a rebuild", "Only ALTER TABLE may stand there"
+            )
+        place = 2
+        for optional in (["if", "exists"], ["only"]):
+            if [one.word for one in words[place : place + len(optional)]] == optional:
+                place += len(optional)
+        begins = place
+        while place + 1 < len(words) and words[place + 1].word == ".":
+            place += 2
+        name = _names("".join(one.text for one in words[begins : place + 1]))
+        own = self._rebuild
+        if name not in ([own.table], [own.schema, own.table]):
+            self._refuse("another table than the one that is rebuilt", _INSTEAD)
+        rest = words[place + 1 :]
+        if rest and rest[0].word == "*":
+            rest = rest[1:]
+        if not rest:
+            self._refuse("an ALTER TABLE that says nothing", "Write what it alters")
+        for action in _actions(rest):
+            self._take(action, is_first=is_first)
+        own.alterations.append(self._sql[rest[0].start :])
+
+    def _take(self, action: Sequence[_Word], *, is_first: bool) -> None:
+        """One of the things that the statement does."""
+        said = " ".join(one.word for one in action)
+        if len(action) < 2 or not any(f"{said} ".startswith(f"{form} ") for form in _TABLE_ACTIONS):
+            self._refuse(f"`{_shown(action)}`", _INSTEAD)
+        words = [one.word for one in action]
+        match words[0]:
+            case "add":
+                self._take_addition(action)
+            case "drop" if words[1:2] != ["constraint"]:
+                self._refuse_added(_column(action, 1, ("column", "if", "exists")), action)
+            case "rename":
+                self._take_renaming(action)
+            case "alter" if words[1:2] != ["constraint"]:
+                self._take_column(action, is_first=is_first)
+            case "enable" | "disable" if words[-2:] == ["trigger", "all"]:
+                self._refuse(f"`{_shown(action)}`", "Name the triggers, or write USER")
+
+    def _take_addition(self, action: Sequence[_Word]) -> None:
+        words = [one.word for one in action]
+        if words[1] in _NO_COLUMN:
+            return
+        name = _column(action, 1, ("column", "if", "not", "exists"))
+        if any(_SERIAL.fullmatch(word) for word in words):
+            self._refuse("a serial column", "Write `bigint generated by default as identity`")
+        self._rebuild.added.add(name)
+
+    def _take_renaming(self, action: Sequence[_Word]) -> None:
+        words = [one.word for one in action]
+        if words[1:2] == ["to"]:
+            self._refuse("`rename to`", _INSTEAD)
+        if words[1:2] == ["constraint"]:
+            return
+        self._refuse_added(_column(action, 1, ("column",)), action)
+
+    def _take_column(self, action: Sequence[_Word], *, is_first: bool) -> None:
+        """ALTER COLUMN: what it does to the values must be known."""
+        place = 2 if action[1].word == "column" and len(action) > 2 else 1
+        name, said = _unquoted(action[place].text), " ".join(one.word for one in action[place + 1 :])
+        if not any(f"{said} ".startswith(f"{form} ") for form in _COLUMN_ACTIONS):
+            self._refuse(f"`{_shown(action)}`", _INSTEAD)
+        if not said.startswith(_HARMLESS):
+            self._refuse_added(name, action)
+        if not said.startswith(("set data type", "type")):
+            return
+        if name in self._rebuild.typed:
+            self._refuse(f"a second type for column {name}", "Write the last one alone")
+        self._rebuild.typed.add(name)
+        if (using := _place_of(action, "using")) is None:
+            return
+        if not is_first:
+            self._refuse(
+                "USING behind another ALTER TABLE",
+                "Write it into the first one of the rebuild, where it reads the old row",
+            )
+        if moment := next((one.word for one in action[using:] if one.word in _MOMENTS), None):
+            self._refuse(f"`{moment}` in USING", "It gives another value each time. Write the value itself")
+        self._rebuild.conversions[name] = self._sql[action[using + 1].start : action[-1].end]
+
+    def _refuse_added(self, name: str, action: Sequence[_Word]) -> None:
+        if name in self._rebuild.added:
+            self._refuse(
+                f"`{_shown(action)}` on a column that the rebuild adds",
+                "Add it as it shall be, or write this into a step after the rebuild",
+            )
+
+    def _refuse(self, what: str, instead: str) -> None:
+        raise StepFileError(
+            f"{self._path}, line {self._statement.line}: {what} cannot be part of a rebuild.",
+            hint=f"{instead}. Nothing was sent.",
+        )
+
+
+def _column(action: Sequence[_Word], place: int, optional: Sequence[str]) -> str:
+    """The name that follows, behind words that may stand before it."""
+    for word in optional:
+        if place + 1 < len(action) and action[place].word == word:
+            place += 1
+    return _unquoted(action[min(place, len(action) - 1)].text)
+
+
+def _place_of(action: Sequence[_Word], word: str) -> int | None:
+    """Where a word stands that is in no parentheses."""
+    depth = 0
+    for place, one in enumerate(action):
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(one.word, 0)
+        if depth == 0 and one.word == word and place + 1 < len(action):
+            return place
+    return None
+
+
+def _actions(words: Sequence[_Word]) -> Iterator[list[_Word]]:
+    """The things that an ALTER TABLE does, which commas divide that are in no parentheses or brackets."""
+    depth = 0
+    action: list[_Word] = []
+    for one in words:
+        depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(one.word, 0)
+        if depth == 0 and one.word == ",":
+            yield action
+            action = []
+        else:
+            action.append(one)
+    yield action
+
+
+def _shown(action: Sequence[_Word]) -> str:
+    words = " ".join(one.text for one in action)
+    return words if len(words) <= 60 else f"{words[:57]}..."
