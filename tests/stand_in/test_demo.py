@@ -46,14 +46,9 @@ def test_writes_survive_the_migration_and_the_way_back(data: Path) -> None:
     assert list(data.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "moment"),
-    [
-        (signal.SIGTERM, "A local Supabase runs"),
-        (signal.SIGINT, "From here on"),
-        (signal.SIGINT, "begin the copy"),
-        (signal.SIGTERM, "begin the copy"),
-    ],
+    ("number", "moment"), [(signal.SIGTERM, "A local Supabase runs"), (signal.SIGINT, "begin the copy")]
 )
 def test_interrupted_it_says_so_and_leaves_nothing(data: Path, number: signal.Signals, moment: str) -> None:
     """Ctrl-C reaches every process of the terminal, a signal to end the demo alone."""
