@@ -32,7 +32,12 @@ begin
         return 'what comes later could not be rehearsed: others hold locks that it needs';
     elsif reasons <> '{}' then
         raise exception '%.% cannot be rebuilt as the step file says: %', quote_ident(copy.schema_name), quote_ident(copy.table_name),
-            array_to_string(reasons[:10], '; ')
+            (select string_agg(r.reason, '; ' order by r.place)
+            from (
+                select r.reason, min(r.place) as place
+                from unnest(reasons) with ordinality as r (reason, place)
+                group by r.reason order by 2 limit 10
+            ) as r)
         using errcode = 'RM001',
             hint = 'This was found by a rehearsal, which was undone: nothing was changed. Mend what it names, in the database or in the '
                 'step file (roll the migration back first if you change a step that was done), then run the same command again.';
