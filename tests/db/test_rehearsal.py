@@ -47,6 +47,12 @@ LAST = {
         "superuser create schema closed; grant usage on schema closed to postgres; alter table public.things set schema closed",
         "permission denied for schema closed (42501)",
     ),
+    "a generated column whose function is found by search_path": (
+        "create function public.inner_one(integer) returns integer language sql as 'select $1 + 1'; create function public.outer_one(integer) "
+        "returns integer language plpgsql immutable as 'begin return inner_one($1); end'; "
+        "alter table public.things add next integer generated always as (public.outer_one(amount)) stored",
+        "generated column next: function inner_one(integer) does not exist (42883)",
+    ),
     "a check whose function is found by search_path": (
         "create function public.inner_one(integer) returns boolean language sql as 'select $1 < 9'; "
         "create function public.outer_one(integer) returns boolean language plpgsql as 'begin return inner_one($1); end'; "
@@ -159,7 +165,7 @@ def test_later_steps_are_rehearsed(
     assert dump_schema(database) == dump
 
 
-def test_all_reasons_are_told_at_once(things: Connection, database: Database) -> None:
+def test_all_reasons_are_told_at_once(things: Connection, database: Database, tmp_path: Path) -> None:
     with database.connect("supabase_admin") as superuser:
         superuser.execute(
             "create publication one for table public.things; create publication two for table public.things; "
@@ -167,9 +173,11 @@ def test_all_reasons_are_told_at_once(things: Connection, database: Database) ->
             "create trigger theirs before insert on public.things for each row execute function public.theirs(); "
             "revoke all on function public.theirs() from public, anon, authenticated, service_role, postgres"
         )
+    things.execute("create unique index first on public.things (name); create index second on public.things (amount)")
+    steps = "\n-- step: define\ncreate index first on rpc_migrations.things (name); create index second on rpc_migrations.things (id);\n"
     with pytest.raises(psycopg.Error) as caught:
-        run(things, rebuild_file("things", COLUMNS), until="begin the copy")
-    for reason in ("publication one:", "publication two:", "trigger theirs:"):
+        begin(things, rebuild_file("things", COLUMNS, steps), tmp_path)
+    for reason in ("index first is", "index second is", "publication one:", "publication two:", "trigger theirs:"):
         assert str(caught.value).count(reason) == 1
 
 
