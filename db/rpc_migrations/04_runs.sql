@@ -80,6 +80,43 @@ as $function$
 $function$;
 
 
+-- A run that goes on after one that was told to stop before the swap: the last replay and the comparison are done anew, because
+-- much may have been written since. "steps" are theirs.
+create or replace function rpc_migrations.repeat_comparison(migration text, steps text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform pg_advisory_xact_lock(rpc_migrations.lock_key(repeat_comparison.migration));
+    update rpc_migrations.copies as c
+    set compared_at = null, caught_up = false, snapshots = null
+    where c.migration = repeat_comparison.migration and c.state = 'copied' and c.ended_at is null;
+    if found then
+        update rpc_migrations.journal as j
+        set undone_at = clock_timestamp()
+        where j.migration = repeat_comparison.migration and j.step = any (repeat_comparison.steps) and j.undone_at is null;
+    end if;
+end;
+$function$;
+
+
+-- How many changes wait to be replayed, up to 100,000 (more are not counted: it would take long); null where there is no log.
+create or replace function rpc_migrations.log_entries(copy bigint) returns bigint
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    entries bigint;
+begin
+    if to_regclass(format('rpc_migrations.log_%s', copy)) is null then
+        return null;
+    end if;
+    execute format('select count(*) from (select from rpc_migrations.log_%s limit 100000) as l', copy) into entries;
+    return entries;
+end;
+$function$;
+
+
 -- Where a migration stands: its steps and its last ten runs, the newest first.
 create or replace function rpc_migrations.status(migration text) returns jsonb
 language sql stable
@@ -114,7 +151,10 @@ as $function$
             select jsonb_build_object(
                 'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
                 'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as,
-                'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3)
+                'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3),
+                'progress', case when c.state = 'copying' and c.end_block > 0 then round(c.next_block::numeric / c.end_block, 4) end,
+                'log_entries', rpc_migrations.log_entries(c.id),
+                'log_bytes', pg_total_relation_size(to_regclass(format('rpc_migrations.log_%s', c.id)))
             )
             from rpc_migrations.copies as c
             where c.migration = status.migration

@@ -79,6 +79,7 @@ def migrate_clusters() -> int:
         ],
     )
     _add_migration_options(parser)
+    _add_stop_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=False,
@@ -140,6 +141,7 @@ def run_migration() -> int:
         "--rollback", action="store_true", help="take the migration back, and keep what was written since"
     )
     _add_migration_options(parser)
+    _add_stop_options(parser)
     _add_discard_option(parser)
     return _run(parser, run_files)
 
@@ -280,6 +282,15 @@ def _add_yes_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="ask nothing (as MIGRATION_YES=1)")
 
 
+def _add_stop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stop-before-swap",
+        action="store_true",
+        help="do all that comes before the swap; run again, it catches up, compares anew, and stops there again or, without this, swaps",
+    )
+    parser.add_argument("--until", metavar="STEP", help="stop after this step")
+
+
 def _add_discard_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--discard-changes",
@@ -296,6 +307,8 @@ def run_files(options: argparse.Namespace, settings: Settings, console: Console)
         alone or not (_is_known_to_the_cli(options.file) or options.record or options.accept_edits)
     ):
         return _migrate(options, settings, console)
+    if is_folder(options.paths) and (options.until is not None or options.stop_before_swap):
+        raise SettingsError("--until and --stop-before-swap go with one file.", hint="Name the file. Nothing was run.")
     if options.rollback or options.write_sql:
         raise SettingsError(
             f"{'--rollback' if options.rollback else '--write-sql'} goes with one file.",
@@ -334,6 +347,9 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         parser.error("--online goes with --write-sql")
     if getattr(options, "discard_changes", False) and not options.rollback:
         parser.error("--discard-changes goes with --rollback")
+    stops = getattr(options, "stop_before_swap", False) or getattr(options, "until", None) is not None
+    if stops and (options.rollback or options.remove_when_done):
+        parser.error("--stop-before-swap and --until go with neither --rollback nor --remove-when-done")
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
     signal.signal(signal.SIGTERM, _interrupt)

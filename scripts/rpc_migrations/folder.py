@@ -91,7 +91,7 @@ def look_up(folder: Folder, history: History) -> list[File]:
 
 def _state(migration: Migration, history: History) -> tuple[Status, str]:
     status = history.of(migration)
-    if all(status.is_done(step) for step in migration.steps):
+    if all(status.is_done(step) for step in migration.steps) and not migration.stops_before:
         return status, APPLIED
     if status.is_begun:
         return status, BEGUN
@@ -146,13 +146,13 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
     """
     together: list[File] = []
     for one in files:
-        if not one.migration.rebuilds:
+        if not (one.migration.rebuilds or one.migration.stops_before):
             together.append(one)
             continue
         if together:
             yield replace(_joined(folder, together, record=record), closing=_closing(folder, together))
         together = []
-        yield _recorded(one.migration) if record else one.migration
+        yield _recorded(one.migration) if record and not one.migration.stops_before else one.migration
     if together:
         is_last = together[-1].migration is folder.migrations[-1]
         yield replace(_joined(folder, together, record=record), closing=None if is_last else _closing(folder, together))
@@ -185,7 +185,7 @@ def _joined(folder: Folder, files: Sequence[File], *, record: bool) -> Migration
                     step,
                     name=title,
                     known_as=(own.name, step.name),
-                    record=own.for_the_cli() if record and is_last else None,
+                    record=own.for_the_cli() if record and is_last and not own.stops_before else None,
                 )
             )
     return Migration(folder.name, files[0].migration.path.parent, tuple(steps))

@@ -17,6 +17,7 @@ from .step_file import ROLLBACK_PREFIX, Migration, Step
 if TYPE_CHECKING:
     from .client import RpcClient
 
+MOST_COUNTED = 100_000  # entries of a log that rpc_migrations.log_entries counts
 RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 
 
@@ -122,6 +123,33 @@ def record(client: RpcClient, migration: Migration) -> None:
     client.query(
         f"select rpc_migrations.record({quote_literal(json.dumps(migration.for_the_cli()))})::text as recorded"
     )
+
+
+def repeat_comparison(client: RpcClient, migration: Migration) -> None:
+    """Have the last replay before the swap, and the comparison, done anew."""
+    steps = ", ".join(quote_literal(step.name) for step in migration.comparison)
+    client.query(
+        f"select rpc_migrations.repeat_comparison({quote_literal(migration.name)}, array[{steps}])::text as repeated"
+    )
+
+
+def describe_copy(status: Status) -> list[str]:
+    """How far the copy of a table is, in sentences: what is left of it, what waits to be replayed, attempts at the swap."""
+    copy = status.copy
+    if copy is None or copy["state"] not in ("copying", "copied", "rolling back"):
+        return []
+    said = []
+    if progress := copy.get("progress"):
+        seconds = sum(row["seconds"] for row in status.steps.values() if row["calls"] and row["finished_at"] is None)
+        rest = f", about {seconds * (1 - progress) / progress:,.0f} s left of that" if seconds else ""
+        said.append(f"Copied: {progress:.0%}{rest}; indexes, replay and comparison come after it.")
+    if (entries := copy.get("log_entries")) is not None:
+        more = "or more " if entries >= MOST_COUNTED else ""
+        said.append(f"Changes to be replayed: {entries:,} {more}({(copy.get('log_bytes') or 0) / 1e6:,.1f} MB).")
+    if attempts := copy.get("attempts"):
+        longest = f"{1000 * (copy.get('longest_attempt') or 0):,.0f} ms"
+        said.append(f"Attempts at the swap so far: {attempts}, the longest of {longest}.")
+    return said
 
 
 def read_status(client: RpcClient, migration: Migration) -> Status:

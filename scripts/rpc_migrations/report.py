@@ -78,6 +78,7 @@ class RunReport:
     waiting_for: str | None = None  # what the running step waits for at the moment, in words
     table: dict[str, Any] | None = None  # the table that it rebuilt, as the journal has it at the end
     next_steps: list[str] | None = None  # what to do after it; None: it has not come to its end
+    stops_before: str | None = None  # the step of the file before which it was told to stop
     step_ended: float = field(default_factory=time.monotonic)  # when the last step did, and the next one began
 
     @classmethod
@@ -91,7 +92,13 @@ class RunReport:
             if status.is_done(step):
                 steps[step.name].state, steps[step.name].already = "done", True
         done = "is applied" if action == "migrate" else "is rolled back"
-        return cls(migration.name, action, steps, closing=migration.closing or f"{migration.name} {done}")
+        return cls(
+            migration.name,
+            action,
+            steps,
+            closing=migration.closing or f"{migration.name} {done}",
+            stops_before=migration.stops_before,
+        )
 
     def begin(self, step: Step) -> StepReport:
         """A step is the next one to be done."""

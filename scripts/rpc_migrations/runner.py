@@ -15,7 +15,7 @@ from typing import Any
 from .client import RpcClient
 from .console import Console
 from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
-from .journal import RUN_PATIENCE, Status, describe_busy, end_run, read_status, start_run
+from .journal import RUN_PATIENCE, Status, describe_busy, end_run, read_status, repeat_comparison, start_run
 from .patience import Wait
 from .settings import Settings
 from .step_file import Migration
@@ -38,6 +38,9 @@ def migrate(
             hint="Finish it with the rollback command first; then migrate again.",
         )
     _refuse_edited_steps(status, migration)
+    if _is_to_be_compared_anew(status, migration):
+        repeat_comparison(client, migration)
+        status = read_status(client, migration)
     if all(status.is_done(step) for step in migration.steps):
         console.already_done(migration, status)
         return
@@ -87,6 +90,19 @@ def roll_back(
         return
     before(status)
     _Run(client, rollback, "roll back", settings, console).carry_out(status)
+
+
+def _is_to_be_compared_anew(status: Status, migration: Migration) -> bool:
+    """Whether the last run was told to stop between the comparison and the swap: much may have been written since."""
+    steps = migration.comparison
+    return (
+        bool(steps)
+        and all(status.is_done(step) for step in steps)
+        and status.copy is not None
+        and status.copy["state"] == "copied"
+        and bool(status.runs)
+        and status.runs[0]["outcome"] == "done"
+    )
 
 
 def _refuse_edited_steps(status: Status, migration: Migration) -> None:

@@ -83,6 +83,7 @@ STATUS = {
     "is_there": Maybe(bool),
     "copy": Maybe({
         "table": str, "state": str, "backup": str, "kept_as": Maybe(str), "unvalidated": list,
+        "attempts": Maybe(int), "longest_attempt": Maybe(float), "progress": Maybe(float), "log_entries": Maybe(int), "log_bytes": Maybe(int),
     }),
 }  # fmt: skip
 ACCESS = {"opened_at": Moment, "open_until": Maybe(Moment), "keep_texts": bool}

@@ -106,6 +106,7 @@ class Migration:
     steps: tuple[Step, ...]
     rollback: tuple[Step, ...] = ()  # the way back that the file itself has
     closing: str | None = None  # what is applied when its steps are done, where that is not what its name says
+    stops_before: str | None = None  # the step of the file that is not to be run yet, with all that follow it
 
     @property
     def rebuilds(self) -> bool:
@@ -117,6 +118,31 @@ class Migration:
         """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
         match = _CLI_NAME.fullmatch(self.path.name)
         return match["version"] if match else None
+
+    def up_to(self, until: str | None, *, before_swap: bool) -> Migration:
+        """The steps up to and with the one called `until`, or up to the swap. Raises StepFileError where there is no such step."""
+        names = [step.name for step in self.steps]
+        if until is not None and until not in names:
+            listed = ", ".join(f'"{name}"' for name in names)
+            raise StepFileError(f'{self.path.name} has no step "{until}".', hint=f"Its steps: {listed}.")
+        end = names.index(until) + 1 if until is not None else len(names)
+        if before_swap:
+            swaps = [place for place, step in enumerate(self.steps) if "rpc_migrations.swap(" in step.sql]
+            if not swaps:
+                raise StepFileError(f"{self.path.name} swaps no table.", hint="Leave --stop-before-swap out.")
+            end = min(end, swaps[0])
+        return replace(self, steps=self.steps[:end], stops_before=names[end]) if end < len(names) else self
+
+    @property
+    def comparison(self) -> list[Step]:
+        """The steps before the swap that catch up with what was written, and compare."""
+        found: list[Step] = []
+        for step in self.steps:
+            if "rpc_migrations.swap(" in step.sql:
+                break
+            if "rpc_migrations.replay(" in step.sql or "rpc_migrations.compare(" in step.sql:
+                found.append(step)
+        return found
 
     def end_of(self, rollback: tuple[Step, ...]) -> tuple[Step, ...]:
         """The steps of a rebuild's rollback, with one more where the Supabase CLI's table may have the file."""

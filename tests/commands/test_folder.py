@@ -26,7 +26,7 @@ from step_runner import deploy
 
 OPTIONS: dict[str, Any] = {
     "to": None, "include_all": False, "record": False, "accept_edits": False, "rollback": False, "discard_changes": False,
-    "remove_when_done": False, "dry_run": False, "status": False, "write_sql": False, "online": False,
+    "remove_when_done": False, "until": None, "stop_before_swap": False, "dry_run": False, "status": False, "write_sql": False, "online": False,
 }  # fmt: skip
 CLI_HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"
 
@@ -381,6 +381,47 @@ def test_a_rebuild_is_recorded_as_the_plain_statement_and_taken_out_by_its_rollb
             "integer",
         )
     assert project.run("20260102000000_b", rollback=True).report["outcome"] == "nothing to do"
+
+
+def test_it_stops_before_the_swap_until_it_is_asked_for(project: Project) -> None:
+    """The same command again catches up and compares anew; without the option it swaps. What was written meanwhile is there."""
+    table = "create table public.a (id integer primary key, n integer); insert into public.a select n, n from generate_series(1, 9) as n;"
+    file = "20260102000000_b"
+    project.write(
+        _20260101000000_a=table,
+        _20260102000000_b="-- rebuild: public.a\nalter table a alter column id type bigint;\n-- step: after\nselect 3;\n",
+    )
+    project.run("20260101000000_a")
+    type_of_key = "select distinct pg_typeof(id)::text from public.a"
+    with project.database.connect() as connection:
+        assert project.run(file, until="copy the rows").report["outcome"] == "done"
+        status = project.run(file, status=True, verbose=False)
+        assert any("Changes to be replayed: 0 (" in line for line in status.lines), status.lines
+        for turn in range(2):
+            stopped = project.run(file, stop_before_swap=True)
+            assert any('has stopped before "swap the tables"' in line for line in stopped.lines), stopped.lines
+            assert [step["name"] for step in stopped.report["steps"] if not step["already"]][-2:] == [
+                "replay what changed", "compare the old and the new table",
+            ]  # fmt: skip
+            assert connection.execute(type_of_key).fetchall() == [("integer",)]
+            connection.execute("update public.a set n = n + 100 where id = %s", [turn + 1])
+            connection.execute("insert into public.a values (%s, 7)", [turn + 20])
+        status = project.run(file, status=True, verbose=False)
+        assert any("Changes to be replayed: 2 (" in line for line in status.lines), status.lines
+        assert project.run(file).exit_code == 0
+        assert connection.execute(type_of_key).fetchall() == [("bigint",)]
+        assert connection.execute("select count(*), sum(n) from public.a").fetchone() == (11, 45 + 200 + 14)
+        assert project.run(file).report["outcome"] == "nothing to do"
+
+
+def test_until_a_step_that_is_not_there(project: Project) -> None:
+    project.write(_1_a="-- step: one\nselect 1;\n-- step: two\nselect 2;\n")
+    assert '"one", "two"' in (failure(project.run("1_a", until="three")).hint or "")
+    assert "swaps no table" in failure(project.run("1_a", stop_before_swap=True)).message
+    assert "go with one file" in failure(project.run(until="one")).message
+    assert project.run("1_a", until="one").report["outcome"] == "done"
+    assert project.run("1_a", until="one").report["outcome"] == "nothing to do"
+    assert [step["name"] for step in project.run("1_a").report["steps"]] == ["1_a: two"]
 
 
 def test_an_error_of_a_rebuild_names_the_statement(project: Project) -> None:

@@ -386,3 +386,29 @@ def test_conversion_while_rows_change(orders: Connection, tmp_path: Path) -> Non
     assert orders.execute("select cents, note from public.orders where id in (9, 10) order by id").fetchall() == [
         (1009, "later"), (1010, "note 10"),
     ]  # fmt: skip
+
+
+def test_any_name(orders: Connection, database: Database, other: Database, tmp_path: Path) -> None:
+    """Of schema, table, columns, constraints, triggers: quoted wherever it is written."""
+    table = """
+    create schema "S p"; create table "S p"."O'r""d.ers \\1" ("I d" integer generated always as identity primary key, "Va'l" numeric(8, 2) check ("Va'l" > 0));
+    insert into "S p"."O'r""d.ers \\1" ("Va'l") select n from generate_series(1, 20) as n;
+    create trigger "T r" before update of "Va'l" on "S p"."O'r""d.ers \\1" for each row execute function public.touch();
+    create policy "P y" on "S p"."O'r""d.ers \\1" using ("Va'l" > 1); comment on column "S p"."O'r""d.ers \\1"."Va'l" is 'it''s';
+    create statistics "S p"."s t" on "I d", "Va'l" from "S p"."O'r""d.ers \\1";
+    """
+    alter = (
+        'alter table "O\'r""d.ers \\1" drop constraint "O\'r""d.ers \\1_Va\'l_check", add column "N, w" text default \'a"b\', '
+        'alter "I d" type bigint; alter table "S p"."O\'r""d.ers \\1" rename "Va\'l" to "V";'
+    )
+    orders.execute(table)
+    before = dump_schema(database)
+    with other.connect() as connection:
+        connection.execute(table + 'set search_path = "S p", public;' + alter)
+        expected = dump_schema(other)
+    file = tmp_path / "rebuild.sql"
+    file.write_text(f'-- rebuild: "S p"."O\'r""d.ers \\1"\n{alter}')
+    run(orders, steps_of(file))
+    assert dump_schema(database) == expected
+    run(orders, read(ROLLBACK))
+    assert dump_schema(database) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import journal
@@ -12,7 +13,7 @@ from ..errors import MigrationError
 from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, runs
 from ..settings import Settings
 from .connection import connected, require_credentials
-from .migration import remove_when_done, write, write_as_way_out
+from .migration import cut, remove_when_done, write, write_as_way_out
 from .question import before_migrating, warn_of_missing
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     if is_one_file and not settings.has_credentials:
         return write(options, settings, console)
     folder = read_folder(options.paths)
+    if is_one_file:
+        folder = replace(folder, migrations=tuple(cut(options, one) for one in folder.migrations))
     require_credentials(settings)
     way_out = write_as_way_out(options, settings, console) if is_one_file else nullcontext()
     with way_out, connected(settings, console) as client:
@@ -42,7 +45,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         if not chosen:
             console.nothing_to_do(_all_applied(folder, files))
         for migration in planned:
-            if migration.rebuilds:
+            if migration.rebuilds or migration.stops_before:
                 runner.migrate(client, migration, settings, console, lambda status: warn_of_missing(status, console))
             else:
                 runner.run_together(client, migration, settings, console)

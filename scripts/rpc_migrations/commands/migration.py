@@ -109,7 +109,7 @@ def _read_steps(options: argparse.Namespace) -> Migration:
     migration = read_migration(options.file)
     if not options.rollback:
         migration.check()
-        return migration
+        return cut(options, migration)
     if migration.rollback:
         if options.discard_changes:
             raise StepFileError(
@@ -123,6 +123,12 @@ def _read_steps(options: argparse.Namespace) -> Migration:
         ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name
     )
     return replace(rollback, steps=migration.end_of(rollback.steps))
+
+
+def cut(options: argparse.Namespace, migration: Migration) -> Migration:
+    """The steps of a migration that the options ask for."""
+    until, before_swap = getattr(options, "until", None), getattr(options, "stop_before_swap", False)
+    return migration.up_to(until, before_swap=before_swap)
 
 
 def _write(options: argparse.Namespace) -> Path:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..access import describe_caller, describe_text
-from ..journal import moment
+from ..journal import describe_copy, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
 from .lines import Lines, count, log_lines
@@ -169,6 +169,9 @@ class Console:
 
     def already_done(self, migration: Migration, status: Status) -> None:
         """Every step of the migration was done before this run."""
+        if migration.stops_before:
+            self.nothing_to_do(f'All steps of {migration.name} before "{migration.stops_before}" are done.')
+            return
         steps = f"all {len(migration.steps)} steps are" if len(migration.steps) > 1 else "its one step is"
         self.nothing_to_do(
             f"{migration.name} is applied already: {steps} done, the last one at {moment(status.last_finished_at)}."
@@ -179,6 +182,9 @@ class Console:
         run = self._run
         assert run
         run.table, run.next_steps = table, self.next_steps
+        if run.stops_before:
+            self._close_before(run)
+            return
         if not run.steps_of_this_run:
             self.nothing_to_do(f"{run.closing} already: another run did all of its steps.")
             return
@@ -194,6 +200,18 @@ class Console:
                 f"{table['table']} is the original table. The migrated one is kept as {table['kept_as']}, closed to the API."
             )
         lines += self.next_steps
+        self.report.outcome = "done"
+        self.report.lines += lines
+        self._show("close", lines)
+
+    def _close_before(self, run: RunReport) -> None:
+        """The run was told to stop before its last steps."""
+        lines = [f'{run.migration} has stopped before "{run.stops_before}", as asked.']
+        if run.table and run.table["state"] in ("copying", "copied"):
+            lines.append(
+                f"Changes of {run.table['table']} go on being noted. Going on catches up with them and compares anew."
+            )
+        lines.append("Next: the same command goes on, without --until or --stop-before-swap to its end.")
         self.report.outcome = "done"
         self.report.lines += lines
         self._show("close", lines)
@@ -219,6 +237,8 @@ class Console:
         self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
             self.say(f"Table {found.table['table']}: {found.table['state']}; backup {found.table['backup']}")
+            for line in describe_copy(status):
+                self.say(line)
         if calls:
             columns = ["called", "by", "what", "outcome", "rows", "sha256"]
             self._show(
