@@ -53,7 +53,7 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    of_expressions text[] := rpc_migrations.rehearse_expressions(copy.source);
+    of_expressions text[];
     reasons text[];
     of_the_swap text[];
     rehearsed record;
@@ -67,6 +67,7 @@ begin
     returning c.* into copy;
     select r.* into rehearsed from rpc_migrations.rehearse_steps(copy, later) as r;
     reasons := rehearsed.reasons;
+    of_expressions := rpc_migrations.rehearse_expressions(copy);
     if copy.source is not null and reasons = '{}' then
         begin
             perform rpc_migrations.check_complete(copy);
@@ -259,9 +260,9 @@ end;
 $function$;
 
 
--- What the old table's checks, indexes and generated columns call, on a few of its rows: here no function finds by its search_path
--- what it finds in a session of the application.
-create or replace function rpc_migrations.rehearse_expressions(relation oid) returns text[]
+-- What the old table's checks, indexes and generated columns call, where the new one has them as well, on a few rows: here no
+-- function finds by its search_path what it finds in a session of the application.
+create or replace function rpc_migrations.rehearse_expressions(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''
 set row_security = off
@@ -271,17 +272,22 @@ declare
     reasons text[] := '{}';
 begin
     for expression in
+        with pairs as (select p.* from rpc_migrations.pairs(copy.source, copy.target) as p)
         select format('check constraint %I', c.conname) as what, pg_get_expr(c.conbin, c.conrelid) as text
         from pg_catalog.pg_constraint as c
-        where c.conrelid = relation and c.contype = 'c'
+        inner join pairs as p on p.kind = 'check constraint' and p.old_name = c.conname
+        where c.conrelid = copy.source and c.contype = 'c'
         union all
         select format('generated column %I', a.attname), pg_get_expr(d.adbin, d.adrelid)
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-        where a.attrelid = relation and a.attgenerated <> ''
+        inner join pg_catalog.pg_attribute as n on n.attrelid = copy.target and n.attname = a.attname and n.attgenerated = a.attgenerated
+        where a.attrelid = copy.source and a.attgenerated <> ''
         union all
-        select format('index %s', i.indexrelid::regclass), e.text
+        select format('index %s', x.oid::regclass), e.text
         from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+        inner join pairs as p on p.old_name = x.relname
         cross join lateral (
             select pg_get_expr(i.indpred, i.indrelid) as text
             union all
@@ -289,11 +295,11 @@ begin
             from unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
             where k.attnum = 0
         ) as e
-        where i.indrelid = relation and i.indisvalid and e.text is not null
+        where i.indrelid = copy.source and i.indisvalid and e.text is not null
     loop
         begin
-            execute format('select count((%s)) from (select * from only %s limit 10) as %I', expression.text, relation::regclass,
-                (select c.relname from pg_catalog.pg_class as c where c.oid = relation));
+            execute format('select count((%s)) from (select * from only %s limit 10) as %I', expression.text, copy.source::regclass,
+                copy.table_name);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;
