@@ -282,6 +282,8 @@ begin
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
         inner join pg_catalog.pg_attribute as n on n.attrelid = copy.target and n.attname = a.attname and n.attgenerated = a.attgenerated
+        inner join pg_catalog.pg_attrdef as e
+            on e.adrelid = n.attrelid and e.adnum = n.attnum and pg_get_expr(e.adbin, e.adrelid) = pg_get_expr(d.adbin, d.adrelid)
         where a.attrelid = copy.source and a.attgenerated <> ''
         union all
         select format('index %s', x.oid::regclass), e.text
