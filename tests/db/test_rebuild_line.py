@@ -223,6 +223,27 @@ def test_refused(orders: Connection, database: Database, tmp_path: Path, before:
     ).fetchone() == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("alter table orders add constraint less check (cents < 2500)", "less"),
+        ("alter table orders drop twice, alter cents type numeric using cents / 100.0, add constraint less check (cents < 25)", "less"),
+        ("alter table orders add constraint theirs foreign key (old_two) references customers (id)", "theirs"),
+        ("alter table orders rename old_two to whose; alter table orders add constraint theirs foreign key (whose) references customers", "theirs"),
+    ],
+)  # fmt: skip
+def test_rows_behind_the_sample(orders: Connection, database: Database, tmp_path: Path, text: str, named: str) -> None:
+    """They are looked at before the copy begins, also where the first thousand would do."""
+    orders.execute(
+        "update public.orders set old_two = 1 where true; insert into public.orders (customer, number, old_one, cents, old_two) "
+        "select 1, n, 'x', 5, 1 from generate_series(1000, 3000) as n; update public.orders set cents = 2600, old_two = 77 where number = 3000"
+    )
+    before = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=f"1 row\\(s\\) do not hold to the constraint {named}"):
+        run(orders, rebuild(tmp_path / "rebuild.sql", text))
+    assert dump_schema(database) == before
+
+
 DEPENDENTS = """
 create view public.notes with (security_invoker = on) as select id, note from public.orders where cents > 5;
 create function public.total() returns bigint return (select sum(cents) from public.orders);
