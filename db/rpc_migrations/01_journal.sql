@@ -112,6 +112,7 @@ alter table rpc_migrations.copies
     add column if not exists longest_attempt double precision not null default 0, -- seconds
     add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
     add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_rebuild.sql)
+    add column if not exists quieted_rules jsonb not null default '{}', -- as "quieted", for rules
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')
@@ -133,6 +134,10 @@ alter table rpc_migrations.foreign_keys
 
 create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);
 alter table rpc_migrations.foreign_keys replica identity full;
+
+-- A publication FOR ALL TABLES would let nobody change these two, which have no primary key.
+alter table rpc_migrations.foreign_keys replica identity full;
+alter table rpc_migrations.access replica identity full;
 
 -- The first versions kept the old table's definition, once a rollback had begun, in a column of its own, and did not note the
 -- types that a rollback goes back to.

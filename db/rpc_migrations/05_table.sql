@@ -137,6 +137,29 @@ as $function$
 $function$;
 
 
+-- A constraint as ALTER TABLE takes it: with the options of its index, which pg_get_constraintdef leaves out for keys.
+create or replace function rpc_migrations.constraint_definition(con pg_catalog.pg_constraint) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select left(d.definition, length(d.definition) - length(d.timing)) || o.options || d.timing
+    from (
+        select
+            pg_get_constraintdef(con.oid) as definition,
+            case when con.contype in ('p', 'u') and con.condeferrable then ' DEFERRABLE' || case when con.condeferred then ' INITIALLY DEFERRED' else '' end
+                else '' end as timing
+    ) as d
+    cross join lateral (
+        select coalesce((
+            select ' WITH (' || string_agg(format('%I = %L', split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)), ', ') || ')'
+            from pg_catalog.pg_class as x
+            cross join lateral unnest(rpc_migrations.set_options(x.reloptions)) as s (setting)
+            where x.oid = con.conindid and con.contype in ('p', 'u')
+        ), '') as options
+    ) as o;
+$function$;
+
+
 -- Constraints of its own, foreign keys that were taken off it among them. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
 -- A table has one primary key at most, so any is as good as another. Not-null constraints, which have names of their own since
 -- 18, come with their column, but for those that are not valid.
@@ -151,12 +174,14 @@ as $function$
             when 'x' then 'exclusion constraint' else 'not-null constraint' end,
         c.conname::text,
         case when c.contype = 'p' then 'the primary key' else regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') end,
-        format('alter table %s add constraint %I %s%s', as_name, c.conname, pg_get_constraintdef(c.oid),
+        format('alter table %s add constraint %I %s%s', as_name, c.conname, rpc_migrations.constraint_definition(c),
             case when c.contype = 'f' and c.convalidated then ' not valid' end),
         null
     from pg_catalog.pg_constraint as c
     where
         c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n') and c.confrelid <> relation
+        -- One that points at a partitioned table has others of its own, which point at the partitions.
+        and (c.contype <> 'f' or c.conparentid = 0)
         and not exists (select from rpc_migrations.foreign_keys as k where k.stand_in = c.oid)
     union all
     select 'swap', 'foreign key', k.name::text, k.definition, format('alter table %s add constraint %I %s', as_name, k.name, k.definition), null
@@ -209,13 +234,19 @@ as $function$
         and not exists (select from pg_catalog.pg_constraint as c where c.conindid = x.oid and c.contype in ('p', 'u', 'x'))
     union all
     select
-        'build', 'statistics', s.new_name, parts.rest,
+        'build', 'statistics', s.new_name, parts.definition,
         format('create statistics rpc_migrations.%I%s from %s', s.new_name, parts.rest, as_name), null
     from rpc_migrations.statistics_names(relation, '{}') as s
     cross join lateral (
         select substr(
             left(pg_get_statisticsobjdef(s.oid), -length(format(' FROM %s', s.stxrelid::regclass))),
-            1 + length(format('CREATE STATISTICS %s.%I', s.stxnamespace::regnamespace, s.stxname))) as rest
+            1 + length(format('CREATE STATISTICS %s.%I', s.stxnamespace::regnamespace, s.stxname))) as rest,
+            -- apart from the order of the columns, which is the table's
+            concat_ws('; ', array_to_string(x.stxkind, ''), (
+                select string_agg(quote_ident(a.attname), ', ' order by a.attname)
+                from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum = any (x.stxkeys::int2[])
+            ), array_to_string(pg_get_statisticsobjdef_expressions(x.oid), ', ')) as definition
+        from pg_catalog.pg_statistic_ext as x where x.oid = s.oid
     ) as parts;
 $function$;
 
@@ -235,6 +266,18 @@ as $function$
 $function$;
 
 
+-- The statements that mark something to be dropped along with an extension; "" where it is not.
+create or replace function rpc_migrations.extension_marks(catalog regclass, object oid, described text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(string_agg(format('; alter %s depends on extension %I', described, e.extname), '' order by e.extname), '')
+    from pg_catalog.pg_depend as d
+    inner join pg_catalog.pg_extension as e on d.refclassid = 'pg_catalog.pg_extension'::regclass and e.oid = d.refobjid
+    where d.classid = catalog and d.objid = object and d.deptype = 'x';
+$function$;
+
+
 -- What indexes and statistics have besides, under the names that they have on the new table (see new_names). A setting for
 -- statistics alone is all that a column of an index can have.
 create or replace function rpc_migrations.describe_index_settings(relation oid, as_name text, names jsonb) returns setof rpc_migrations.part
@@ -246,6 +289,12 @@ as $function$
         format('alter index %I.%I alter column %s set statistics %s', (parse_ident(as_name))[1], x.new_name, a.attnum, a.attstattarget), null
     from rpc_migrations.index_names(relation, names) as x
     inner join pg_catalog.pg_attribute as a on a.attrelid = x.index and a.attstattarget >= 0
+    union all
+    select 'swap', 'index setting', x.new_name, null, substr(m.marks, 3), null
+    from rpc_migrations.index_names(relation, names) as x
+    cross join lateral rpc_migrations.extension_marks(
+        'pg_catalog.pg_class', x.index, format('index %I.%I', (parse_ident(as_name))[1], x.new_name)) as m (marks)
+    where m.marks <> ''
     union all
     select 'swap', 'clustering', '', null, format('alter table %s cluster on %I', as_name, x.new_name), null
     from rpc_migrations.index_names(relation, names) as x
@@ -307,13 +356,15 @@ as $function$
         replace(pg_get_triggerdef(t.oid), format(' ON %s ', relation::regclass), ' ON it '),
         regexp_replace(pg_get_triggerdef(t.oid), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
             format('\1 ON %s ', replace(as_name, '\', '\\')))
-        || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), ''),
+        || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), '')
+        || rpc_migrations.extension_marks('pg_catalog.pg_trigger', t.oid, format('trigger %I on %s', t.tgname, as_name)),
         null
     from pg_catalog.pg_trigger as t
     where t.tgrelid = relation and not t.tgisinternal and t.tgname !~ '^rpc_migrations_'
     union all
     select
-        'swap', 'rule', r.rulename::text, null,
+        'swap', 'rule', r.rulename::text,
+        regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE .*? TO ' || regexp_replace(relation::regclass::text, '(\W)', '\\\1', 'g'), 'CREATE RULE'),
         pg_get_ruledef(r.oid)
         || coalesce(format(' alter table %s ', as_name) || rpc_migrations.firing(r.ev_enabled) || format(' rule %I', r.rulename), ''),
         null

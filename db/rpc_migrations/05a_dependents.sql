@@ -18,14 +18,16 @@ as $function$
         from pg_catalog.pg_depend as d
         left join pg_catalog.pg_rewrite as r on r.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
         left join pg_catalog.pg_policy as p on p.oid = d.objid and d.classid = 'pg_catalog.pg_policy'::regclass
-        where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation
+        where
+            d.refclassid = 'pg_catalog.pg_class'::regclass
+            and (d.refobjid = relation or d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s))
     ) as d
     inner join pg_catalog.pg_class as c on c.oid = d.oid
     where c.oid <> relation and c.relkind in ('r', 'p', 'v');
 $function$;
 
 
--- Whatever catalog's rows depend on a table, or on the type of its rows.
+-- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows.
 create or replace function rpc_migrations.depending(catalog regclass, relation oid) returns table (object oid, on_rows boolean)
 language sql stable
 set search_path = ''
@@ -35,6 +37,7 @@ as $function$
     inner join pg_catalog.pg_type as t on t.oid = c.reltype
     inner join pg_catalog.pg_depend as d
         on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
+        or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
         or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
     where c.oid = relation and d.classid = catalog
     group by d.objid;
@@ -101,7 +104,8 @@ as $function$
         'swap', 'function', p.oid::regprocedure::text, null,
         pg_get_functiondef(p.oid) || case when d.on_rows then format(
             '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
-            p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end,
+            p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
+        || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
         case when d.on_rows then format('drop routine %s', p.oid::regprocedure) end
     from rpc_migrations.depending('pg_catalog.pg_proc', relation) as d
     inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a';

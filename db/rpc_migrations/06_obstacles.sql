@@ -57,14 +57,59 @@ as $function$
 $function$;
 
 
+-- Rights that cannot be given again as they are: those that another role than the owner has granted, and those that were taken
+-- from the owner, who needs them to bring rows over.
+create or replace function rpc_migrations.rights_in_the_way(relation oid) returns setof rpc_migrations.obstacle
+language sql stable
+set search_path = ''
+as $function$
+    with things as (
+        select 'table' as kind, c.oid::regclass::text as name, '' as columns, c.relowner as owner, c.relacl as acl, 'r'::"char" as letter
+        from pg_catalog.pg_class as c where c.oid = relation
+        union all
+        select 'table', c.oid::regclass::text, format(' (%I)', a.attname), c.relowner, a.attacl, 'c'
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attacl is not null and not a.attisdropped
+        where c.oid = relation
+        union all
+        select 'sequence', s.oid::regclass::text, '', s.relowner, s.relacl, 's'
+        from rpc_migrations.identity_sequences(relation) as i inner join pg_catalog.pg_class as s on s.oid = i.sequence
+        union all
+        select 'routine', p.oid::regprocedure::text, '', p.proowner, p.proacl, 'f'
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f inner join pg_catalog.pg_proc as p on p.oid = f.object
+        where f.on_rows
+    )
+    select
+        'a right that another role than the owner has granted', format('%s by %s', g.what, rpc_migrations.role_name(g.grantor)),
+        format('set role %s; revoke %s from %s; reset role', g.grantor::regrole, g.what, rpc_migrations.role_name(g.grantee)),
+        format('set role %s; grant %s to %s%s; reset role', g.grantor::regrole, g.what, rpc_migrations.role_name(g.grantee),
+            case when g.is_grantable then ' with grant option' end)
+    from (
+        select given.*, format('%s%s on %s %s', given.privilege_type, t.columns, t.kind, t.name) as what
+        from things as t
+        cross join lateral aclexplode(t.acl) as given
+        where given.grantor <> t.owner
+    ) as g
+    union all
+    select
+        'a right that was taken from its owner', format('%s on %s %s', d.privilege_type, t.kind, t.name),
+        format('grant %s on %s %s to %s', d.privilege_type, t.kind, t.name, t.owner::regrole),
+        format('revoke %s on %s %s from %s', d.privilege_type, t.kind, t.name, t.owner::regrole)
+    from things as t
+    cross join lateral aclexplode(acldefault(t.letter, t.owner)) as d
+    where
+        t.acl is not null and t.columns = '' and d.grantee = t.owner
+        and not exists (
+            select from aclexplode(t.acl) as given where given.grantee = t.owner and given.privilege_type = d.privilege_type
+        );
+$function$;
+
+
 -- What belongs to the table. Letters that stand for a kind of thing and that are not known here are a later PostgreSQL's.
 create or replace function rpc_migrations.obstacles_in_the_table(relation oid) returns setof rpc_migrations.obstacle
 language sql stable
 set search_path = ''
 as $function$
-    select 'a rule', r.rulename::text, format('drop rule %I on %s', r.rulename, relation::regclass), trim(trailing ';' from pg_get_ruledef(r.oid))
-    from pg_catalog.pg_rewrite as r where r.ev_class = relation
-    union all
     select 'a primary key with a period', c.conname::text, null, null
     from pg_catalog.pg_constraint as c
     where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
@@ -76,9 +121,44 @@ as $function$
     inner join pg_catalog.pg_tablespace as t on t.oid = x.reltablespace
     where i.indrelid = relation
     union all
-    select 'a security label of provider', l.provider, format('security label for %I on table %s is null', l.provider, relation::regclass),
-        format('security label for %I on table %s is %L', l.provider, relation::regclass, l.label)
-    from pg_catalog.pg_seclabel as l where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass and l.objsubid = 0
+    select 'a security label of provider', concat_ws(' on ', l.provider, nullif(o.what, format('table %s', relation::regclass))),
+        format('security label for %I on %s is null', l.provider, o.what), format('security label for %I on %s is %L', l.provider, o.what, l.label)
+    from pg_catalog.pg_seclabel as l
+    left join pg_catalog.pg_attribute as a on a.attrelid = l.objoid and a.attnum = l.objsubid and l.objsubid > 0
+    cross join lateral (
+        select case when l.classoid = 'pg_catalog.pg_proc'::regclass then format('routine %s', l.objoid::regprocedure)
+            else coalesce(format('column %s.', relation::regclass) || quote_ident(a.attname), format('table %s', relation::regclass)) end as what
+    ) as o
+    where
+        l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass
+        or l.classoid = 'pg_catalog.pg_proc'::regclass
+        and l.objoid in (select f.object from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f where f.on_rows)
+    union all
+    select 'an identity sequence that is unlogged', s.oid::regclass::text, format('alter sequence %s set logged', s.oid::regclass),
+        format('alter sequence %s set unlogged', s.oid::regclass)
+    from rpc_migrations.identity_sequences(relation) as i
+    inner join pg_catalog.pg_class as s on s.oid = i.sequence and s.relpersistence <> 'p'
+    where (select c.relpersistence from pg_catalog.pg_class as c where c.oid = relation) = 'p'
+    union all
+    select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r
+    union all
+    select 'a name that something has in the schema rpc_migrations, where the copy lies', x.oid::regclass::text,
+        format('alter %s %s rename to %I', k.kind, x.oid::regclass, left(x.relname, 60) || '_1'),
+        format('alter %s %I.%I rename to %I', k.kind, x.relnamespace::regnamespace, left(x.relname, 60) || '_1', x.relname)
+    from pg_catalog.pg_class as t
+    inner join pg_catalog.pg_class as x
+        on x.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = t.oid)
+        or x.oid in (select s.sequence from rpc_migrations.identity_sequences(t.oid) as s)
+    inner join pg_catalog.pg_class as o on o.relnamespace = 'rpc_migrations'::regnamespace and o.relname = x.relname
+    cross join lateral (select case x.relkind when 'S' then 'sequence' else 'index' end as kind) as k
+    where
+        t.oid = relation
+        and not exists (
+            select from pg_catalog.pg_depend as d
+            left join pg_catalog.pg_constraint as c on d.refclassid = 'pg_catalog.pg_constraint'::regclass and c.oid = d.refobjid
+            where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = o.oid
+                and to_regclass(format('rpc_migrations.%I', t.relname)) in (c.conrelid, case when d.refclassid = 'pg_catalog.pg_class'::regclass then d.refobjid end)
+        )
     union all
     select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
     from (
@@ -122,7 +202,7 @@ as $function$
         d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.deptype <> 'e'
         and not coalesce(
             c.relkind in ('i', 'S', 't') or t.typrelid = relation or relation in (k.conrelid, k.confrelid) or a.adrelid = relation
-            or g.tgrelid = relation or g.tgisinternal or v.relkind in ('v', 'r', 'm') or p.prokind <> 'a'
+            or relation in (g.tgrelid, g.tgconstrrelid) or g.tgisinternal or v.relkind in ('v', 'r', 'm') or p.prokind <> 'a'
             or c.oid in (select i.inhrelid from pg_catalog.pg_inherits as i where i.inhparent = relation),
             false)
         and d.classid not in (
@@ -197,13 +277,19 @@ as $function$
     where c.oid = relation and d.objid <> t.typarray
         and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
     union all
-    select 'the default of another table''s column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
+    select 'the default of another column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
         format('alter table %s alter column %I drop default', a.attrelid::regclass, a.attname),
         format('alter table %s alter column %I set default %s', a.attrelid::regclass, a.attname, pg_get_expr(e.adbin, e.adrelid))
     from rpc_migrations.identity_sequences(relation) as i
     inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.sequence
-    inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid and e.adrelid <> relation
+    inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid
     inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum
+    inner join pg_catalog.pg_class as o on o.oid = e.adrelid and o.relnamespace <> 'rpc_migrations'::regnamespace
+    union all
+    select 'a constraint trigger of another table that refers to it', format('%I on %s', g.tgname, g.tgrelid::regclass),
+        format('drop trigger %I on %s', g.tgname, g.tgrelid::regclass), pg_get_triggerdef(g.oid)
+    from pg_catalog.pg_trigger as g
+    where g.tgconstrrelid = relation and not g.tgisinternal and g.tgrelid <> relation
     union all
     select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), null, null
     from rpc_migrations.unknown_dependents(relation) as u;

@@ -46,10 +46,10 @@ begin
         using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.old_table), ''), hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
     end if;
     for further in
-        select m.statement
+        select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
     loop
-        execute further.statement;
+        perform rpc_migrations.make_again(further.kind, further.name, further.statement);
     end loop;
     perform rpc_migrations.share_sequences(copy);
     perform rpc_migrations.adapt_new_table(copy);
@@ -268,6 +268,7 @@ begin
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
+            o.attcollation <> n.attcollation as other_collation,
             o.attcollation <> n.attcollation and o.attnum = any (
                 select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
             ) as other_order,
@@ -298,9 +299,9 @@ begin
         if col.old_generated <> '' then
             problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
         end if;
-        if col.views is not null and col.old_type_name <> col.new_type_name then
+        if col.views is not null and (col.old_type_name <> col.new_type_name or col.other_collation) then
             problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
-                col.name, col.new_type_name, col.views));
+                col.name, case when col.other_collation then 'one of another collation' else col.new_type_name end, col.views));
         end if;
         if col.other_order then
             problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
@@ -320,12 +321,48 @@ begin
             'fallback', fallback, 'as_text', rpc_migrations.compares_as_text(col.new_type)
         );
     end loop;
+    problems := problems || rpc_migrations.named_by_place(old_table, new_table);
     if problems <> '{}' then
         raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
         using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
     end if;
     return plan;
 end;
+$function$;
+
+
+-- Where the new table has the old one's columns in another order: what names these by their place ("things as t (a, b, c)"), or makes
+-- rows of the table column by column. A sentence each; empty where the first columns of the new table are the old one's.
+create or replace function rpc_migrations.named_by_place(old_table oid, new_table oid) returns text[]
+language sql stable
+set search_path = ''
+as $function$
+    with columns as (
+        select a.attrelid, a.attname, row_number() over (partition by a.attrelid order by a.attnum) as place
+        from pg_catalog.pg_attribute as a
+        where a.attrelid in (old_table, new_table) and a.attnum > 0 and not a.attisdropped
+    ),
+    table_name as (
+        select regexp_replace(old_table::regclass::text, '(\W)', '\\\1', 'g') || '( AS)? ("([^"]|"")+"|[^ ,;()"]+)\(' as with_columns
+    )
+    select coalesce(array_agg(format('the new table has the columns in another order, and %s %s goes by their places', t.kind, t.name) order by t.kind, t.name), '{}')
+    from (
+        select p.kind, p.name
+        from rpc_migrations.describe_table(old_table, old_table::regclass::text) as p, table_name as n
+        where p.kind in ('view', 'function', 'rule', 'rule of another table', 'policy', 'policy of another table') and p.statement ~ n.with_columns
+        union
+        select 'function', p.oid::regprocedure::text
+        from rpc_migrations.depending('pg_catalog.pg_proc', old_table) as d
+        inner join pg_catalog.pg_proc as p on p.oid = d.object
+        inner join pg_catalog.pg_class as c on c.oid = old_table and p.prorettype = c.reltype
+        inner join pg_catalog.pg_language as l on l.oid = p.prolang
+        where d.on_rows and l.lanname = 'sql' and (p.prosqlbody is not null or p.prosrc !~ '\*')
+    ) as t
+    where exists (
+        select from columns as o
+        where o.attrelid = old_table
+            and not exists (select from columns as n where n.attrelid = new_table and n.attname = o.attname and n.place = o.place)
+    );
 $function$;
 
 

@@ -111,8 +111,8 @@ end;
 $function$;
 
 
--- The triggers of the copy's table that is not in use are off, and their state is remembered: those of the new table until
--- the swap, those of the table that was moved aside after it. They have fired once, when the application wrote the row.
+-- The triggers and rules of the copy's table that is not in use are off, and their state is remembered: those of the new table
+-- until the swap, those of the table that was moved aside after it. They have fired once, when the application wrote the row.
 create or replace function rpc_migrations.quiet_triggers(copy rpc_migrations.copies, relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -128,6 +128,16 @@ begin
         execute format('alter table %s disable trigger %I', relation::regclass, noisy.tgname);
         update rpc_migrations.copies as c
         set quieted = c.quieted || jsonb_build_object(noisy.tgname, noisy.tgenabled)
+        where c.id = copy.id;
+    end loop;
+    for noisy in
+        select r.rulename, r.ev_enabled
+        from pg_catalog.pg_rewrite as r
+        where r.ev_class = relation and r.ev_enabled <> 'D'
+    loop
+        execute format('alter table %s disable rule %I', relation::regclass, noisy.rulename);
+        update rpc_migrations.copies as c
+        set quieted_rules = c.quieted_rules || jsonb_build_object(noisy.rulename, noisy.ev_enabled)
         where c.id = copy.id;
     end loop;
 end;
@@ -162,12 +172,12 @@ begin
             where m.kind in ('row security', 'policy')
             order by m.place
         loop
-            execute next_one.statement;
+            perform rpc_migrations.make_again(next_one.kind, next_one.name, next_one.statement);
         end loop;
         done := false;
         message := 'row level security';
     elsif found then
-        execute next_one.statement;
+        perform rpc_migrations.make_again(next_one.kind, next_one.name, next_one.statement);
         done := false;
         message := concat_ws(' ', next_one.kind, next_one.name);
     elsif copy.alteration is null then

@@ -15,7 +15,9 @@ begin
     for key in
         select c.oid, c.conname, c.confrelid, c.convalidated, pg_get_constraintdef(c.oid) as definition
         from pg_catalog.pg_constraint as c
-        where c.conrelid = relation and c.contype = 'f' and c.confrelid <> relation and (and_cascades or c.confdeltype <> 'c')
+        where
+            c.conrelid = relation and c.contype = 'f' and c.confrelid <> relation and c.conparentid = 0
+            and (and_cascades or c.confdeltype <> 'c')
     loop
         delete from rpc_migrations.foreign_keys as k where k.relation = take_off_keys.relation and k.name = key.conname;
         insert into rpc_migrations.foreign_keys (relation, name, refers_to, definition, is_valid, comment)
@@ -203,7 +205,7 @@ language sql stable
 set search_path = ''
 as $function$
     with aside as (
-        select t.oid::regclass as relation, c.quieted
+        select t.oid::regclass as relation, c.quieted, c.quieted_rules
         from rpc_migrations.copies as c
         inner join pg_catalog.pg_class as t on t.oid = case c.state when 'rolled back' then c.new_table else c.old_table end
         where c.state in ('swapped', 'rolled back')
@@ -217,5 +219,8 @@ as $function$
         union all
         select format('alter table %s enable %strigger %I;', a.relation, case q.value when 'R' then 'replica ' when 'A' then 'always ' end, q.key)
         from aside as a cross join lateral jsonb_each_text(a.quieted) as q
+        union all
+        select format('alter table %s enable %srule %I;', a.relation, case q.value when 'R' then 'replica ' when 'A' then 'always ' end, q.key)
+        from aside as a cross join lateral jsonb_each_text(a.quieted_rules) as q
     ) as s (statement);
 $function$;

@@ -173,9 +173,11 @@ declare
     new_texts jsonb := '[]';
     declared jsonb;
     failed text[] := '{}';
+    meant jsonb;
 begin
     execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
+        meant := rpc_migrations.meanings(copy.source);
         carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
         failed := rpc_migrations.run_each(carried, 'detach', go_on);
         moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
@@ -187,6 +189,10 @@ begin
         failed := failed || rpc_migrations.run_each(carried, 'statement', go_on);
         if copy.alteration is null then
             perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);  -- ALTER TABLE leaves it as it is
+        end if;
+        failed := failed || rpc_migrations.changed_meanings(meant, copy.new_table);
+        if not go_on then
+            perform rpc_migrations.refuse_changed_meanings(failed);
         end if;
         perform rpc_migrations.move_statistics(copy);
         new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
@@ -279,7 +285,7 @@ declare
 begin
     for item in select e.value from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
         if not go_on then
-            execute item ->> key;
+            perform rpc_migrations.make_again(item ->> 'kind', item ->> 'name', item ->> key);
             continue;
         end if;
         begin
@@ -451,24 +457,27 @@ end;
 $function$;
 
 
--- Gives the target's triggers back the state that they had before they were quieted.
+-- Gives the target's triggers and rules back the state that they had before they were quieted.
 create or replace function rpc_migrations.wake_triggers(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    trigger_name text;
-    state text;
+    quiet record;
 begin
-    for trigger_name, state in
-        select q.key, q.value
+    for quiet in
+        select 'trigger' as kind, q.key as name, q.value as state
         from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
+        where c.id = copy.id
+        union all
+        select 'rule', q.key, q.value
+        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted_rules) as q
         where c.id = copy.id
     loop
         execute format(
-            'alter table %s enable %s trigger %I', copy.target::regclass,
-            case state when 'R' then 'replica' when 'A' then 'always' end, trigger_name);
+            'alter table %s enable %s %s %I', copy.target::regclass,
+            case quiet.state when 'R' then 'replica' when 'A' then 'always' end, quiet.kind, quiet.name);
     end loop;
-    update rpc_migrations.copies as c set quieted = '{}' where c.id = copy.id;
+    update rpc_migrations.copies as c set quieted = '{}', quieted_rules = '{}' where c.id = copy.id;
 end;
 $function$;
