@@ -15,6 +15,19 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 from importlib.util import find_spec
 
+_show = sys.excepthook
+
+
+def _show_but_interrupts(kind, error, trace):  # type: ignore[no-untyped-def]
+    """Ctrl-C at a moment when nothing of ours takes it, such as while the modules are read, is no bug."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("Interrupted.\n")
+    else:
+        _show(kind, error, trace)
+
+
+sys.excepthook = _show_but_interrupts
+
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
     sys.exit(

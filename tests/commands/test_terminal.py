@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,9 @@ from checkout import Checkout, said
 from conftest import ROOT
 from local_supabase import Cluster, LocalSupabase
 from projects import project
+from rich.console import Console
+from rpc_migrations.console.live import WIDE, step_list
+from rpc_migrations.report import RunReport, StepReport
 from rpc_migrations.step_file import read_migration
 from terminal import screen
 
@@ -97,3 +102,24 @@ def test_the_version(checkout: Checkout) -> None:
 def test_an_old_python_can_read_what_says_that_it_is_too_old() -> None:
     for path in [*(ROOT / "scripts").glob("*.py"), ROOT / "scripts" / "rpc_migrations" / "__init__.py"]:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+def test_ctrl_c_while_the_modules_are_read_is_no_traceback() -> None:
+    code = "import rpc_migrations; raise KeyboardInterrupt"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-2, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+def test_a_long_name_in_a_message_is_whole(columns: int) -> None:
+    kept = "public.user_clusters_rolled_back_20261128144007"
+    step = StepReport(
+        "roll back: swap the tables back without the changes", batch=True, state="done", message=f"kept as {kept}"
+    )
+    screen = io.StringIO()
+    Console(file=screen, width=columns).print(
+        step_list(RunReport("m", "roll back", {step.name: step}), [step], wide=columns >= WIDE)
+    )
+    assert kept in re.sub(r"\s+", "", screen.getvalue()).replace("keptas", "kept as "), screen.getvalue()

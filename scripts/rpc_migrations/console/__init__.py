@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..access import describe_caller, describe_text
+from ..errors import LAST_RESORT
 from ..journal import describe_copy, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
@@ -81,6 +82,7 @@ class Console:
         """What stopped the command and what to do next. Told once, however often it is passed on."""
         if self.report.error is error:
             return
+        error.hint = error.hint or LAST_RESORT
         self.report.error = error
         self.report.outcome = error.outcome
         self._show("error", error)

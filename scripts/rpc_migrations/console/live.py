@@ -84,7 +84,7 @@ def step_list(run: RunReport, steps: list[StepReport], *, wide: bool, ascii_only
     """
     table = Table.grid(padding=(0, 1))
     table.add_column(width=1, no_wrap=True)
-    table.add_column(min_width=max((len(step.name) for step in steps), default=0) if wide else None)
+    table.add_column(min_width=min(max((len(step.name) for step in steps), default=0), WIDE // 3) if wide else None)
     if wide:
         table.add_column()
     table.add_column()
