@@ -65,7 +65,8 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     """
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.sql")) if path.is_dir() else [path]
+        # What begins with a dot is an editor's or the file system's.
+        found = [one for one in path.glob("[!.]*.sql") if one.is_file()] if path.is_dir() else [path]
         if not found:
             raise StepFileError(
                 f"There is no .sql file in {path}.", hint="Give the folder that holds the migration files."
@@ -135,6 +136,16 @@ def check(files: Sequence[File], chosen: Sequence[File]) -> None:
             raise MigrationError(
                 f"A rollback of {one.migration.name} is under way. Nothing was run.",
                 hint=f"Finish it first: python scripts/run_migration.py {one.migration.path} --rollback",
+            )
+
+
+def refuse_equal_versions(folder: Folder) -> None:
+    """Raise StepFileError for two files of one version: the Supabase CLI's table has room for one of them."""
+    for one, other in pairwise(folder.migrations):  # in the order of their names
+        if one.version is not None and one.version == other.version:
+            raise StepFileError(
+                f"{one.path.name} and {other.path.name} have the same version, and the Supabase CLI knows a file by its version.",
+                hint="Nothing was run. Give one of them another timestamp, or leave --record out.",
             )
 
 

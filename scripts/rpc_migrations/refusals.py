@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .sql_text import Statement
+from .sql_text import Statement, split, unquoted
 
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
@@ -25,6 +25,13 @@ _INTO = "PL/pgSQL, which runs the statements, has another meaning for it. Write:
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 _PLAIN_BEGINS = (["begin"], ["begin", "work"], ["begin", "transaction"], ["start", "transaction"])
 _PLAIN_ENDS = [[word, *more] for word in ("commit", "end") for more in ([], ["work"], ["transaction"])]
+
+# All of it is one statement of the step, so that places of errors are counted as in the file.
+_BODY_UNSEEN = (
+    "select pg_catalog.set_config('rpc_migrations.bodies', pg_catalog.current_setting('check_function_bodies'), true);\n"
+    "set local check_function_bodies = off;\n{};\n"
+    "select pg_catalog.set_config('check_function_bodies', pg_catalog.current_setting('rpc_migrations.bodies'), true)"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,27 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
     if len(begins) == 1 and begins[0].words() in _PLAIN_BEGINS and statements[-1].words() in _PLAIN_ENDS:
         return tuple(one for one in statements[:-1] if one is not begins[0])
     return tuple(statements)
+
+
+def as_run(statement: Statement) -> str:
+    """The statement as it is sent: as it stands, but for a function in SQL that changes every row of a table.
+
+    PostgreSQL analyses its body when it is made, and pg-safeupdate refuses that. Made without being looked at, it is what it is.
+    """
+    if statement.words(1) == ["create"] and _is_function_that_writes_without_where(statement.words()):
+        return _BODY_UNSEEN.format(statement.sql)
+    return statement.sql
+
+
+def _is_function_that_writes_without_where(words: list[str]) -> bool:
+    """Whether a CREATE makes a function in SQL whose body, a string, has an UPDATE or DELETE without WHERE."""
+    if not {"function", "procedure"} & set(words[1:4]):
+        return False
+    languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before == "language"]
+    bodies = [after for before, after in pairwise(words) if before == "as" and after[-1:] in ("'", "$")]
+    if languages != ["sql"] or len(bodies) != 1:
+        return False
+    return any(_write_without_where(one.words()) for one in split(unquoted(bodies[0])))
 
 
 def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:

@@ -121,6 +121,15 @@ def canonical(text: str) -> str:
     return " ".join(pieces)
 
 
+def unquoted(string: str) -> str:
+    """What a string is about, as far as words go: without its quotes."""
+    if string.startswith("$"):
+        tag = string.index("$", 1) + 1
+        return string[tag:-tag]
+    prefix, _, body = string[:-1].partition("'")
+    return (re.sub(r"\\(.)", r"\1", body) if prefix in ("e", "E") else body).replace("''", "'")
+
+
 def walk(text: str) -> Iterator[Token]:
     """All tokens of a text in order, with nothing left out."""
     place = parentheses = 0

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 from .errors import StepFileError
 from .rebuild import REBUILD_LINE, read_rebuild
-from .refusals import refusals, without_transaction
+from .refusals import as_run, refusals, without_transaction
 from .sql import quote_literal
-from .sql_text import Statement, canonical, split, walk
+from .sql_text import COMMENTS, Statement, canonical, split, walk
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 
@@ -41,6 +41,8 @@ _MAY_HAVE_STEPS = re.compile(r"^[ \t]*--+\s*(step:|rebuild\b)", re.IGNORECASE | 
 _PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
 _MAY_HAVE_ROLLBACK = re.compile(r"/\*\s*rollback:", re.IGNORECASE)
 _CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)\.sql")
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # as they come out of bytes that are no UTF-8
+_ODD_BYTES = re.compile("[\udc80-\udcff]")
 MOST_REFUSALS = 10  # that are told at once
 
 
@@ -72,17 +74,25 @@ class Step:
         if len(self.statements) < 2:
             return None
         separator = "\n;\n"
-        while any(separator in one.sql for one in self.statements):
+        while any(separator in one for one in self._texts):
             separator = separator[:-1] + ";\n"
         return separator
 
     @cached_property
     def query(self) -> str:
         """The text as it is sent: as it stands, with its comments, where it is one statement."""
-        if self.separator is None:
-            as_it_is = len(split(self.sql)) == len(self.statements) and not _PSQL_LINE.search(self.sql)
-            return self.sql if as_it_is else "".join(one.sql for one in self.statements)
-        return self.separator.join(one.sql for one in self.statements)
+        if self.separator is not None:
+            return self.separator.join(self._texts)
+        as_it_is = (
+            len(split(self.sql)) == len(self.statements)
+            and not _PSQL_LINE.search(self.sql)
+            and self._texts == [one.sql for one in self.statements]
+        )
+        return self.sql if as_it_is else "".join(self._texts)
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return [as_run(one) for one in self.statements]
 
     @property
     def begins_a_copy(self) -> bool:
@@ -263,20 +273,33 @@ def _sha256(text: str) -> str:
 def _read(path: Path) -> str:
     """The file's text, with \\n for every line end and without a byte order mark."""
     try:
-        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
+        text = path.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
     except FileNotFoundError as error:
         raise StepFileError(
             f"There is no file {path}.",
             hint="Give the path of a migration file, for example db/migrate_user_clusters.sql.",
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise StepFileError(
-            f"{path} cannot be read: {error}", hint="A migration file is an SQL text in UTF-8 that you may read."
-        ) from error
+    except OSError as error:
+        raise StepFileError(f"{path} cannot be read: {error}", hint="Give a file that you may read.") from error
+    if text.startswith(_UTF_16):
+        raise StepFileError(f"{path} is written in UTF-16.", hint="Save it as UTF-8.")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise StepFileError(f"{path}, line {line}: a NUL byte.", hint="PostgreSQL holds no text with one. Take it out.")
-    return text
+    return _without_odd_bytes(path, text) if _ODD_BYTES.search(text) else text
+
+
+def _without_odd_bytes(path: Path, text: str) -> str:
+    """The text where bytes that are no UTF-8 stand in comments, which run as nothing; raises StepFileError where they stand elsewhere."""
+    for kind, start, end, _ in walk(text):
+        is_read = kind not in COMMENTS or _MAY_HAVE_STEPS.match(text, start) or _MAY_HAVE_ROLLBACK.match(text, start)
+        if is_read and (found := _ODD_BYTES.search(text, start, end)):
+            line = text.count("\n", 0, found.start()) + 1
+            raise StepFileError(
+                f"{path}, line {line}: the byte {ord(found[0]) - 0xDC00:#04x} is no UTF-8.",
+                hint="Save the file as UTF-8.",
+            )
+    return _ODD_BYTES.sub("\ufffd", text)
 
 
 class _Mark(NamedTuple):

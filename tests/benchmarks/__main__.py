@@ -14,6 +14,7 @@ from local_supabase import Cluster
 
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.files import FILES, FileMeasurement, measure_files
 from benchmarks.measure import Measurement, filled_template, measure, measure_calm, measure_start, server
 from benchmarks.plot import plot
 
@@ -38,7 +39,10 @@ def main() -> int:
         facts["machine"]["postgresql"] = _version(cluster)
         for rows in options.rows:
             measurements += _measure_size(cluster, contenders, rows, options.repetitions, facts)
+        files = _measure_files(cluster, options.files)
     _print(measurements, facts)
+    print(report.files_table(files))
+    facts["files"] = [one.to_dict() for one in files]
     facts["measurements"] = [one.to_dict() for one in measurements]
     options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     _say(f"Written: {options.json}")
@@ -61,10 +65,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"some of {', '.join(names)}")
     parser.add_argument("--repetitions", type=int, metavar="N", help="default: 5 below 10,000 rows, 3, 1 at 10,000,000")
     parser.add_argument("--no-start", action="store_true", help="do not measure how long the command takes to start")
+    parser.add_argument(
+        "--files",
+        nargs="*",
+        choices=list(FILES),
+        metavar="TITLE",
+        help="large migration files (default: all; with --large none)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmark.json in a temporary folder")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw what the application noticed")
     options = parser.parse_args()
     options.rows = options.rows or ([LARGE] if options.large else list(SIZES))
+    if options.files is None:
+        options.files = [] if options.large else list(FILES)
     options.only = options.only or (WITHOUT_TOOLS if options.large else names)
     options.json = options.json or Path(os.environ.get("TMPDIR", "/tmp")) / "benchmark.json"
     return options
@@ -80,6 +93,15 @@ def _measure_size(
         measured = measure(template, contenders, rows, repetitions or _repetitions(rows))
     for one in measured:
         _say(f"{rows:,} rows: {one.title}: {report.seconds(one.seconds)}")
+    return measured
+
+
+def _measure_files(cluster: Cluster, titles: list[str]) -> list[FileMeasurement]:
+    """Large migration files, both ways."""
+    measured = []
+    for one in measure_files(cluster, titles):
+        measured.append(one)
+        _say(f"{one.title}: {one.our_memory:.0f} MB for {one.size:.1f} MB of text")
     return measured
 
 

@@ -125,8 +125,8 @@ def _ours_by_psql(database: Database, folder: Path) -> Iterator[Callable[[], Fin
     """The files that are written for psql: execute_sql is deployed by one, and the other is what is measured."""
     run_command(script("deploy_sql_function.py"), NO_CREDENTIALS)
     run_command(script("migrate_clusters.py", "--write-sql", "--online"), NO_CREDENTIALS)
-    run_command(_psql(database, ROOT / "db" / "create_execute_sql_function_output.sql"), {})
-    yield lambda: run_command(_psql(database, ROOT / "db" / "migrate_user_clusters_online_output.sql"), {})
+    run_command(psql(database, ROOT / "db" / "create_execute_sql_function_output.sql"), {})
+    yield lambda: run_command(psql(database, ROOT / "db" / "migrate_user_clusters_online_output.sql"), {})
 
 
 def _with_guide(write: Callable[[Database, Path], tuple[list[str], dict[str, str]]]) -> Prepare:
@@ -142,12 +142,12 @@ def _with_guide(write: Callable[[Database, Path], tuple[list[str], dict[str, str
 
 def _with_psql(*options: str) -> Prepare:
     def write(database: Database, folder: Path) -> tuple[list[str], dict[str, str]]:
-        return _psql(database, GUIDE, *options), {}
+        return psql(database, GUIDE, *options), {}
 
     return _with_guide(write)
 
 
-def _psql(database: Database, file: Path, *options: str) -> list[str]:
+def psql(database: Database, file: Path, *options: str) -> list[str]:
     program = str(database.cluster.programs / "psql")
     command = [program, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *options, "--file", str(file)]
     return [*command, "--dbname", database.dsn()]

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from local_supabase import Cluster
 
 from benchmarks import report
+from benchmarks.files import measure_files
 from benchmarks.measure import Measurement
 from benchmarks.traffic import Seen
 
@@ -20,7 +22,7 @@ TESTS = Path(__file__).resolve().parents[1]
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "--rows", "1000", "--repetitions", "1", "--no-start"]
+    command = [sys.executable, "-m", "benchmarks", "--rows", "1000", "--repetitions", "1", "--no-start", "--files"]
     command += ["--only", "ours", "psql-1", "--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "b.svg")]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(TESTS)}, check=False
@@ -39,6 +41,15 @@ def test_benchmark_of_a_small_table(tmp_path: Path) -> None:
     assert 0 < ours["longest_request"] <= ours["seconds"]
     assert ours["seen"]["statements"] > 0
     assert (tmp_path / "b.svg").read_text().rstrip().endswith("</svg>")
+
+
+@pytest.mark.slow
+def test_memory_that_a_large_file_takes(cluster: Cluster) -> None:
+    """A small multiple of the text, not the text once for each statement."""
+    (measured,) = measure_files(cluster, ["4,000 inserts"])
+    assert 0 < measured.our_memory < 40 * measured.size
+    table = report.files_table([measured]).splitlines()
+    assert table[-1].startswith("| 4,000 inserts | 0.4 MB | ")
 
 
 def test_table_tells_what_was_lost() -> None:

@@ -188,6 +188,26 @@ def test_a_folder_without_files_is_told(project: Project) -> None:
     assert "There is no .sql file in" in failure(project.run()).message
 
 
+def test_only_the_folder_s_own_sql_files_are_its_files(project: Project) -> None:
+    """Not an editor's, the file system's, or those of a folder in it."""
+    project.write(**THREE)
+    (project.folder / ".#20260101000000_a.sql").write_text("a lock of an editor")
+    (project.folder / "._20260101000000_a.sql").write_bytes(b"\x00\x05\x16\x07")
+    (project.folder / "archive.sql").mkdir()
+    (project.folder / "archive.sql" / "20250101000000_old.sql").write_text("select 1 / 0;")
+    (project.folder / "notes.txt").write_text("no SQL")
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "b", "c"]
+
+
+def test_files_of_one_version_are_two_files_here_and_one_for_the_cli(project: Project) -> None:
+    project.write(_20260101_a=make("a"), _20260101_b=make("b"))
+    error = failure(project.run(record=True))
+    assert "20260101_a.sql and 20260101_b.sql have the same version" in error.message
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "b"]
+
+
 def test_dry_run_lists_and_runs_nothing(project: Project) -> None:
     project.write(**THREE)
     project.run("20260101000000_a")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .. import journal
 from ..console import Console
 from ..errors import MigrationError
-from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, runs
+from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, refuse_equal_versions, runs
 from ..settings import Settings
 from .connection import connected, require_credentials
 from .migration import cut, remove_when_done, write, write_as_way_out
@@ -28,6 +28,8 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     folder = read_folder(options.paths)
     if is_one_file:
         folder = replace(folder, migrations=tuple(cut(options, one) for one in folder.migrations))
+    if options.record:
+        refuse_equal_versions(folder)
     require_credentials(settings)
     way_out = write_as_way_out(options, settings, console) if is_one_file else nullcontext()
     with way_out, connected(settings, console) as client:

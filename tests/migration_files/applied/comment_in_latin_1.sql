@@ -1,0 +1,3 @@
+create table public.l2 (i int);
+-- café
+insert into public.l2 values (1);
