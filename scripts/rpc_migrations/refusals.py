@@ -6,11 +6,12 @@ pg-safeupdate: so nothing here is a matter of taste, the database would refuse e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .sql_text import Statement, split, unquoted
+from .sql_text import COMMENTS, Statement, split, unquoted, walk
 
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
@@ -21,7 +22,13 @@ _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, writ
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
-_INTO = "PL/pgSQL, which runs the statements, has another meaning for it. Write: create table NAME as select ..."
+_NAME = r"""(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*|"(?:[^"]|"")+")"""
+_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
+_TABLE_OF_INTO = re.compile(
+    rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
+    rf"(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*)",
+    re.IGNORECASE | re.DOTALL,
+)
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 _PLAIN_BEGINS = (["begin"], ["begin", "work"], ["begin", "transaction"], ["start", "transaction"])
 _PLAIN_ENDS = [[word, *more] for word in ("commit", "end") for more in ([], ["work"], ["transaction"])]
@@ -55,13 +62,31 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
 
 
 def as_run(statement: Statement) -> str:
-    """The statement as it is sent: as it stands, but for a function in SQL that changes every row of a table.
+    """The statement as it is sent: as it stands, but for two that mean something else in here.
 
-    PostgreSQL analyses its body when it is made, and pg-safeupdate refuses that. Made without being looked at, it is what it is.
+    SELECT INTO has another meaning in PL/pgSQL, which runs the statements; CREATE TABLE AS is the same. And of a function in SQL
+    that changes every row of a table PostgreSQL analyses the body when it is made, which pg-safeupdate refuses: made without
+    being looked at, it is what it is.
     """
-    if statement.words(1) == ["create"] and _is_function_that_writes_without_where(statement.words()):
+    (first,) = statement.words(1)
+    if first in ("select", "with"):
+        return _without_into(statement.sql)
+    if first == "create" and _is_function_that_writes_without_where(statement.words()):
         return _BODY_UNSEEN.format(statement.sql)
     return statement.sql
+
+
+def _without_into(sql: str) -> str:
+    """A query as CREATE TABLE AS, where it is a SELECT INTO; the INTO of an INSERT or a MERGE behind a WITH is none."""
+    before = ""
+    for kind, start, end, depth in walk(sql):
+        if kind == "word" and not depth and sql[start:end].lower() == "into" and before not in ("insert", "merge"):
+            if table := _TABLE_OF_INTO.match(sql, end):
+                made = f"create {table['kind'] or ''} table {table['name']} as "
+                return f"{made}{sql[:start]}{sql[table.end() :]}"
+            return sql
+        before = before if kind == "space" or kind in COMMENTS else sql[start:end].lower()
+    return sql
 
 
 def _is_function_that_writes_without_where(words: list[str]) -> bool:
@@ -141,14 +166,6 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
     return (what, _OUTSIDE) if what else None
 
 
-def _query(words: list[str]) -> tuple[str, str] | None:
-    """SELECT ... INTO, which makes a table (the INTO of an INSERT or a MERGE behind a WITH does not), and writes in a WITH."""
-    outer = list(_same_level(words))
-    if any(word == "into" and before not in ("insert", "merge") for before, word in pairwise(outer)):
-        return "select into", _INTO
-    return _write_without_where(words)
-
-
 def _write_without_where(words: list[str]) -> tuple[str, str] | None:
     """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
     for place, word in enumerate(words):
@@ -187,6 +204,5 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     **dict.fromkeys(
         ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
     ),
-    **dict.fromkeys(("select", "with"), _query),
-    **dict.fromkeys(("update", "delete", "explain"), _write_without_where),
+    **dict.fromkeys(("select", "with", "update", "delete", "explain"), _write_without_where),
 }

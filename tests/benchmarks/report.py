@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from benchmarks.files import FileMeasurement
 from benchmarks.measure import Measurement
 
 COLUMNS = (
@@ -39,6 +40,30 @@ def steps_table(measurement: Measurement) -> str:
         _line([step["name"], str(step["calls"]), seconds(step["seconds"]), seconds(step.get("longest_call"))])
         for step in measurement.steps
     ]
+    return "\n".join(lines) + "\n"
+
+
+def files_table(files: Sequence[FileMeasurement]) -> str:
+    """Large files: what the session in the database takes for them, beside psql's."""
+    if not files:
+        return ""
+    head = [
+        "file",
+        "text",
+        "memory by `psql -1`",
+        "by this project",
+        "times the text",
+        "time by `psql -1`",
+        "by this project",
+    ]
+    lines = ["### Large migration files\n", _line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
+    lines += [
+        _line([
+            one.title, f"{one.size:.1f} MB", f"{one.psql_memory:.0f} MB", f"{one.our_memory:.0f} MB", f"{one.our_memory / one.size:.0f}",
+            seconds(one.psql_seconds), seconds(one.our_seconds),
+        ])
+        for one in files
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 from .. import journal
 from ..console import Console
 from ..errors import MigrationError
-from ..folder import APPLIED, BEGUN, File, Folder, check, choose, is_folder, look_up, read_folder, refuse_equal_versions, runs
+from ..folder import (
+    APPLIED,
+    BEGUN,
+    File,
+    Folder,
+    check,
+    choose,
+    is_folder,
+    look_up,
+    read_folder,
+    refuse_equal_versions,
+    runs,
+)
 from ..settings import Settings
 from .connection import connected, require_credentials
 from .migration import cut, remove_when_done, write, write_as_way_out

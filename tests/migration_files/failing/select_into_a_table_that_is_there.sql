@@ -1,0 +1,1 @@
+select * into public.orders from public.audit;
