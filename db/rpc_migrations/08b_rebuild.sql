@@ -129,7 +129,8 @@ create or replace function rpc_migrations.one_way_in_words(copy rpc_migrations.c
 language sql immutable
 set search_path = ''
 as $function$
-    select format('converted one way: %s, so a rollback keeps changes of other rows only as long as none of these was changed or added', string_agg(format('%I', c.name), ', '))
+    select format('%s converted one way: a rollback after the swap is refused once a value of it was changed or a row added, but for --discard-changes',
+        string_agg(format('%I', c.name), ', '))
     from jsonb_to_recordset(copy.columns) as c (name text, expression text)
     where c.expression is not null
     having count(*) > 0;

@@ -466,7 +466,7 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     (file,) = project.folder.iterdir()
     text = file.read_text()
     for line in (
-        "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)", "--   index named",
+        "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)", "--   index named", "--   rights of anon, authenticated, service_role",
     ):  # fmt: skip
         assert line in text.split("\n"), text
     file.write_text(text.replace("-- alter", "alter"))

@@ -50,8 +50,8 @@ _CONSTRAINTS = (
     "check constraint",
     "exclusion constraint",
     "foreign key",
-    "not-null constraint",
 )
+_TOLD_WITH_COLUMNS = ("not-null constraint", "sequence")
 
 
 def new_migration(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -105,7 +105,11 @@ def _describe(parts: list[dict[str, str]]) -> str:
         if one["kind"] == "column"
     ]
     lines += [f"  {re.split(' add ', one['statement'], maxsplit=1)[1]}" for one in parts if one["kind"] in _CONSTRAINTS]
-    others = [one for one in parts if one["kind"] not in ("column", "owner", *_CONSTRAINTS)]
-    lines += ["", "Carried over besides:"] if others else []
+    others = [
+        one for one in parts if one["kind"] not in ("column", "owner", "grant", *_CONSTRAINTS, *_TOLD_WITH_COLUMNS)
+    ]
+    roles = sorted({one["name"].split()[-2] for one in parts if one["kind"] == "grant"})
+    lines += ["", "Carried over besides:"] if others or roles else []
     lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
+    lines += [f"  rights of {', '.join(roles)}"] if roles else []
     return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))
