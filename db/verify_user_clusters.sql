@@ -13,6 +13,14 @@ tables (table_name, relation) as (
     ('prompt_refinements', to_regclass('public.prompt_refinements')::oid)
 ),
 
+-- What the journal says of the table.
+last_copy (state, old_table, ended_at) as (
+    select c.state, c.old_table, c.ended_at
+    from rpc_migrations.copies as c
+    where c.schema_name = 'public' and c.table_name = 'user_clusters'
+    order by c.id desc limit 1
+),
+
 -- The original table, and what rollbacks have kept of migrated ones.
 backups (relation, name) as (
     select c.oid, c.relname::text
@@ -361,7 +369,11 @@ found (check_name, detail) as (
     select 'user_clusters: data', concat_ws(
         '; ',
         c.in_table || ' row(s)',
-        coalesce(c.in_backup || ' in public.user_clusters_backup', 'there is no public.user_clusters_backup to compare with'),
+        coalesce(
+            c.in_backup || ' in public.user_clusters_backup',
+            (select 'there was no public.user_clusters before the migration' from last_copy as l where l.state = 'swapped' and l.old_table is null),
+            'there is no public.user_clusters_backup to compare with'
+        ),
         case
             when c.in_backup = 0 then null
             when c.not_in_table = 0 then 'every one of these is in the table'
@@ -386,7 +398,19 @@ found (check_name, detail) as (
 
 remedies (remedy_name, remedy) as (
     values
-    ('migrate', 'Run "make migrate-clusters"; if it says that all is done already, put this back by hand: db/migrate_user_clusters.sql has the statements'),
+    ('migrate', coalesce(
+        (
+            select
+                format('It was rolled back at %s. To migrate again: make migrate-clusters',
+                    to_char(l.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
+            from last_copy as l
+            where l.state = 'rolled back'
+        ),
+        (
+            select 'The migration is under way: make migrate-clusters goes on' from last_copy as l where l.state in ('copying', 'copied')
+        ),
+        'Run "make migrate-clusters"; if it says that all is done already, put this back by hand: db/migrate_user_clusters.sql has the statements'
+    )),
     ('data', 'If the application did not delete them, go back to the original table: make rollback-clusters'),
     ('statement', 'Run the statement in the SQL Editor'),
     ('deploy', 'Run the statement in the SQL Editor, or deploy again: make deploy-function'),
@@ -423,7 +447,10 @@ select
     p.problems is null as passed,
     case
         when p.problems is null then coalesce(f.detail, c.detail)
-        when p.problems like 'there is no table %' then p.problems || '. Run: make migrate-clusters'
+        when p.problems like 'there is no table %' then concat_ws('. ', p.problems, (
+            select coalesce(max(m.remedy) filter (where m.remedy like 'It was rolled back %'), 'Run: make migrate-clusters')
+            from remedies as m
+        ))
         else concat_ws('. ', p.problems, r.remedy)
     end as detail
 from checks as c

@@ -51,6 +51,7 @@ def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = Fals
         file=file,
         rollback=rollback,
         discard_changes=False,
+        give_up=False,
         remove_when_done=False,
         dry_run=dry_run,
         status=False,

@@ -19,6 +19,7 @@ DB = Path(__file__).parent.parent / "db"
 MIGRATION = "migrate_user_clusters.sql"
 ROLLBACK = "rollback.sql"
 DISCARD = "rollback_discarding_changes.sql"
+GIVE_UP = "rollback_giving_up.sql"
 
 # One chunk or one batch a call, instead of about a second's worth of them.
 ONE_AT_A_TIME = (

@@ -41,7 +41,8 @@ alter table rpc_migrations.journal
     add column if not exists rows bigint not null default 0,
     add column if not exists seconds double precision not null default 0,
     add column if not exists result jsonb,
-    add column if not exists undone_at timestamptz;                 -- set by a rollback; the step may then be run again
+    add column if not exists undone_at timestamptz,                 -- set by a rollback; the step may then be run again
+    add column if not exists made text[];                           -- tables that the step has made in this schema; null: not noted
 
 create unique index if not exists journal_current_step
 on rpc_migrations.journal (migration, step) where undone_at is null;
@@ -113,6 +114,9 @@ alter table rpc_migrations.copies
     add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
     add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_rebuild.sql)
     add column if not exists quieted_rules jsonb not null default '{}', -- as "quieted", for rules
+    add column if not exists has_changes boolean not null default false, -- the original table: a rollback was bringing changes into it
+    add column if not exists home text,                             -- where the OIDs are from (see 06a_restored.sql)
+    add column if not exists restored_at timestamptz,               -- when the tables were found by name, after a dump was restored
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')
@@ -131,6 +135,9 @@ alter table rpc_migrations.foreign_keys
     add column if not exists is_valid boolean not null,
     add column if not exists comment text,
     add column if not exists stand_in oid;                          -- the check that holds its place on a new table
+
+-- A dump has names in place of their OIDs, and so the tables are the right ones where it is restored.
+alter table rpc_migrations.foreign_keys alter column relation type regclass, alter column refers_to type regclass;
 
 create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);
 alter table rpc_migrations.foreign_keys replica identity full;

@@ -46,7 +46,22 @@ as $function$
             and l.pid <> pg_backend_pid()
             and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
         group by a.pid, a.usename, a.backend_type, a.state, a.xact_start
-        order by a.xact_start
+        union all
+        -- It has no session, and stays for as long as nobody ends it.
+        select
+            null, p.owner, format('prepared transaction %L, until COMMIT PREPARED or ROLLBACK PREPARED', p.gid),
+            round(extract(epoch from clock_timestamp() - p.prepared)::numeric, 1),
+            string_agg(distinct l.relation::regclass::text, ', '), string_agg(distinct l.mode, ', ')
+        from pg_catalog.pg_prepared_xacts as p
+        inner join pg_catalog.pg_locks as t on t.pid is null and t.transactionid = p.transaction and t.granted
+        inner join pg_catalog.pg_locks as l on l.pid is null and l.locktype = 'relation' and l.virtualtransaction = t.virtualtransaction
+        inner join pg_catalog.pg_class as c on c.oid = l.relation
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where
+            p.database = current_database()
+            and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
+        group by p.gid, p.owner, p.prepared
+        order by 4 desc nulls last
         limit 5
     ) as h;
 $function$;
@@ -130,6 +145,21 @@ end;
 $function$;
 
 
+-- The tables of our schema that are not the journal's: new versions of tables, which grow here until the swap.
+create or replace function rpc_migrations.new_tables() returns text[]
+language sql volatile
+set search_path = ''
+as $function$
+    select array(
+        select c.relname
+        from pg_catalog.pg_class as c
+        where
+            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r' and c.relname !~ '^log_[0-9]+$'
+            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys')
+    );
+$function$;
+
+
 -- Runs a step's text, one statement after the other: "separator" is what stands between two of them (null: there is one,
 -- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
 -- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
@@ -177,8 +207,24 @@ exception when others or query_canceled or assert_failure then
         errcode = error_code,
         message = error_message,
         detail = rpc_migrations.place_of_error(error_detail, error_context, place, pg_catalog.array_length(statements, 1), statement),
-        hint = error_hint;
+        hint = coalesce(nullif(error_hint, ''), case when error_code = '42P07' then rpc_migrations.left_behind_in_words() end, '');
 end;
+$function$;
+
+
+-- Where a table "already exists": new tables that no migration is known to work on, and how to be rid of them. Null: there are none.
+create or replace function rpc_migrations.left_behind_in_words() returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select 'Nobody is known to work on this one, so it was left behind. To take it away: '
+        || string_agg(format('drop table rpc_migrations.%I;', n), ' ' order by n)
+    from unnest(rpc_migrations.new_tables()) as n
+    where
+        not exists (
+            select from rpc_migrations.copies as c where c.ended_at is null and c.new_table = to_regclass(format('rpc_migrations.%I', n))
+        )
+        and not exists (select from rpc_migrations.journal as j where j.undone_at is null and n = any (j.made));
 $function$;
 
 
@@ -214,6 +260,7 @@ set search_path = ''
 as $function$
 declare
     entry rpc_migrations.journal;
+    copy rpc_migrations.copies;
 begin
     select j.* into entry
     from rpc_migrations.journal as j
@@ -236,6 +283,12 @@ begin
     end if;
 
     if open_step.step !~ '^roll back: ' then
+        select c.* into copy from rpc_migrations.copies as c where c.migration = open_step.migration and c.ended_at is null;
+        if found and not exists (select from rpc_migrations.journal as j where j.migration = open_step.migration and j.undone_at is null) then
+            raise exception 'the journal has no steps of %, which has rebuilt %.% or is at it', open_step.migration,
+                quote_ident(copy.schema_name), quote_ident(copy.table_name)
+            using errcode = 'RM005', hint = 'Its rows of rpc_migrations.journal were deleted. Roll the migration back, then run it again.';
+        end if;
         update rpc_migrations.journal as j
         set undone_at = clock_timestamp()
         where j.migration = open_step.migration and j.step ~ '^roll back: ' and j.undone_at is null;
@@ -268,6 +321,8 @@ set search_path = ''
 as $function$
 declare
     entry rpc_migrations.journal;
+    earlier bigint;
+    tables_before text[];
     answer jsonb;
     first_row jsonb;
     rows_returned integer;
@@ -290,6 +345,8 @@ begin
         );
     end if;
 
+    earlier := (select count(*) from rpc_migrations.journal as j where j.id <= entry.id);
+    tables_before := rpc_migrations.new_tables();
     perform set_config('rpc_migrations.migration', run_step.migration, true);
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
@@ -325,9 +382,16 @@ begin
         rows = j.rows + row_count,
         seconds = j.seconds + extract(epoch from clock_timestamp() - began),
         result = coalesce(first_row, j.result),
-        finished_at = case when is_done then clock_timestamp() end
+        finished_at = case when is_done then clock_timestamp() end,
+        made = coalesce(j.made, '{}') || array(
+            select n from unnest(rpc_migrations.new_tables()) as n where n <> all (tables_before)
+        )
     where j.id = entry.id
     returning j.* into entry;
+    if not found or earlier <> (select count(*) from rpc_migrations.journal as j where j.id <= entry.id) then
+        raise exception 'step "%" has deleted rows of rpc_migrations.journal', run_step.step
+        using errcode = 'RM005', hint = 'Nothing of it remains. Leave the journal alone: without its rows steps would be run twice.';
+    end if;
 
     if is_done and run_step.record is not null then
         perform rpc_migrations.record(run_step.record);

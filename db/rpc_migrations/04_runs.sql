@@ -150,7 +150,8 @@ as $function$
         'copy', (
             select jsonb_build_object(
                 'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
-                'backup', format('%I.%I', c.schema_name, c.backup_name), 'kept_as', c.kept_as,
+                'backup', case when c.old_table is not null then format('%I.%I', c.schema_name, c.backup_name) end,
+                'restored', c.restored_at is not null, 'kept_as', c.kept_as,
                 'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3),
                 'progress', case when c.state = 'copying' and c.end_block > 0 then round(c.next_block::numeric / c.end_block, 4) end,
                 'log_entries', rpc_migrations.log_entries(c.id),
@@ -181,7 +182,7 @@ as $function$
         round(100 * nullif((in_words.answer -> 'result' ->> 'progress')::numeric, 1)) || ' %',
         in_words.answer -> 'result' ->> 'message',
         (
-            select 'for a lock: ' || string_agg(format('pid %s on %s', h ->> 'pid', h ->> 'relation'), '; ')
+            select 'for a lock: ' || string_agg(format('%s on %s', coalesce('pid ' || (h ->> 'pid'), h ->> 'state'), h ->> 'relation'), '; ')
             from jsonb_array_elements(nullif(in_words.answer -> 'holders', 'null')) as h
         )
     );

@@ -114,6 +114,13 @@ as $function$
     from pg_catalog.pg_constraint as c
     where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
     union all
+    select 'a column of its primary key is called as one of ours', a.attname::text,
+        format('alter table %s rename column %I to %I', relation::regclass, a.attname, 'my_' || a.attname),
+        format('alter table %s rename column %I to %I', relation::regclass, 'my_' || a.attname, a.attname)
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = any (i.indkey::int2[])
+    where i.indrelid = relation and i.indisprimary and a.attname in ('rpc_migrations_id', 'rpc_migrations_truncated', 'rpc_migrations_place')
+    union all
     select 'an index in a tablespace of its own', x.oid::regclass::text,
         format('alter index %s set tablespace pg_default', x.oid::regclass), format('alter index %s set tablespace %I', x.oid::regclass, t.spcname)
     from pg_catalog.pg_index as i
@@ -361,6 +368,9 @@ begin
     if copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
         changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
     end if;
+    if copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
+        changes := nullif(concat_ws('; ', rpc_migrations.lost_columns(copy), changes), '');
+    end if;
     if to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null and (
         select count(*) <> 2
         from pg_catalog.pg_trigger as t
@@ -369,10 +379,11 @@ begin
         changes := concat_ws('; ', 'its triggers were switched off, so that changes may have been missed', changes);
     end if;
     if changes is not null then
-        raise exception '% was altered since the copy began: %', copy.source::regclass, changes
+        raise exception '% was altered since the copy began%: %', copy.source::regclass, rpc_migrations.restored_in_words(copy), changes
         using errcode = 'RM003',
-            hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or, before '
-                'the swap, roll the migration back (which takes away the copy only) and begin anew.';
+            hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or '
+                || case copy.state when 'rolling back' then 'give the rollback up with --give-up: the migrated table stays.'
+                    else 'roll the migration back (which takes away the copy only) and begin anew.' end;
     end if;
 end;
 $function$;

@@ -18,6 +18,7 @@ create or replace function rpc_migrations.current_copy() returns rpc_migrations.
 language sql
 set search_path = ''
 as $function$
+    select rpc_migrations.find_restored_tables();
     select c.*
     from rpc_migrations.copies as c
     where c.migration = current_setting('rpc_migrations.migration', true) and c.ended_at is null

@@ -31,12 +31,12 @@ begin
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
 
     if copy.old_table is null then
-        insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table)
-        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table)
+        insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table, home)
+        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table, rpc_migrations.home())
         returning * into copy;
         perform rpc_migrations.rehearse(copy);
         rows := 0;
-        message := format('there is no %s yet: nothing to copy', old_table);
+        message := format('there is no table %s: nothing to copy, and no backup', old_table);
         return;
     end if;
 
@@ -57,13 +57,13 @@ begin
 
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition
+        keys, columns, definition, home
     )
     values (
         copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, copy.new_table,
         rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_columns(copy.old_table, copy.new_table),
-        rpc_migrations.table_definition(copy.old_table)
+        rpc_migrations.table_definition(copy.old_table), rpc_migrations.home()
     )
     returning * into copy;
     not_rehearsed := rpc_migrations.rehearse(copy);
@@ -94,6 +94,7 @@ begin
         raise exception 'the backup must be in the schema of the old table, under another name of at most 63 bytes'
         using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], left(old_name[2], 40) || '_backup');
     end if;
+    perform rpc_migrations.find_restored_tables();
     select c.migration into other
     from rpc_migrations.copies as c
     where c.migration = copy.migration and c.ended_at is null

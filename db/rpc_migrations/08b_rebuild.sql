@@ -44,13 +44,13 @@ begin
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, alteration
+        keys, columns, definition, alteration, home
     )
     values (
         copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, copy.new_table,
         rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_altered_columns(copy, copy.new_table, with_rows => true),
-        rpc_migrations.table_definition(copy.old_table), copy.alteration
+        rpc_migrations.table_definition(copy.old_table), copy.alteration, rpc_migrations.home()
     )
     returning * into copy;
     perform rpc_migrations.try_copy(copy);

@@ -96,6 +96,29 @@ begin
         using errcode = 'RM003', hint = 'Roll the migration back, which takes away the copy.';
     end if;
     execute format('lock table only %s in access share mode', copy.source::regclass);
+    perform rpc_migrations.check_log(copy);
     perform rpc_migrations.check_source(copy);
+end;
+$function$;
+
+
+-- The log and the other table must be there still: somebody may have dropped them by hand. Raises RM003.
+create or replace function rpc_migrations.check_log(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    lost text := case
+        when to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then format('the log of changes rpc_migrations.log_%s', copy.id)
+        when not exists (select from pg_catalog.pg_class as c where c.oid = copy.target)
+            then case copy.state when 'rolling back' then 'the original table' else 'the new table' end
+    end;
+begin
+    if lost is not null then
+        raise exception '% was dropped%', lost, rpc_migrations.restored_in_words(copy)
+        using errcode = 'RM003', hint = case copy.state
+            when 'rolling back' then 'Give the rollback up with --give-up: the migrated table stays.'
+            else 'Roll the migration back, which takes away the copy, and run it again.' end;
+    end if;
 end;
 $function$;

@@ -17,7 +17,8 @@ declare
 begin
     if copy.id is null then
         raise exception 'no table is being rebuilt by this migration'
-        using errcode = 'RM005', hint = 'Call rpc_migrations.begin_copy in an earlier step of the same step file.';
+        using errcode = 'RM005', hint = 'Call rpc_migrations.begin_copy in an earlier step of the same step file. Where it was called, '
+            'its row of rpc_migrations.copies was deleted since: roll the migration back, then run it again.';
     end if;
     rows := 0;
     if copy.state = 'copying' then

@@ -28,6 +28,7 @@ begin
             taken := rpc_migrations.replay_entries(copy, entries);
             rows := rows + taken;
             if taken > 0 then
+                update rpc_migrations.copies as c set has_changes = true where c.id = copy.id and c.state = 'rolling back' and not c.has_changes;
                 perform set_config('rpc_migrations.replayed', copy.id::text, true);
             end if;
             done := taken < least(entries, 500);
@@ -92,7 +93,7 @@ begin
             select %6$s from keys as k inner join only %7$s as s on %8$s
             where (select count(*) from gone) is not null
         )
-        select count(*), (select jsonb_agg(to_jsonb(k)) from keys as k) from taken
+        select count(*), (select jsonb_agg(to_jsonb(k.*)) from keys as k) from taken
         $sql$,
         parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
         rpc_migrations.key_match(copy, 's', 'k'))
@@ -154,7 +155,7 @@ begin
             select %5$s from added as p (%5$s, rpc_migrations_lost)
             where (select count(*) from gone) is not null
         )
-        select count(*), (select jsonb_agg(to_jsonb(k)) from keys as k), (
+        select count(*), (select jsonb_agg(to_jsonb(k.*)) from keys as k), (
             select row(%14$s)::text from (
                 select %14$s from present as p (%5$s, %11$s, rpc_migrations_lost) where p.rpc_migrations_lost
                 union all
@@ -229,6 +230,7 @@ declare
 begin
     execute format('select exists (select from %s where rpc_migrations_truncated)', log) into was_truncated;
     if was_truncated then
+        update rpc_migrations.copies as c set has_changes = true where c.id = copy.id and c.state = 'rolling back';
         execute format('delete from %s where rpc_migrations_truncated', log);
         execute format('truncate table only %s', copy.target::regclass);
     end if;

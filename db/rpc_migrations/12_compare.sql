@@ -52,7 +52,7 @@ $function$;
 
 
 -- How many rows differ between source and target, and the primary keys of up to five of them. Rows with an entry in the
--- log, where there is one, are left out.
+-- log, where there is one, are left out. Values that are equal count as such (1.0 and 1.00), as they do for the hash.
 create or replace function rpc_migrations.differences(copy rpc_migrations.copies, out differing bigint, out examples text)
 language plpgsql
 set search_path = ''
@@ -69,13 +69,13 @@ begin
         $sql$
         with differing as (
             select %1$s from only %2$s as s
-            where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.*=) row(%6$s)::record)
+            where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.=) row(%6$s)::record)
             union
             select %1$s from only %3$s as t
             where not exists (select from only %2$s as s where %4$s)
         ),
-        counted as (select d.*, row_number() over () as place from differing as d %7$s)
-        select count(*), string_agg(row(%1$s)::text, ' ') filter (where c.place <= 5) from counted as c
+        counted as (select d.*, row_number() over () as rpc_migrations_place from differing as d %7$s)
+        select count(*), string_agg(row(%1$s)::text, ' ') filter (where c.rpc_migrations_place <= 5) from counted as c
         $sql$,
         parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row, not_logged)
     into differing, examples;

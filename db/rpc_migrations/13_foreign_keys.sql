@@ -162,6 +162,9 @@ begin
     if done then
         return;
     end if;
+    if key.relation = copy.old_table and copy.state = 'swapped' then  -- the rollback was given up
+        perform rpc_migrations.delete_orphans(key.relation, key.name);
+    end if;
     begin
         execute format('alter table %s validate constraint %I', key.relation, key.name);
         message := format('%I of %s', key.name, key.relation);
@@ -201,9 +204,10 @@ $function$;
 -- The statements that put back what was taken off and switched off on tables that were moved aside: for whoever takes the
 -- private schema away, after which nobody else knows. Null where there is nothing.
 create or replace function rpc_migrations.putting_back() returns text
-language sql stable
+language sql volatile
 set search_path = ''
 as $function$
+    select rpc_migrations.find_restored_tables();
     with aside as (
         select t.oid::regclass as relation, c.quieted, c.quieted_rules
         from rpc_migrations.copies as c

@@ -89,6 +89,7 @@ begin
     ready := false;
     rows := 0;
     ends_request := false;
+    perform rpc_migrations.check_log(copy);
     if not copy.caught_up then
         select r.done, r.rows, r.holders into is_done, rows, holders from rpc_migrations.replay() as r;
         if not is_done then

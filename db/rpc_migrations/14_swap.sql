@@ -23,7 +23,8 @@ begin
     ends_request := false;
     if copy.state is distinct from 'copied' or (copy.source is not null and copy.compared_at is null) then
         raise exception 'the swap comes after the copy and the comparison, once' using errcode = 'RM005',
-            hint = 'Call copy_batch, carry_over, replay and compare in earlier steps.';
+            hint = 'Call copy_batch, carry_over, replay and compare in earlier steps. Where these were called, the row of '
+                'rpc_migrations.copies was deleted since: roll the migration back, then run it again.';
     end if;
     if copy.source is not null then
         select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
@@ -272,8 +273,9 @@ end;
 $function$;
 
 
--- Runs the statements of a list that stand under one key, in order. The bodies of functions were checked when they were first
--- made, with whatever search_path that was. In a rehearsal it goes on behind one that fails, and answers what has failed.
+-- Runs the statements of a list that stand under one key, in order; an error names what could not be made. The bodies of functions
+-- were checked when they were first made, with whatever search_path that was. In a rehearsal it goes on behind one that fails, and
+-- answers what has failed.
 create or replace function rpc_migrations.run_each(statements jsonb, key text, go_on boolean default false) returns text[]
 language plpgsql
 set search_path = ''
@@ -282,6 +284,8 @@ as $function$
 declare
     item jsonb;
     failed text[] := '{}';
+    error_detail text;
+    error_hint text;
 begin
     for item in select e.value from jsonb_array_elements(statements) as e where e.value ->> key is not null loop
         if not go_on then
@@ -298,6 +302,11 @@ begin
         end;
     end loop;
     return failed;
+exception when others then
+    get stacked diagnostics error_detail = pg_exception_detail, error_hint = pg_exception_hint;
+    raise exception using
+        errcode = sqlstate, detail = error_detail, hint = error_hint,
+        message = case when not starts_with(sqlerrm, item ->> 'kind') then format('%s %s: ', item ->> 'kind', item ->> 'name') else '' end || sqlerrm;
 end;
 $function$;
 

@@ -24,18 +24,22 @@ declare
 begin
     rows := 0;
     if copy.id is null then
-        perform rpc_migrations.drop_unfinished_table();
-        message := 'nothing was under way, and no table was changed';
+        message := rpc_migrations.clear_up();
         return;
     end if;
     if copy.state in ('copying', 'copied') then
-        perform rpc_migrations.abandon();
-        message := 'the copy was taken away; the table is as it was';
+        message := rpc_migrations.abandon();
         return;
     end if;
     perform rpc_migrations.check_rollback(copy, discard_changes);
     if copy.old_table is null then
+        perform rpc_migrations.rehearse_swap_back(copy);
         return;
+    end if;
+    if copy.state = 'swapped' then  -- one that was given up may have left some
+        update rpc_migrations.journal as j
+        set undone_at = clock_timestamp()
+        where j.migration = copy.migration and j.step ~ '^roll back: ' and j.finished_at is not null and j.undone_at is null;
     end if;
     update rpc_migrations.copies as c
     set
@@ -43,9 +47,9 @@ begin
         keys = rpc_migrations.primary_key(copy.old_table), filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;
+    perform rpc_migrations.rehearse_swap_back(copy);
     if discard_changes then
-        select d.differing into rows from rpc_migrations.differences(copy) as d;
-        message := format('%s row(s) were added, changed or deleted since the migration', rows);
+        select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;
     elsif to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then
         perform rpc_migrations.create_log(copy);
         perform rpc_migrations.begin_capture(copy);
@@ -56,13 +60,68 @@ end;
 $function$;
 
 
+-- Columns that both tables had at the swap and that one of them has no more, or as another type: changes cannot be brought back
+-- into the original table then. Null: there are none.
+create or replace function rpc_migrations.lost_columns(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select string_agg(
+        case when a.attname is null then format('column %I of %s is gone (dropped or renamed since)', e.name, e.relation)
+            else format('column %I of %s is %s now, and was %s', e.name, e.relation, format_type(a.atttypid, a.atttypmod), e.type) end,
+        '; ' order by e.relation, e.place)
+    from (
+        select copy.new_table::regclass as relation, c.name, c.type, c.place
+        from rows from (jsonb_to_recordset(copy.columns) as (name name, type text)) with ordinality as c (name, type, place)
+        union all
+        select copy.old_table::regclass, coalesce(c.old_name, c.name), c.old_type, c.place
+        from rows from (jsonb_to_recordset(copy.columns) as (name name, old_name name, old_type text))
+            with ordinality as c (name, old_name, old_type, place)
+    ) as e
+    left join pg_catalog.pg_attribute as a on a.attrelid = e.relation and a.attname = e.name and a.attnum > 0 and not a.attisdropped
+    where e.type is distinct from format_type(a.atttypid, -1);
+$function$;
+
+
+-- How many rows --discard-changes gives up, told by the columns that both tables have as they had them at the swap. Null: that
+-- cannot be told.
+create or replace function rpc_migrations.count_discarded(copy rpc_migrations.copies, out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    lost text := rpc_migrations.lost_columns(copy);
+begin
+    copy.columns := (
+        select jsonb_agg(c.value order by c.place)
+        from jsonb_array_elements(copy.columns) with ordinality as c (value, place)
+        inner join pg_catalog.pg_attribute as n on n.attrelid = copy.new_table and n.attname = c.value ->> 'name' and not n.attisdropped
+        inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and not o.attisdropped
+            and o.attname = coalesce(c.value ->> 'old_name', c.value ->> 'name')
+        where format_type(n.atttypid, -1) = c.value ->> 'type' and format_type(o.atttypid, -1) = c.value ->> 'old_type'
+    );
+    if copy.keys is null or exists (
+        select from jsonb_array_elements(copy.keys) as k
+        where not coalesce(copy.columns, '[]') @> jsonb_build_array(jsonb_build_object('name', k ->> 'name'))
+    ) then
+        message := format('what was changed since the migration cannot be counted: %s', coalesce(lost, 'the primary key is gone'));
+        return;
+    end if;
+    select d.differing into rows from rpc_migrations.differences(copy) as d;
+    message := format('%s row(s) were added, changed or deleted since the migration', rows)
+        || coalesce(format(' (without what cannot be compared: %s)', lost), '');
+end;
+$function$;
+
+
 -- Before the swap: takes the new table, the capture and the log away, and the old table is as if nothing had been.
-create or replace function rpc_migrations.abandon() returns void
+create or replace function rpc_migrations.abandon(out message text)
 language plpgsql
 set search_path = ''
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
+    new_table regclass := (select c.oid from pg_catalog.pg_class as c where c.oid = copy.new_table);
 begin
     if copy.id is null or copy.state not in ('copying', 'copied') then
         raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
@@ -70,7 +129,12 @@ begin
     if copy.source is not null then
         perform rpc_migrations.end_capture(copy);
     end if;
-    execute format('drop table if exists rpc_migrations.%I', copy.table_name);
+    message := 'the copy was taken away; the table is as it was' || rpc_migrations.restored_in_words(copy);
+    if new_table in (select c.oid from pg_catalog.pg_class as c where c.relnamespace = 'rpc_migrations'::regnamespace) then
+        execute format('drop table %s', new_table);  -- whatever it is called by now
+    elsif new_table is not null then
+        message := format('%s, which was to be the new table, was moved there and stays; apart from that the table is as it was', new_table);
+    end if;
     delete from rpc_migrations.foreign_keys as k where k.relation = copy.new_table;
     update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
     perform rpc_migrations.mark_undone(copy.migration);
@@ -78,37 +142,105 @@ end;
 $function$;
 
 
--- A migration that stopped between creating the new table and beginning the copy leaves the former behind, empty.
-create or replace function rpc_migrations.drop_unfinished_table() returns void
+-- Without a copy: takes away what the migration has left behind all the same, and says so. It may have stopped between creating the
+-- new table and beginning the copy; or somebody has deleted the copy's row, and there are a new table and a capture without it.
+-- After the swap there is no way back without that row, which swap_back says.
+create or replace function rpc_migrations.clear_up(out message text)
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    leftover regclass;
-    has_rows boolean;
+    this_migration text := current_setting('rpc_migrations.migration', true);
+begin
+    message := rpc_migrations.drop_lost_captures();
+    if rpc_migrations.swapped_before(this_migration) is null then
+        message := nullif(concat_ws('; ', message, rpc_migrations.drop_unfinished_tables(this_migration)), '');
+        perform rpc_migrations.mark_undone(this_migration);
+    end if;
+    message := coalesce(message, 'nothing was under way, and no table was changed');
+end;
+$function$;
+
+
+-- What the swap of a migration that was not rolled back has said. Null: there was none.
+create or replace function rpc_migrations.swapped_before(migration text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select j.result ->> 'message'
+    from rpc_migrations.journal as j
+    where
+        j.migration = swapped_before.migration and j.undone_at is null and j.finished_at is not null and j.result ? 'ends_request'
+        and j.step !~ '^roll back: ';
+$function$;
+
+
+-- Takes away what captures changes for copies that are not there (any more), with the triggers, which go with their function. Says
+-- of which tables. Null: none.
+create or replace function rpc_migrations.drop_lost_captures() returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    lost record;
+    tables text;
+begin
+    for lost in
+        select substr(p.proname, 9) as id, (select string_agg(distinct t.tgrelid::regclass::text, ', ') from pg_catalog.pg_trigger as t where t.tgfoid = p.oid) as tables
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace = 'rpc_migrations'::regnamespace and p.proname ~ '^capture_[0-9]+$'
+            and not exists (select from rpc_migrations.copies as c where c.ended_at is null and c.id::text = substr(p.proname, 9))
+    loop
+        execute format('drop function rpc_migrations.capture_%s() cascade', lost.id);
+        execute format('drop table if exists rpc_migrations.log_%s', lost.id);
+        tables := concat_ws(', ', tables, lost.tables);
+    end loop;
+    return format('the row of the copy was gone; what captured changes of %s for it was taken away', coalesce(tables, 'no table (any more)'))
+    where found;
+end;
+$function$;
+
+
+-- Drops the new tables that the steps of a migration have made and that no copy has. Where an earlier version has not noted who made
+-- them: those that are empty, if no other migration can have made them. Says which. Null: none.
+create or replace function rpc_migrations.drop_unfinished_tables(migration text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    leftover record;
+    has_rows boolean := false;
+    dropped text;
 begin
     for leftover in
-        select c.oid
-        from pg_catalog.pg_class as c
+        select c.oid::regclass as relation, n.name, n.name in (
+            select unnest(j.made) from rpc_migrations.journal as j
+            where j.migration = drop_unfinished_tables.migration and j.undone_at is null
+        ) as is_its
+        from unnest(rpc_migrations.new_tables()) as n (name)
+        inner join pg_catalog.pg_class as c on c.relnamespace = 'rpc_migrations'::regnamespace and c.relname = n.name
         where
-            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
-            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys') and c.relname !~ '^log_[0-9]+$'
-            and not exists (select from rpc_migrations.copies as o where o.new_table = c.oid)
-            -- Not while another migration stands at the same point: it may be its table.
+            not exists (select from rpc_migrations.copies as o where o.new_table = c.oid and o.ended_at is null)
             and not exists (
                 select from rpc_migrations.journal as j
-                where
-                    j.migration <> current_setting('rpc_migrations.migration', true) and j.undone_at is null
-                    and not exists (select from rpc_migrations.copies as o where o.migration = j.migration)
+                where j.migration <> drop_unfinished_tables.migration and j.undone_at is null and n.name = any (j.made)
             )
     loop
-        execute format('select exists (select from %s)', leftover) into has_rows;
-        if not has_rows then
-            delete from rpc_migrations.foreign_keys as k where k.relation = leftover;
-            execute format('drop table %s', leftover);
+        if not leftover.is_its then
+            execute format('select exists (select from %s)', leftover.relation) into has_rows;
+            continue when has_rows or exists (
+                select from rpc_migrations.journal as j
+                where
+                    j.migration <> drop_unfinished_tables.migration and j.undone_at is null and j.made is null
+                    and not exists (select from rpc_migrations.copies as o where o.migration = j.migration)
+            );
         end if;
+        delete from rpc_migrations.foreign_keys as k where k.relation = leftover.relation;
+        execute format('drop table %s', leftover.relation);
+        dropped := concat_ws(', ', dropped, leftover.name);
     end loop;
-    perform rpc_migrations.mark_undone(current_setting('rpc_migrations.migration', true));
+    return format('the new table %s was taken away, and no other was changed', dropped) where dropped is not null;
 end;
 $function$;
 
@@ -124,20 +256,31 @@ declare
     reasons text;
 begin
     if to_regclass(name_in_use) is distinct from copy.new_table::regclass then
-        raise exception '% is not the table that this migration made', name_in_use
-        using errcode = 'RM001', hint = 'Another migration has replaced it since, or it was renamed. Roll that one back first, or put the name back.';
+        raise exception '% is not the table that this migration made%', name_in_use, rpc_migrations.restored_in_words(copy)
+        using errcode = 'RM001', hint = 'Another migration has replaced it since, or it was renamed or dropped. Roll that one back first, or put the name back. '
+            'If it was dropped, rename the original table by hand.';
     end if;
     if copy.old_table is not null and to_regclass(backup) is distinct from copy.old_table::regclass then
-        raise exception 'the original table is not at % any more', backup
+        raise exception 'the original table is not at % any more%', backup, rpc_migrations.restored_in_words(copy)
         using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
-    if copy.state = 'swapped' and not discard_changes then
-        perform rpc_migrations.check_one_way(copy);
-    end if;
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
+    end if;
+    if discard_changes and copy.has_changes then
+        raise exception 'a rollback that was given up has brought changes into % already', backup
+        using errcode = 'RM001', hint = 'Nothing was changed. Roll back without --discard-changes.';
+    end if;
+    reasons := case when not discard_changes then rpc_migrations.lost_columns(copy) end;
+    if reasons is not null then
+        raise exception '% cannot be rolled back with what was written since: %', name_in_use, reasons
+        using errcode = 'RM001', hint = 'Nothing was changed. Put the columns back, under their old names and with their old types, then run the '
+            'same command again; or roll back with --discard-changes, to the data as it was at the swap.';
+    end if;
+    if copy.state = 'swapped' and not discard_changes then
+        perform rpc_migrations.check_one_way(copy);
     end if;
     reasons := rpc_migrations.obstacles_in_words(case when copy.old_table is not null then copy.new_table end);
     if reasons is not null then
@@ -306,6 +449,12 @@ begin
     ends_request := false;
     done := copy.id is null;
     if done then
+        message := rpc_migrations.swapped_before(current_setting('rpc_migrations.migration', true));
+        if message is not null then
+            raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', message
+            using errcode = 'RM001', hint = 'No table was changed. To go back by hand: rename the table in use, and the original one to its name, and '
+                'give that its rights again. To leave it as it is, give the rollback up with --give-up.';
+        end if;
         return;
     end if;
     if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
@@ -319,16 +468,12 @@ begin
     end if;
     began := clock_timestamp();
     begin
-        if copy.source is not null then
-            perform rpc_migrations.lock_for_swap(copy, began);
-        else
-            execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
-        end if;
+        perform rpc_migrations.lock_for_swap_back(copy, began);
         if keeps_changes then
             perform rpc_migrations.replay_rest(copy);
             perform rpc_migrations.limit_wait(copy, began);
         end if;
-        kept_as := rpc_migrations.exchange_back(copy);
+        kept_as := rpc_migrations.exchange_back_or_refuse(copy);
         done := true;
     exception when lock_not_available then
         holders := rpc_migrations.lock_holders(copy.new_table);
@@ -339,9 +484,60 @@ begin
     end;
     copy := rpc_migrations.note_attempt(copy, began);
     if done then
-        message := format('the original table is back; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
+        message := case when copy.old_table is null then 'there was no table before' else 'the original table is back' end
+            || format('; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
             || rpc_migrations.subscriptions_left(copy.new_table);
     end if;
+end;
+$function$;
+
+
+-- Locks all that the swap back alters.
+create or replace function rpc_migrations.lock_for_swap_back(copy rpc_migrations.copies, began timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.source is not null then
+        perform rpc_migrations.lock_for_swap(copy, began);
+    else
+        execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
+    end if;
+end;
+$function$;
+
+
+-- Whether the swap back could be made: it is made, and undone, locks included. Whatever has come to depend on the table since the
+-- migration and does not go with the original one (a view on a new column) shows here, before anything begins. Raises as it does.
+create or replace function rpc_migrations.rehearse_swap_back(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '20ms'
+as $function$
+begin
+    perform rpc_migrations.lock_for_swap_back(copy, clock_timestamp());
+    perform rpc_migrations.exchange_back_or_refuse(copy);
+    raise exception 'only rehearsed' using errcode = 'RM099';
+exception when sqlstate 'RM099' then
+    null;
+end;
+$function$;
+
+
+-- The exchange, with an error that says what to do. Raises RM001.
+create or replace function rpc_migrations.exchange_back_or_refuse(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.exchange_back(copy);
+exception when others then
+    if sqlstate ~ '^(40|55P03|RM)' and sqlstate <> 'RM001' then
+        raise;
+    end if;
+    raise exception '%.% cannot be rolled back: %', quote_ident(copy.schema_name), quote_ident(copy.table_name), sqlerrm
+    using errcode = 'RM001', detail = format('SQLSTATE %s', sqlstate), hint = 'No table in use was changed. The original table does not go with what is named: '
+        'drop or change that, then run the same command again. A rollback that has begun can be given up with --give-up.';
 end;
 $function$;
 

@@ -84,6 +84,7 @@ def migrate_clusters() -> int:
         file=CLUSTERS,
         rollback=False,
         discard_changes=False,
+        give_up=False,
         next_steps=AFTER_CLUSTERS,
     )
     return _run(parser, _migrate)
@@ -97,7 +98,7 @@ def rollback_clusters() -> int:
         ["python scripts/rollback_clusters.py", "python scripts/rollback_clusters.py --discard-changes"],
     )
     _add_migration_options(parser)
-    _add_discard_option(parser)
+    _add_rollback_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=True,
@@ -142,7 +143,7 @@ def run_migration() -> int:
     )
     _add_migration_options(parser)
     _add_stop_options(parser)
-    _add_discard_option(parser)
+    _add_rollback_options(parser)
     return _run(parser, run_files)
 
 
@@ -291,11 +292,17 @@ def _add_stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
 
 
-def _add_discard_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_rollback_options(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--discard-changes",
         action="store_true",
         help="restore the data as it was at the swap; says how many changes that discards",
+    )
+    how.add_argument(
+        "--give-up",
+        action="store_true",
+        help="give up a rollback that has begun and has not swapped: the migrated table stays in use",
     )
 
 
@@ -345,8 +352,9 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     options = parser.parse_args()
     if getattr(options, "online", False) and not options.write_sql:
         parser.error("--online goes with --write-sql")
-    if getattr(options, "discard_changes", False) and not options.rollback:
-        parser.error("--discard-changes goes with --rollback")
+    for option in ("discard_changes", "give_up"):
+        if getattr(options, option, False) and not options.rollback:
+            parser.error(f"--{option.replace('_', '-')} goes with --rollback")
     stops = getattr(options, "stop_before_swap", False) or getattr(options, "until", None) is not None
     if stops and (options.rollback or options.remove_when_done):
         parser.error("--stop-before-swap and --until go with neither --rollback nor --remove-when-done")

@@ -135,7 +135,7 @@ def check(files: Sequence[File], chosen: Sequence[File]) -> None:
         if one.status.is_rolling_back:
             raise MigrationError(
                 f"A rollback of {one.migration.name} is under way. Nothing was run.",
-                hint=f"Finish it first: python scripts/run_migration.py {one.migration.path} --rollback",
+                hint=f"Finish it first, or give it up (--give-up): python scripts/run_migration.py {one.migration.path} --rollback",
             )
 
 

@@ -36,8 +36,10 @@ class Status:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a step of the migration itself has begun, and was not taken back since."""
-        return any(not name.startswith(ROLLBACK_PREFIX) for name in self.steps)
+        """Whether a step of the migration itself has begun, and was not taken back since; or, where those rows were deleted, a copy."""
+        return any(not name.startswith(ROLLBACK_PREFIX) for name in self.steps) or (
+            self.copy is not None and self.copy["state"] in ("copying", "copied", "swapped", "rolling back")
+        )
 
     @property
     def is_rolling_back(self) -> bool:
@@ -46,6 +48,15 @@ class Status:
             return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) for name in self.steps)
         state = self.copy["state"]
         return state == "rolling back" or (state == "rolled back" and bool(self.copy["unvalidated"]))
+
+    @property
+    def can_give_up(self) -> bool:
+        """Whether a rollback has begun and has not put the original table back, or giving it up has."""
+        if self.copy is None:  # somebody has deleted its row
+            return self.is_rolling_back
+        return self.copy["state"] == "rolling back" or (
+            self.copy["state"] == "swapped" and bool(self.copy["unvalidated"])
+        )
 
     def has_unfinished(self, rollback: Migration) -> bool:
         """Whether that rollback has begun and its last step is not done.
@@ -219,11 +230,15 @@ def describe_holders(holders: list[dict[str, Any]] | None) -> str:
     """Who may be in the way of a lock."""
     if not holders:
         return "held by a transaction that has ended since"
-    return "; ".join(
-        f"pid {h['pid']} ({h.get('state') or 'state unknown'}, role {h.get('role') or 'unknown'}, "
-        f"transaction open for {h.get('transaction_seconds') or 0} s, on {h.get('relation')})"
-        for h in holders
-    )
+    return "; ".join(_describe_holder(holder) for holder in holders)
+
+
+def _describe_holder(holder: dict[str, Any]) -> str:
+    state, role = holder.get("state") or "state unknown", f"role {holder.get('role') or 'unknown'}"
+    since = f"open for {holder.get('transaction_seconds') or 0} s, on {holder.get('relation')}"
+    if holder.get("pid") is None:  # of a prepared transaction, the state says so
+        return f"{state} ({role}, {since})"
+    return f"pid {holder['pid']} ({state}, {role}, transaction {since})"
 
 
 def describe_run(run: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def migrate(
     if status.is_rolling_back:
         raise MigrationError(
             f"A rollback of {migration.name} is under way.",
-            hint="Finish it with the rollback command first; then migrate again.",
+            hint="Finish it with the rollback command first, or give it up with that command's --give-up; then migrate again.",
         )
     _refuse_edited_steps(status, migration)
     if _is_to_be_compared_anew(status, migration):
@@ -69,8 +69,10 @@ def roll_back(
     settings: Settings,
     console: Console,
     before: Callable[[Status], None],
+    *,
+    giving_up: bool,
 ) -> None:
-    """Take a migration back with the steps of `rollback`, which bears its name. Raises as `migrate` does.
+    """Take a migration back with the steps of `rollback`, which bears its name; or give that up with them. Raises as `migrate` does.
 
     `before` is called with where the migration stands, before anything is done.
     """
@@ -80,6 +82,9 @@ def roll_back(
             hint="Write what undoes it into a comment of the file, /* rollback: ... */, and run this again; or into a file of its own.",
         )
     status = read_status(client, migration)
+    if giving_up and not status.can_give_up:
+        console.nothing_to_do(f"No rollback of {migration.name} is under way.")
+        return
     if not status.is_begun and not status.has_unfinished(rollback):
         kept = (
             f" The migrated table of the last rollback is kept as {status.copy['kept_as']}."

@@ -67,7 +67,7 @@ RUN = {
 BUSY = {"run": Maybe(RUN), "holder": Maybe({"pid": Maybe(int), "state": Maybe(str)})}
 STARTED = {"state": str, **BUSY}
 _HOLDER = {
-    "pid": int, "state": Maybe(str), "role": Maybe(str), "transaction_seconds": Maybe(float), "relation": Maybe(str),
+    "pid": Maybe(int), "state": Maybe(str), "role": Maybe(str), "transaction_seconds": Maybe(float), "relation": Maybe(str),
 }  # fmt: skip
 _ANSWER = {
     "state": str, "already": Maybe(bool), "rows": Maybe(int), "holders": Maybe([_HOLDER]), "by": Maybe(RUN), **BUSY,
@@ -82,7 +82,7 @@ STATUS = {
     "runs": [RUN],
     "is_there": Maybe(bool),
     "copy": Maybe({
-        "table": str, "state": str, "backup": str, "kept_as": Maybe(str), "unvalidated": list,
+        "table": str, "state": str, "backup": Maybe(str), "restored": Maybe(bool), "kept_as": Maybe(str), "unvalidated": list,
         "attempts": Maybe(int), "longest_attempt": Maybe(float), "progress": Maybe(float), "log_entries": Maybe(int), "log_bytes": Maybe(int),
     }),
 }  # fmt: skip

@@ -117,6 +117,67 @@ def test_changes_are_discarded_only_when_asked_and_counted_first(checkout: Check
         assert table_as_it_is(running.database) == before
 
 
+def test_a_rollback_is_given_up(checkout: Checkout, cluster: Cluster) -> None:
+    """One that cannot go on: the message names the option, and the migrated table is in use as before."""
+    with project(cluster) as running, running.database.connect() as connection:
+        env = running.environment()
+        said(
+            checkout.run(ROLLBACK, "--give-up", env=env),
+            "Nothing to do. No rollback of migrate_user_clusters is under way",
+        )
+        said(checkout.run(MIGRATE, env=env), "is applied")
+        before = table_as_it_is(running.database)
+        said(
+            checkout.run(ROLLBACK, "--give-up", env=env),
+            "Nothing to do. No rollback of migrate_user_clusters is under way",
+        )
+        begin = read_migration(ROOT / "db" / "rollback.sql", name="migrate_user_clusters").steps[0]
+        connection.execute(
+            "select public.execute_sql(%s, 'migrate_user_clusters', %s, %s)",
+            [begin.query, begin.name, begin.checksums[0]],
+        )
+        connection.execute("create view public.styles as select learning_style_factor from public.user_clusters")
+        said(checkout.run(ROLLBACK, env=env), "view public.styles", "--give-up", code=1)
+        said(checkout.run(MIGRATE, env=env), "A rollback of migrate_user_clusters is under way", "--give-up", code=1)
+        done = checkout.run(ROLLBACK, "--give-up", env=env)
+        said(done, "The rollback was given up: public.user_clusters is the migrated table, as before")
+        assert "migrates again" not in done.stdout
+        connection.execute("drop view public.styles")
+        assert table_as_it_is(running.database) == before
+        said(checkout.run(MIGRATE, env=env), "is applied already")
+        said(checkout.run(VERIFY, env=env), "0 failed")
+        said(checkout.run(ROLLBACK, env=env), "is rolled back")
+        said(checkout.run(VERIFY, env=env), "It was rolled back at 20", code=1)
+
+
+def test_no_table_before(checkout: Checkout, cluster: Cluster) -> None:
+    """It is said plainly, and nothing speaks of a backup or an original table that there is not."""
+    with project(cluster, rows=None) as running:
+        env = running.environment()
+        no_table = "public.user_clusters is new: there was none before, so nothing was copied, and there is no backup"
+        done = checkout.run(MIGRATE, env=env)
+        said(
+            done,
+            no_table,
+            "there is no table public.user_clusters: nothing to copy, and no backup",
+            "this is the wrong project",
+        )
+        shown = checkout.run(MIGRATE, "--status", env=env)
+        said(shown, "Table public.user_clusters: swapped; there was none before: no backup")
+        verified = checkout.run(VERIFY, env=env)
+        said(verified, "there was no public.user_clusters before the migration")
+        back = checkout.run(ROLLBACK, env=env)
+        said(
+            back,
+            "there was no table before; the migrated one is kept as",
+            "is not there any more, as before the migration",
+        )
+        for output in (done.stdout, shown.stdout, back.stdout):
+            assert "user_clusters_backup" not in output
+            assert "original one" not in output
+            assert "is the original" not in output
+
+
 @pytest.mark.parametrize(
     ("variant", "rows"),
     [(None, 0), ("full", 0), ("minimal", 30), ("full", 30), ("extra", 30)],

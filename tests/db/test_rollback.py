@@ -255,3 +255,41 @@ def test_kept_changes_cannot_be_discarded_half_way(admin: Connection) -> None:
     assert caught.value.sqlstate == "RM001"
     run(admin, read(ROLLBACK))
     assert contents(admin, table, "id, customer, amount") == rows
+
+
+@pytest.mark.parametrize(
+    "name", ["place", "d", "s", "t", "k", "l", "c", "rows", "keys", "taken", "id", "entries", "key"]
+)
+def test_any_name_of_a_key(admin: Connection, name: str) -> None:
+    """None is taken for one of ours, whichever way it goes."""
+    deploy(admin)
+    admin.execute(f'create table public.things ("{name}" integer primary key, n integer)'.encode())
+    admin.execute("insert into public.things select n, n from generate_series(1, 20) as n")
+    text = rebuild_file("things", f'"{name}" integer not null, n bigint')
+    for rollback, rows, value in ((ROLLBACK, 0, 100), (DISCARD, 1, 200)):
+        run(admin, text)
+        admin.execute(f'update public.things set n = {value} where "{name}" = 7'.encode())
+        assert run(admin, read(rollback))[0].answer["rows"] == rows
+        assert admin.execute("select max(n) from public.things").fetchone() == (100,)
+
+
+@pytest.mark.parametrize("name", ["rpc_migrations_id", "rpc_migrations_truncated", "rpc_migrations_place"])
+def test_a_key_that_is_called_as_one_of_ours(admin: Connection, database: Database, name: str) -> None:
+    """Refused by name, before anything changes, and with the statements that rename it."""
+    deploy(admin)
+    admin.execute(f"create table public.things ({name} integer primary key)".encode())
+    before = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=f"called as one of ours: {name}") as caught:
+        run(admin, rebuild_file("things", f"{name} integer not null"))
+    assert f"alter table public.things rename column {name} to my_{name};" in str(caught.value.diag.message_detail)
+    assert dump_schema(database) == before
+
+
+def test_numbers_that_differ_in_their_scale_alone(admin: Connection) -> None:
+    """They are the same, to the count of what is discarded as to the comparison."""
+    deploy(admin)
+    admin.execute("create table public.things (id integer primary key, n numeric)")
+    admin.execute("insert into public.things values (1, 1.0), (2, 2), (3, null)")
+    run(admin, rebuild_file("things", "id integer not null, n numeric(10, 2)"))
+    admin.execute("update public.things set n = 7 where id = 2")
+    assert run(admin, read(DISCARD))[0].answer["rows"] == 1

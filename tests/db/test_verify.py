@@ -105,7 +105,9 @@ def test_before_in_the_middle_and_after_a_rollback(admin: psycopg.Connection[Any
     assert failed(verify(admin)) == unchanged
     run_file(admin, MIGRATION)
     run_file(admin, ROLLBACK)
-    assert failed(verify(admin)) == ["user_clusters: columns", "user_clusters: trigger"]
+    checks = verify(admin)
+    assert failed(checks) == ["user_clusters: columns", "user_clusters: trigger"]
+    assert all("It was rolled back at 20" in checks[name]["detail"] for name in failed(checks))
 
 
 def test_what_the_application_does_is_no_failure(migrated: psycopg.Connection[Any]) -> None:

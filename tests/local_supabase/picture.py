@@ -24,6 +24,7 @@ MIGRATE = Namespace(
     file=ROOT / "db" / "migrate_user_clusters.sql",
     rollback=False,
     discard_changes=False,
+    give_up=False,
     remove_when_done=False,
     dry_run=False,
     status=False,

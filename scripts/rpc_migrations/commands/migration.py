@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..client import RpcClient
 
 ROLLBACK_FILE = PROJECT_ROOT / "db" / "rollback.sql"
+GIVING_UP_FILE = PROJECT_ROOT / "db" / "rollback_giving_up.sql"
 ROLLBACK_DISCARDING_FILE = PROJECT_ROOT / "db" / "rollback_discarding_changes.sql"
 
 
@@ -54,7 +55,7 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
             if options.discard_changes:
                 before_discarding(client, status, settings, console)
 
-        runner.roll_back(client, migration, rollback, settings, console, before)
+        runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
         remove_when_done(options, client, console)
     return 0
 
@@ -111,18 +112,17 @@ def _read_steps(options: argparse.Namespace) -> Migration:
         migration.check()
         return cut(options, migration)
     if migration.rollback:
-        if options.discard_changes:
+        if options.discard_changes or options.give_up:
             raise StepFileError(
                 f"{migration.path.name} has its own way back, which says itself what becomes of the data.",
-                hint="Leave --discard-changes out.",
+                hint=f"Leave {'--give-up' if options.give_up else '--discard-changes'} out.",
             )
         rollback = replace(migration, steps=migration.rollback)
         rollback.check()
         return rollback
-    rollback = read_migration(
-        ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE, name=migration.name
-    )
-    return replace(rollback, steps=migration.end_of(rollback.steps))
+    file = ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE
+    rollback = read_migration(GIVING_UP_FILE if options.give_up else file, name=migration.name)
+    return rollback if options.give_up else replace(rollback, steps=migration.end_of(rollback.steps))
 
 
 def cut(options: argparse.Namespace, migration: Migration) -> Migration:

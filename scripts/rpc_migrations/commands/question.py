@@ -21,9 +21,9 @@ MOST_LINES = 20  # of files
 
 # What differs between the table in use and the original one, as a rollback that discards it counts it.
 _DISCARDED_QUERY = """
-select d.differing as rows
+select d.rows
 from (select c.* from rpc_migrations.copies as c where c.state = 'swapped' and c.id = {id}) as c
-cross join lateral rpc_migrations.differences(
+cross join lateral rpc_migrations.count_discarded(
     jsonb_populate_record(c::rpc_migrations.copies, jsonb_build_object(
         'source', c.new_table, 'target', c.old_table, 'keys', rpc_migrations.primary_key(c.old_table)))
 ) as d
@@ -64,8 +64,8 @@ def before_discarding(client: RpcClient, status: Status, settings: Settings, con
     if not _asks(settings, console) or copy is None or copy["state"] != "swapped":
         return
     try:
-        found = client.rows(_DISCARDED_QUERY.format(id=int(copy["id"])), {"rows": int})
-        number = count(found[0]["rows"], "change") if found else "changes"
+        found = client.rows(_DISCARDED_QUERY.format(id=int(copy["id"])), {"rows": Maybe(int)})
+        number = count(found[0]["rows"], "change") if found and found[0]["rows"] is not None else "changes"
     except StatementTimedOut:
         number = "changes (too many to count)"
     lines = [

@@ -183,7 +183,8 @@ class Console:
         """What the run has done, where the original of the table that it rebuilt is, and what to do next."""
         run = self._run
         assert run
-        run.table, run.next_steps = table, self.next_steps
+        given_up = run.action == "roll back" and table is not None and table["state"] == "swapped"
+        run.table, run.next_steps = table, [] if given_up else self.next_steps
         if run.stops_before:
             self._close_before(run)
             return
@@ -192,16 +193,24 @@ class Console:
             return
         before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
         rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
-        lines = [f"{run.closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."]
-        if table and run.action == "migrate":
+        closing = f"{run.migration} stays applied" if given_up else run.closing
+        lines = [f"{closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."]
+        if table and run.action == "migrate" and not table["backup"]:
+            lines.append(
+                f"{table['table']} is new: there was none before, so nothing was copied, and there is no backup."
+            )
+        elif table and run.action == "migrate":
             lines.append(
                 f"{table['table']} is the new table. The original one is {table['backup']}, closed to the API."
             )
+        elif given_up and table:
+            lines.append(f"The rollback was given up: {table['table']} is the migrated table, as before.")
         elif table and table["kept_as"]:
+            original = "is the original table" if table["backup"] else "is not there any more, as before the migration"
             lines.append(
-                f"{table['table']} is the original table. The migrated one is kept as {table['kept_as']}, closed to the API."
+                f"{table['table']} {original}. The migrated one is kept as {table['kept_as']}, closed to the API."
             )
-        lines += self.next_steps
+        lines += run.next_steps
         self.report.outcome = "done"
         self.report.lines += lines
         self._show("close", lines)
@@ -238,7 +247,9 @@ class Console:
         columns = ["started", "action", "by", "ended", "message"]
         self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
-            self.say(f"Table {found.table['table']}: {found.table['state']}; backup {found.table['backup']}")
+            backup = f"backup {found.table['backup']}" if found.table["backup"] else "there was none before: no backup"
+            restored = "; restored from a dump" if found.table.get("restored") else ""
+            self.say(f"Table {found.table['table']}: {found.table['state']}; {backup}{restored}")
             for line in describe_copy(status):
                 self.say(line)
         if calls:

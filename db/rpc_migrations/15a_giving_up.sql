@@ -1,0 +1,75 @@
+-- Giving up a rollback that has begun: the migrated table stays in use, and is as if nobody had tried. The original one, which is
+-- the backup again, may have changes in it by then that were made since the swap: so it is no more "the data as it was at the
+-- swap", which a later rollback with --discard-changes would promise ("has_changes"). One that keeps the changes finds what is left.
+
+-- Takes the capture away, and gives the original table back the foreign keys that delete its rows.
+create or replace function rpc_migrations.give_up_rollback(out rows bigint, out message text)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    cascades jsonb;
+begin
+    rows := 0;
+    if copy.id is not null and copy.state <> 'rolling back' then
+        message := 'no rollback is under way, and nothing was changed';
+        return;
+    end if;
+    if copy.id is null then
+        message := coalesce(rpc_migrations.drop_lost_captures(), 'nothing is left of it');
+    else
+        perform rpc_migrations.end_capture(copy);
+        cascades := rpc_migrations.put_cascades_back(copy.old_table);
+        update rpc_migrations.copies as c
+        set
+            state = 'swapped', source = c.old_table, target = c.new_table, pass = 1, filenode = null, caught_up = false, snapshots = null,
+            unvalidated = c.unvalidated || cascades
+        where c.id = copy.id;
+        message := format('%s stays in use', copy.new_table::regclass);
+    end if;
+    update rpc_migrations.journal as j
+    set undone_at = clock_timestamp()
+    where j.migration = current_setting('rpc_migrations.migration', true) and j.step ~ '^roll back: ' and j.undone_at is null;
+end;
+$function$;
+
+
+-- Makes the foreign keys of a table anew that were taken off it and delete its rows, not valid; answers those to be validated. One
+-- whose other table was dropped in the meantime would be gone as well.
+create or replace function rpc_migrations.put_cascades_back(relation oid) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    key rpc_migrations.foreign_keys;
+    made jsonb := '[]';
+begin
+    for key in
+        delete from rpc_migrations.foreign_keys as k
+        using pg_catalog.pg_class as c
+        where k.relation = put_cascades_back.relation and c.oid = k.relation and k.definition ~ ' ON DELETE CASCADE'
+        returning k.*
+    loop
+        continue when not exists (select from pg_catalog.pg_class as c where c.oid = key.refers_to);
+        execute format('alter table %s add constraint %I %s%s', relation::regclass, key.name, key.definition,
+            case when key.definition !~ ' NOT ENFORCED$' then ' not valid' end);
+        execute format('comment on constraint %I on %s is %L', key.name, relation::regclass, key.comment);
+        if key.is_valid then
+            made := made || jsonb_build_object('relation', relation::regclass::text, 'name', key.name);
+        end if;
+    end loop;
+    return made;
+end;
+$function$;
+
+
+-- Deletes the rows of the original table whose parents were deleted while it did without the foreign key, as that would have done.
+create or replace function rpc_migrations.delete_orphans(relation regclass, key_name name) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute regexp_replace(rpc_migrations.orphans_query(relation, key_name), '^select \* from', 'delete from only');
+end;
+$function$;
