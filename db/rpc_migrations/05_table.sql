@@ -364,8 +364,8 @@ as $function$
     union all
     select
         'swap', 'rule', r.rulename::text,
-        regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE .*? TO ' || regexp_replace(relation::regclass::text, '(\W)', '\\\1', 'g'), 'CREATE RULE'),
-        pg_get_ruledef(r.oid)
+        regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE .*? TO ' || rpc_migrations.as_pattern(relation::regclass::text), 'CREATE RULE'),
+        regexp_replace(pg_get_ruledef(r.oid), '^(.*? TO )' || rpc_migrations.as_pattern(relation::regclass::text), format('\1%s', replace(as_name, '\', '\\')))
         || coalesce(format(' alter table %s ', as_name) || rpc_migrations.firing(r.ev_enabled) || format(' rule %I', r.rulename), ''),
         null
     from pg_catalog.pg_rewrite as r

@@ -223,7 +223,7 @@ language sql immutable
 set search_path = ''
 as $function$
     select phase in ('columns', 'build') or phase = 'swap' and kind in (
-        'foreign key', 'trigger', 'row security', 'policy', 'grant', 'storage option', 'index setting', 'clustering', 'replica identity',
+        'foreign key', 'trigger', 'rule', 'row security', 'policy', 'grant', 'storage option', 'index setting', 'clustering', 'replica identity',
         'comment'
     );
 $function$;

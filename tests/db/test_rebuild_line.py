@@ -41,6 +41,8 @@ create policy others on public.orders as restrictive for update using (old_two >
 grant select, insert on public.orders to authenticated;
 grant update (note, old_two) on public.orders to authenticated;
 create trigger touched before update of note on public.orders for each row when (new.note <> 'x') execute function public.touch();
+create rule told as on delete to public.orders do also notify orders_gone;
+comment on rule told on public.orders is 'who listens';
 comment on table public.orders is 'what was ordered';
 comment on column public.orders.cents is 'in cents';
 comment on column public.orders.note is 'what they say';
