@@ -153,7 +153,7 @@ declare
     name text;
 begin
     for name in
-        select e.name from pg_available_extensions as e where e.name in ('vector', 'moddatetime', 'earthdistance', 'cube', 'postgres_fdw', 'dblink')
+        select e.name from pg_available_extensions as e where e.name in ('moddatetime', 'earthdistance', 'cube', 'postgres_fdw', 'dblink')
     loop
         execute format('create extension if not exists %I with schema extensions cascade', name);
     end loop;
