@@ -60,6 +60,7 @@ set default_transaction_isolation = 'read committed'
 as $function$
 declare
     answer jsonb;
+    rights_before text := rpc_migrations.rights_on_execute_sql();
 begin
     -- The right to execute this is not relied upon: somebody may grant all functions of a schema, and not think of this one.
     if pg_catalog.current_setting('role') not in ('none', 'service_role', current_user) then
@@ -106,7 +107,9 @@ begin
         end if;
     end;
     if pg_catalog.to_regclass('rpc_migrations.calls') is not null then  -- not after it has taken all this away
-        perform rpc_migrations.keep_rights(pg_catalog.concat(execute_sql.query, execute_sql.following));
+        if rpc_migrations.rights_on_execute_sql() is distinct from rights_before then
+            perform rpc_migrations.keep_rights(pg_catalog.concat(execute_sql.query, execute_sql.following));
+        end if;
         perform rpc_migrations.record_call(
             execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer,
             pg_catalog.pg_current_xact_id_if_assigned() is not null
@@ -225,6 +228,17 @@ begin
         execute statement;
     end loop;
 end;
+$function$;
+
+
+-- Who may execute execute_sql, to be compared.
+create or replace function rpc_migrations.rights_on_execute_sql() returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select p.proacl::text
+    from pg_catalog.pg_proc as p
+    where p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
 $function$;
 
 

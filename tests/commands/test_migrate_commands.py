@@ -19,6 +19,7 @@ from conftest import ROOT, Scripts, script_environment
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from projects import FACTORS, columns, deploy, is_migrated, one, project, table_as_it_is
 from rpc_migrations.step_file import read_migration
+from terminal import ANSWERED
 
 DEPLOY, MIGRATE, ROLLBACK, STATUS = "deploy_sql_function.py", "migrate_clusters.py", "rollback_clusters.py", "--status"
 VERIFY, RUN = "verify_clusters.py", "run_migration.py"
@@ -376,14 +377,14 @@ def on_a_terminal(checkout: Checkout, *arguments: str, env: dict[str, str]) -> s
 
 def test_a_terminal_gets_a_live_list_and_a_closing_panel(checkout: Checkout, cluster: Cluster) -> None:
     with project(cluster) as running:
-        shown = on_a_terminal(checkout, MIGRATE, env=running.environment())
+        shown = on_a_terminal(checkout, MIGRATE, env=running.environment() | ANSWERED)
         plain = COLOUR.sub("", shown)
         assert COLOUR.search(shown)
         assert "✓ check the old table" in plain
         assert "╭─" in plain
         assert BACKUP in plain
         # NO_COLOR: no colour, whatever its value (no-color.org); what moves the cursor is no colour.
-        shown = on_a_terminal(checkout, ROLLBACK, env={**running.environment(), "NO_COLOR": "1"})
+        shown = on_a_terminal(checkout, ROLLBACK, env=running.environment() | ANSWERED | {"NO_COLOR": "1"})
         codes = {code for match in COLOUR.finditer(shown) for code in match[0][2:-1].split(";")}
         assert not [code for code in codes if code.isdigit() and int(code) >= 30], codes
 

@@ -24,6 +24,7 @@ from rpc_migrations.console import Console
 from rpc_migrations.deployment import current_version
 from rpc_migrations.errors import MigrationError
 from step_runner import Connection, deploy
+from terminal import ANSWERED
 
 # Writes to the clipboard, clears the screen, sets the title (with a C1 control as well), goes back over the line, turns
 # the direction of writing.
@@ -50,7 +51,7 @@ def on_a_terminal(*arguments: str, env: dict[str, str | None]) -> bytes:
     """What a script writes to a terminal."""
     master, slave = pty.openpty()
     command = [sys.executable, str(ROOT / "scripts" / arguments[0]), *arguments[1:]]
-    environment = script_environment({**env, "TERM": "xterm-256color"})
+    environment = script_environment({**env, **ANSWERED, "TERM": "xterm-256color"})
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=ROOT)
     os.close(slave)
     written = b""
