@@ -50,13 +50,13 @@ local: .venv/tests $(POSTGRES) ## keep a local Supabase running and print its li
 	PYTHONPATH=tests $(RUN) -m local_supabase
 
 test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (18; PG=17, PG=15)
-	$(PYTEST) --dist loadfile -m "not every_fault" tests
+	$(PYTEST) --dist loadfile -m "not every_fault" tests $(ARGS)
 
-test-quick: .venv/tests $(POSTGRES) ## the same without those that take long
-	$(PYTEST) --dist loadfile -m "not every_fault and not slow" tests
+test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
+	$(PYTEST) --dist loadfile -m "not every_fault and not slow" tests/db $(ARGS)
 
 test-faults: .venv/tests $(POSTGRES) ## every fault at every request (some minutes)
-	$(PYTEST) --dist load -m every_fault tests/faults
+	$(PYTEST) --dist load -m every_fault tests/faults $(ARGS)
 
 bench: .venv/tests $(POSTGRES) ## measure, beside the guide's SQL by psql
 	PYTHONPATH=tests $(RUN) -m benchmarks
