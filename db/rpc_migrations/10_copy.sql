@@ -160,6 +160,7 @@ begin
     if copy.old_table is null or copy.state <> 'copied' then
         return;
     end if;
+    perform rpc_migrations.check_log(copy);
     perform rpc_migrations.check_conflicts(copy);
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m

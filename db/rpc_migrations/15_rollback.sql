@@ -79,7 +79,7 @@ as $function$
             with ordinality as c (name, old_name, old_type, place)
     ) as e
     left join pg_catalog.pg_attribute as a on a.attrelid = e.relation and a.attname = e.name and a.attnum > 0 and not a.attisdropped
-    where e.type is distinct from format_type(a.atttypid, -1);
+    where a.attname is null or e.type not in (format_type(a.atttypid, -1), format_type(a.atttypid, a.atttypmod));
 $function$;
 
 
@@ -98,7 +98,9 @@ begin
         inner join pg_catalog.pg_attribute as n on n.attrelid = copy.new_table and n.attname = c.value ->> 'name' and not n.attisdropped
         inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and not o.attisdropped
             and o.attname = coalesce(c.value ->> 'old_name', c.value ->> 'name')
-        where format_type(n.atttypid, -1) = c.value ->> 'type' and format_type(o.atttypid, -1) = c.value ->> 'old_type'
+        where
+            c.value ->> 'type' in (format_type(n.atttypid, -1), format_type(n.atttypid, n.atttypmod))
+            and c.value ->> 'old_type' in (format_type(o.atttypid, -1), format_type(o.atttypid, o.atttypmod))
     );
     if copy.keys is null or exists (
         select from jsonb_array_elements(copy.keys) as k

@@ -122,6 +122,9 @@ def test_refused_however_deep(
     for _ in range(2):
         as_refused(rpc(project, "execute_sql", query=text), message)
     outcome = run_steps(project, tmp_path, text)
+    if name == "in an SQL function, when it is created":
+        assert not outcome.error  # a step makes the function, and looks into none
+        return
     assert outcome.error
     if name in PLAIN_TO_SEE:
         assert (outcome.error.code, outcome.exit_code) == (None, 2)
