@@ -7,6 +7,9 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n 2
 
+# What another PostgreSQL may answer otherwise: its catalogs, and values.
+QUICK := carry_over online_copy meanings matrix application_values statements
+
 # Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
 ifeq ($(PG),17)
 export PG_BIN := $(CURDIR)/.venv/postgres-17/bin
@@ -53,7 +56,7 @@ test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (1
 	$(PYTEST) --dist loadfile -m "not every_fault" tests $(ARGS)
 
 test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
-	$(PYTEST) --dist loadfile -m "not every_fault and not slow" tests/db $(ARGS)
+	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
 test-faults: .venv/tests $(POSTGRES) ## every fault at every request (some minutes)
 	$(PYTEST) --dist load -m every_fault tests/faults $(ARGS)
