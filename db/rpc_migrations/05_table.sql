@@ -179,13 +179,14 @@ as $function$
         null
     from pg_catalog.pg_constraint as c
     where
-        c.conrelid = relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n') and c.confrelid <> relation
+        c.conrelid = describe_constraints.relation and c.contype in ('p', 'u', 'c', 'f', 'x', 'n')
+        and c.confrelid <> describe_constraints.relation
         -- One that points at a partitioned table has others of its own, which point at the partitions.
         and (c.contype <> 'f' or c.conparentid = 0)
         and not exists (select from rpc_migrations.foreign_keys as k where k.stand_in = c.oid)
     union all
     select 'swap', 'foreign key', k.name::text, k.definition, format('alter table %s add constraint %I %s', as_name, k.name, k.definition), null
-    from rpc_migrations.taken_off_keys(relation) as k;
+    from rpc_migrations.taken_off_keys(describe_constraints.relation) as k;
 $function$;
 
 

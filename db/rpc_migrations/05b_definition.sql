@@ -141,6 +141,17 @@ as $function$
 $function$;
 
 
+-- What ALTER TABLE has made of a table whose copy is that target (see 08b_rebuild.sql). Null: the step file made it.
+create or replace function rpc_migrations.alteration_of(source oid, target oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select c.alteration
+    from rpc_migrations.copies as c
+    where c.old_table = alteration_of.source and c.new_table = alteration_of.target and c.ended_at is null;
+$function$;
+
+
 -- What a new table is to have: what the old one has; or, where it is made by ALTER TABLE, what that has made of a twin (see
 -- 08b_rebuild.sql), and what others have that depends on the old one.
 create or replace function rpc_migrations.wanted(source oid, target oid, as_name text)
@@ -149,9 +160,7 @@ language sql stable
 set search_path = ''
 as $function$
     with altered as materialized (
-        select c.alteration
-        from rpc_migrations.copies as c
-        where c.old_table = source and c.new_table = target and c.ended_at is null and c.alteration is not null
+        select a as alteration from rpc_migrations.alteration_of(source, target) as a where a is not null
     )
     select s.phase, s.kind, s.name, s.definition, s.statement, s.detach, s.place, exists (select from altered)
     from rpc_migrations.describe_table(

@@ -434,10 +434,7 @@ as $function$
         (o.phase = 'build' or o.kind in ('foreign key', 'policy', 'trigger', 'rule'))
         and o.definition is distinct from n.definition
         and not exists (select from pairs as p where p.kind = o.kind and p.old_name = o.name)
-        and not exists (
-            select from rpc_migrations.copies as c
-            where c.old_table = source and c.new_table = target and c.ended_at is null and c.alteration is not null
-        )
+        and rpc_migrations.alteration_of(source, target) is null
         and rpc_migrations.definition_on(target, o.kind, o.name, o.statement) is distinct from n.definition;
 $function$;
 

@@ -12,39 +12,22 @@ set search_path = ''
 set row_security = off
 as $function$
 declare
-    copy rpc_migrations.copies;
-    old_name text[] := parse_ident(old_table);
-    backup_name text[] := parse_ident(backup);
+    copy rpc_migrations.copies := rpc_migrations.named_copy(old_table, backup);
     further record;
-    reasons text;
-    not_rehearsed text;
 begin
-    copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
-    copy.schema_name := old_name[1];
-    copy.table_name := old_name[2];
-    copy.backup_name := backup_name[array_upper(backup_name, 1)];
-    copy.old_table := to_regclass(old_table);
     copy.new_table := to_regclass('rpc_migrations.' || quote_ident(copy.table_name));
-    perform rpc_migrations.check_begin(copy, old_name, backup_name);
+    perform rpc_migrations.check_begin(copy, parse_ident(old_table), parse_ident(backup));
     perform rpc_migrations.close_to_others();
-    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
-    execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
-
     if copy.old_table is null then
-        insert into rpc_migrations.copies (migration, state, schema_name, table_name, backup_name, new_table, home)
-        values (copy.migration, 'copied', copy.schema_name, copy.table_name, copy.backup_name, copy.new_table, rpc_migrations.home())
-        returning * into copy;
+        copy.state := 'copied';
+        copy := rpc_migrations.remember_copy(copy);
         perform rpc_migrations.rehearse(copy);
         rows := 0;
         message := format('there is no table %s: nothing to copy, and no backup', old_table);
         return;
     end if;
 
-    reasons := rpc_migrations.obstacles_in_words(copy.old_table);
-    if reasons is not null then
-        raise exception '% cannot be rebuilt: %', copy.old_table::regclass, reasons
-        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.old_table), ''), hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
-    end if;
+    perform rpc_migrations.check_obstacles(copy.old_table);
     for further in
         select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
@@ -54,23 +37,89 @@ begin
     perform rpc_migrations.share_sequences(copy);
     perform rpc_migrations.adapt_new_table(copy);
     perform rpc_migrations.check_conflicts(copy);
+    copy.columns := rpc_migrations.plan_columns(copy.old_table, copy.new_table);
+    copy := rpc_migrations.remember_copy(copy);
+    rows := 0;
+    message := rpc_migrations.start_copy(copy);
+end;
+$function$;
 
+
+-- A copy that is about to begin, with what the names of its tables tell; not in the journal yet.
+create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies;
+    old_name text[] := parse_ident(old_table);
+    backup_name text[] := parse_ident(backup);
+begin
+    copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
+    copy.state := 'copying';
+    copy.schema_name := old_name[1];
+    copy.table_name := old_name[2];
+    copy.backup_name := backup_name[array_upper(backup_name, 1)];
+    copy.old_table := to_regclass(old_table);
+    return copy;
+end;
+$function$;
+
+
+-- Raises RM001 where the table cannot be rebuilt, with all reasons and the statements that take them away.
+create or replace function rpc_migrations.check_obstacles(relation oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reasons text := rpc_migrations.obstacles_in_words(relation);
+begin
+    if reasons is not null then
+        raise exception '% cannot be rebuilt: %', relation::regclass, reasons
+        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(relation), ''),
+            hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+    end if;
+end;
+$function$;
+
+
+-- Puts a copy that begins into the journal's table of them, and answers it as it stands there.
+create or replace function rpc_migrations.remember_copy(copy rpc_migrations.copies) returns rpc_migrations.copies
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
+    execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, home
+        keys, columns, definition, alteration, home
     )
     values (
-        copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
-        copy.old_table, copy.new_table,
-        rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_columns(copy.old_table, copy.new_table),
-        rpc_migrations.table_definition(copy.old_table), rpc_migrations.home()
+        copy.migration, copy.state, copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
+        copy.old_table, case when copy.old_table is not null then copy.new_table end,
+        rpc_migrations.primary_key(copy.old_table), copy.columns,
+        case when copy.old_table is not null then rpc_migrations.table_definition(copy.old_table) end, copy.alteration,
+        rpc_migrations.home()
     )
     returning * into copy;
+    return copy;
+end;
+$function$;
+
+
+-- Rehearses what follows, and begins to capture changes; answers a message.
+create or replace function rpc_migrations.start_copy(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    not_rehearsed text;
+begin
     not_rehearsed := rpc_migrations.rehearse(copy);
     perform rpc_migrations.create_log(copy);
     perform rpc_migrations.begin_capture(copy);
-    rows := 0;
-    message := concat_ws('; ',
+    return concat_ws('; ',
         format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table), not_rehearsed);
 end;
 $function$;

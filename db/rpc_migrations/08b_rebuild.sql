@@ -15,53 +15,24 @@ set search_path = ''
 set row_security = off
 as $function$
 declare
-    copy rpc_migrations.copies;
-    old_name text[] := parse_ident(old_table);
-    backup_name text[] := parse_ident(backup);
-    reasons text;
-    not_rehearsed text;
+    copy rpc_migrations.copies := rpc_migrations.named_copy(old_table, backup);
 begin
-    copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
-    copy.schema_name := old_name[1];
-    copy.table_name := old_name[2];
-    copy.backup_name := backup_name[array_upper(backup_name, 1)];
-    copy.old_table := to_regclass(old_table);
     if copy.old_table is null then
         raise exception 'there is no table %', old_table
         using errcode = 'RM001', hint = 'Nothing was changed. Put the table''s name into the line `-- rebuild:`, or create the table in a step before.';
     end if;
-    reasons := rpc_migrations.obstacles_in_words(copy.old_table);
-    if reasons is not null then
-        raise exception '% cannot be rebuilt: %', copy.old_table::regclass, reasons
-        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.old_table), ''), hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
-    end if;
+    perform rpc_migrations.check_obstacles(copy.old_table);
     execute format('lock table only %s in access share mode', copy.old_table::regclass);
     copy.alteration := rpc_migrations.try_alterations(copy, alterations, conversions);
     copy.new_table := rpc_migrations.make_altered(copy);
-    perform rpc_migrations.check_begin(copy, old_name, backup_name);
+    perform rpc_migrations.check_begin(copy, parse_ident(old_table), parse_ident(backup));
     perform rpc_migrations.close_to_others();
-    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
-    execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
-    insert into rpc_migrations.copies (
-        migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, alteration, home
-    )
-    values (
-        copy.migration, 'copying', copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
-        copy.old_table, copy.new_table,
-        rpc_migrations.primary_key(copy.old_table), rpc_migrations.plan_altered_columns(copy, copy.new_table, with_rows => true),
-        rpc_migrations.table_definition(copy.old_table), copy.alteration, rpc_migrations.home()
-    )
-    returning * into copy;
+    copy.columns := rpc_migrations.plan_altered_columns(copy, copy.new_table, with_rows => true);
+    copy := rpc_migrations.remember_copy(copy);
     perform rpc_migrations.try_copy(copy);
     perform rpc_migrations.check_rules(copy);
-    not_rehearsed := rpc_migrations.rehearse(copy);
-    perform rpc_migrations.create_log(copy);
-    perform rpc_migrations.begin_capture(copy);
     rows := 0;
-    message := concat_ws('; ',
-        format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table),
-        rpc_migrations.one_way_in_words(copy), not_rehearsed);
+    message := concat_ws('; ', rpc_migrations.start_copy(copy), rpc_migrations.one_way_in_words(copy));
 end;
 $function$;
 

@@ -6,13 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
-from checkout import FUNCTION_FILE, Checkout, said
+from checkout import Checkout, said
 from conftest import Scripts
 from local_supabase import Database, LocalSupabase, create_old_table
 from projects import one
+from rpc_migrations.ways_in import OPENED_BY_HAND
 from step_runner import Connection, deploy
 
 CLOSE = "update rpc_migrations.access set open_until = clock_timestamp() where true"
@@ -82,15 +84,16 @@ def test_every_command_says_how_to_open_it_again(
     said(checkout.run("migrate_clusters.py", env=environment), "is applied")
 
 
-def test_where_no_way_in_is_open_the_file_opens_it(
-    checkout: Checkout, database: Database, deployed: Connection
-) -> None:
+def test_where_no_way_in_is_open_a_link_opens_it(checkout: Checkout, database: Database, deployed: Connection) -> None:
+    """One click in the SQL Editor opens it for a quarter of an hour; the same command then says for how long it is open."""
     deployed.execute(CLOSE.encode())
     with LocalSupabase(database, meta=False) as hosted:
-        refused = checkout.run("deploy_sql_function.py", "--for", "30m", env=hosted.environment())
-        said(refused, "no way in over HTTPS is open", f"Written: {FUNCTION_FILE}", code=1)
-        deployed.execute(checkout.read(FUNCTION_FILE).encode())
-        assert call(hosted, "select 1").status_code == 200
+        deploy_half_an_hour = ("deploy_sql_function.py", "--for", "30m")
+        refused = checkout.run(*deploy_half_an_hour, env=hosted.environment())
+        said(refused, "no way in over HTTPS is open", f"It holds {OPENED_BY_HAND}", code=1)
+        assert f"content={quote(OPENED_BY_HAND)}" in refused.stderr
+        deployed.execute(OPENED_BY_HAND.encode())
+        said(checkout.run(*deploy_half_an_hour, env=hosted.environment()), "It is open until 20")
         assert one(
             deployed, "select open_until - opened_at between '29 minutes' and '31 minutes' from rpc_migrations.access"
         )

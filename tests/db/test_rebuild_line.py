@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, calls, deploy, read, run, steps_of
+from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, steps_of
 
 TABLE = """
 create type public.level as enum ('low', 'high');
@@ -276,6 +276,39 @@ def test_what_depends_on_it(orders: Connection, database: Database, other: Datab
     run(orders, read(ROLLBACK))
     assert dump_schema(database) == before
     assert orders.execute("select count(*), max(again), max(old_two) from public.orders").fetchone() == (61, 61, 60)
+
+
+PLAIN = """
+create table public.plain (id integer primary key, size integer, constraint positive check (size > 0));
+create unique index plain_size on public.plain (size);
+insert into public.plain select n, n from generate_series(1, 20) as n;
+"""
+
+
+def test_one_after_the_other(orders: Connection, database: Database, other: Database, tmp_path: Path) -> None:
+    """A second table's rebuild knows nothing of the first one, which can be rolled back still."""
+    second = tmp_path / "second.sql"
+    second.write_text("-- rebuild: public.plain\nalter table plain add note text;\n")
+    orders.execute(PLAIN)
+    before = dump_schema(database)
+    with other.connect() as connection:
+        connection.execute(f"{PLAIN}alter table orders add status text; alter table plain add note text")
+        expected = dump_schema(other)
+    run(orders, rebuild(tmp_path / "first.sql", "alter table orders add status text"), "first")
+    run(orders, steps_of(second), "second")
+    assert dump_schema(database) == expected
+    run(orders, read(ROLLBACK), "second")
+    run(orders, read(ROLLBACK), "first")
+    assert dump_schema(database) == before
+
+
+def test_a_step_file_after_it(orders: Connection, tmp_path: Path) -> None:
+    """It is held to what its own table has, as if it were the first."""
+    orders.execute(PLAIN)
+    run(orders, rebuild(tmp_path / "first.sql", "alter table orders add status text"), "first")
+    columns = "id integer primary key, size integer, constraint positive check (size > 1)"
+    with pytest.raises(psycopg.Error, match=r"constraint positive is .* in the step file and .* now"):
+        run(orders, rebuild_file("plain", columns), "second")
 
 
 class Writer(threading.Thread):
