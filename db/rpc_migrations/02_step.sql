@@ -229,7 +229,7 @@ $function$;
 
 
 -- The detail of an error, with the place where it happened: a line "Statement 2 of 5" (or "At the commit"), and the context
--- of what that statement called, as far as it is not ours.
+-- of what that statement called, without our functions and what these have run.
 create or replace function rpc_migrations.place_of_error(
     detail text, context text, place integer, places integer, statement text
 ) returns text
@@ -240,9 +240,14 @@ as $function$
         e'\n',
         nullif(place_of_error.detail, ''),
         nullif(
-            rtrim(left(split_part(split_part(
-                place_of_error.context, 'SQL statement "' || left(place_of_error.statement, 40), 1
-            ), 'PL/pgSQL function rpc_migrations.run_', 1), 2000), e' \n'),
+            rtrim(left(
+                regexp_replace(
+                    split_part(split_part(
+                        place_of_error.context, 'SQL statement "' || left(place_of_error.statement, 40), 1
+                    ), 'PL/pgSQL function rpc_migrations.run_', 1),
+                    e'(SQL statement "((?!\nPL/pgSQL function ).)*"\n)?PL/pgSQL function rpc_migrations\\.[^\n]*(\n|$)', '', 'g'
+                ), 2000
+            ), e' \n'),
             ''
         ),
         case when place_of_error.place = 0 then 'At the commit' else format('Statement %s of %s', place_of_error.place, place_of_error.places) end

@@ -29,18 +29,22 @@ $function$;
 
 -- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows.
 create or replace function rpc_migrations.depending(catalog regclass, relation oid) returns table (object oid, on_rows boolean)
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select d.objid, bool_or(d.refclassid = 'pg_catalog.pg_type'::regclass)
-    from pg_catalog.pg_class as c
-    inner join pg_catalog.pg_type as t on t.oid = c.reltype
-    inner join pg_catalog.pg_depend as d
-        on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
-        or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
-        or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-    where c.oid = relation and d.classid = catalog
-    group by d.objid;
+begin
+    return query
+        select d.objid, bool_or(d.refclassid = 'pg_catalog.pg_type'::regclass)
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_type as t on t.oid = c.reltype
+        inner join pg_catalog.pg_depend as d
+            on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
+            or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
+            or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+        where c.oid = relation and d.classid = catalog
+        group by d.objid;
+end;
 $function$;
 
 
@@ -61,71 +65,83 @@ $function$;
 -- Foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap if they were.
 -- One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback.
 create or replace function rpc_migrations.describe_keys_to(relation oid, as_name text) returns setof rpc_migrations.part
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select
-        'swap', 'foreign key to the table', format('%s %I', f.table_name, f.conname), pg_get_constraintdef(f.oid),
-        format('alter table %s add constraint %I %s%s', f.table_name, f.conname, pg_get_constraintdef(f.oid),
-            case when f.convalidated then ' not valid' end)
-        || coalesce(format('; comment on constraint %I on %s is %L', f.conname, f.table_name, f.comment), ''),
-        format('alter table %s drop constraint %I', f.conrelid::regclass, f.conname)
-    from (
+begin
+    return query
         select
-            c.*, case when c.conrelid = relation then as_name else c.conrelid::regclass::text end as table_name,
-            obj_description(c.oid, 'pg_constraint') as comment
-        from pg_catalog.pg_constraint as c
-        where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
-    ) as f;
+            'swap', 'foreign key to the table', format('%s %I', f.table_name, f.conname), pg_get_constraintdef(f.oid),
+            format('alter table %s add constraint %I %s%s', f.table_name, f.conname, pg_get_constraintdef(f.oid),
+                case when f.convalidated then ' not valid' end)
+            || coalesce(format('; comment on constraint %I on %s is %L', f.conname, f.table_name, f.comment), ''),
+            format('alter table %s drop constraint %I', f.conrelid::regclass, f.conname)
+        from (
+            select
+                c.*, case when c.conrelid = relation then as_name else c.conrelid::regclass::text end as table_name,
+                obj_description(c.oid, 'pg_constraint') as comment
+            from pg_catalog.pg_constraint as c
+            where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
+        ) as f;
+end;
 $function$;
 
 
 -- Views, functions and rules that mention the table are replaced by their own text. A function whose parameters or result have
 -- the type of its rows cannot be: it is dropped before and made after, with its owner, rights and comment.
 create or replace function rpc_migrations.describe_texts(relation oid, as_name text) returns setof rpc_migrations.part
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select
-        'swap', 'view', v.oid::regclass::text, null,
-        format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
-        null
-    from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
-    inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
-    inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
-    union all
-    select
-        'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
-        regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
-    from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
-    inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation
-    union all
-    select
-        'swap', 'function', p.oid::regprocedure::text, null,
-        pg_get_functiondef(p.oid) || case when d.on_rows then format(
-            '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
-            p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
-        || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
-        case when d.on_rows then format('drop routine %s', p.oid::regprocedure) end
-    from rpc_migrations.depending('pg_catalog.pg_proc', relation) as d
-    inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a';
+begin
+    return query
+        select
+            'swap', 'view', v.oid::regclass::text, null,
+            format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
+            null
+        from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
+        inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
+        inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
+        union all
+        select
+            'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
+            regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
+        from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
+        inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation
+        union all
+        select
+            'swap', 'function', p.oid::regprocedure::text, null,
+            pg_get_functiondef(p.oid) || case when d.on_rows then format(
+                '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
+                p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
+            || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
+            case when d.on_rows then format('drop routine %s', p.oid::regprocedure) end
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as d
+        inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a';
+end;
 $function$;
 
 
 -- Policies of other tables that mention the table. They come last: until the end of the transaction the statement locks more
 -- than its own table (see describe_security).
 create or replace function rpc_migrations.describe_policies_about(relation oid, as_name text) returns setof rpc_migrations.part
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select
-        'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null,
-        format('alter policy %I on %s', p.polname, p.polrelid::regclass)
-        || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
-        || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
-        null
-    from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
-    inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
+begin
+    return query
+        select
+            'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null,
+            format('alter policy %I on %s', p.polname, p.polrelid::regclass)
+            || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
+            || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+            null
+        from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
+        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
+end;
 $function$;
 
 

@@ -4,34 +4,38 @@
 -- All that belongs to a table or depends on it and that we know how to make again, in an order in which it can be made, as
 -- statements about the table "as_name". "names": what indexes, constraints and so on are called there (see new_names).
 create or replace function rpc_migrations.describe_table(relation oid, as_name text, names jsonb default '{}') returns setof rpc_migrations.part
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select p.* from rpc_migrations.describe_columns(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_column_settings(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_constraints(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_indexes(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_triggers(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_rights(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_options(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_index_settings(relation, as_name, names) as p
-    union all
-    select p.* from rpc_migrations.describe_keys_to(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_texts(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_security(relation, as_name) as p
-    union all
-    select p.* from rpc_migrations.describe_comments(relation, as_name, names) as p
-    union all
-    select p.* from rpc_migrations.describe_policies_about(relation, as_name) as p;
+begin
+    return query
+        select p.* from rpc_migrations.describe_columns(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_column_settings(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_constraints(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_indexes(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_triggers(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_rights(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_options(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_index_settings(relation, as_name, names) as p
+        union all
+        select p.* from rpc_migrations.describe_keys_to(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_texts(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_security(relation, as_name) as p
+        union all
+        select p.* from rpc_migrations.describe_comments(relation, as_name, names) as p
+        union all
+        select p.* from rpc_migrations.describe_policies_about(relation, as_name) as p;
+end;
 $function$;
 
 

@@ -135,6 +135,35 @@ def test_an_error_tells_where_it_happened(deployed: Connection[Any], supabase: L
     assert deployed.execute("select to_regproc('public.half'), count(*) from public.items").fetchone() == (None, 0)
 
 
+STOPPED_IN_THE_COPY = """
+create function public.fine(name text) returns boolean language plpgsql as $$
+begin
+    raise 'never';
+end $$;
+create table rpc_migrations.items (like public.items including all, check (public.fine(name)));
+select * from rpc_migrations.begin_copy('public.items', 'public.items_backup');
+select * from rpc_migrations.copy_batch();
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("select * from rpc_migrations.begin_copy('public.items', 'public.items_backup');", []),
+        (STOPPED_IN_THE_COPY, ["PL/pgSQL function public.fine(text) line 3 at RAISE"]),
+    ],
+    ids=["a refusal", "a function of the table's"],
+)
+def test_an_error_tells_nothing_of_our_functions(
+    deployed: Connection[Any], supabase: LocalSupabase, tmp_path: Path, text: str, places: list[str]
+) -> None:
+    """Where one of ours raises, or calls what does."""
+    deployed.execute("insert into public.items values (1, 'one')")
+    error = failed(supabase, tmp_path, text).error
+    assert error is not None
+    assert [line for line in (error.details or "").split("\n") if not re.match(r"\d+ \|", line)] == places
+
+
 def test_an_error_keeps_detail_and_hint(deployed: Connection[Any], supabase: LocalSupabase, tmp_path: Path) -> None:
     text = (
         "select 1;\ndo $$ begin raise 'no' using errcode = 'P0042', detail = 'why; it is', hint = 'do this' ; end $$;\n"
