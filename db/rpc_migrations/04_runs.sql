@@ -67,6 +67,28 @@ as $function$
 $function$;
 
 
+-- Which replica or replication slot is furthest behind what has been written, {name, bytes}; null: there is none. What a slot keeps
+-- is not removed from the disk, and nobody else's changes get through before it. Notes that the run is alive.
+create or replace function rpc_migrations.replication_lag(run uuid) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select rpc_migrations.touch_run(replication_lag.run);
+    select jsonb_build_object('name', l.name, 'bytes', l.bytes::bigint)
+    from (
+        select format('the replication slot %s', s.slot_name) as name, pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) as bytes
+        from pg_catalog.pg_replication_slots as s
+        where s.restart_lsn is not null
+        union all
+        select format('the replica %s', coalesce(nullif(r.application_name, ''), r.pid::text)), pg_wal_lsn_diff(pg_current_wal_lsn(), r.replay_lsn)
+        from pg_catalog.pg_stat_replication as r
+        where r.replay_lsn is not null
+    ) as l
+    order by l.bytes desc
+    limit 1;
+$function$;
+
+
 -- Notes how a run ended. An orphan of that run, a request whose client has gone, may still hold its row: whoever pressed
 -- Ctrl-C need not wait for that.
 create or replace function rpc_migrations.end_run(run uuid, outcome text, message text default null) returns void

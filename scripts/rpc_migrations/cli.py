@@ -256,6 +256,30 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
+def _share(text: str) -> float:
+    """A share of the time. Slower than a twentieth, and changes come faster than they are replayed."""
+    share = _number(text)
+    if not 0.05 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0.05 and 1")
+    return share
+
+
+def _megabytes(text: str) -> float:
+    """What is meant, in bytes."""
+    megabytes = _number(text)
+    if not 1 <= megabytes <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of megabytes from 1 up")
+    return megabytes * 1e6
+
+
+def _number(text: str) -> float:
+    """What a text means as a number; -1 where it means none."""
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0
+
+
 def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -269,6 +293,19 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
         help="take execute_sql away at the end and keep the journal; where it fails, it stays",
     )
     _add_yes_option(parser)
+    parser.add_argument(
+        "--pace",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="work for this share of the time, and pause for the rest of it: 0.5 halves the load (default: 1)",
+    )
+    parser.add_argument(
+        "--max-lag",
+        type=_megabytes,
+        metavar="MB",
+        help="pause while a replica, or what a replication slot keeps, is further behind than this",
+    )
     parser.add_argument(
         "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
     )
@@ -368,6 +405,8 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         settings = load_settings(
             allow_http=options.allow_http,
             patience=options.patience,
+            pace=getattr(options, "pace", 1.0),
+            max_lag=getattr(options, "max_lag", None),
             ignore_snapshots=getattr(options, "ignore_snapshots", False),
             yes=getattr(options, "yes", False),
         )

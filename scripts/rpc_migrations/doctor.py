@@ -177,6 +177,10 @@ def _table(client: RpcClient, migration: Migration) -> list[Check]:
     if table is None:
         return []
     if not table.is_there:
+        if table.must_be_there:
+            return [
+                Check(table.name, False, "is not there, so there is nothing to rebuild. Is this the right project?")
+            ]
         return [Check(table.name, True, "is not there: the migration will create it, empty")]
     if table.has_backup:
         detail = f"{table.backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
@@ -194,9 +198,9 @@ def _table_through_rest(client: RpcClient, settings: Settings, migration: Migrat
     """What the REST layer shows of the table, to whom this key is, before execute_sql is there."""
     assert settings.url and settings.key
     found = find_table(migration)
-    if found is None or not (match := _IN_PUBLIC.fullmatch(found[0])):
+    if found is None or not (match := _IN_PUBLIC.fullmatch(found.name)):
         return []
-    key, name = settings.key.value, found[0]
+    key, name = settings.key.value, found.name
     try:
         answer = client.http.get(
             f"{settings.url}/rest/v1/{quote(match['name'], safe='')}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
 from .rebuilt_table import find_table
-from .shapes import HISTORY, STARTED, STATUS, expect
+from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal
 from .step_file import ROLLBACK_PREFIX, Migration, Step
 
@@ -28,7 +28,7 @@ class Status:
     steps: dict[str, dict[str, Any]]  # current journal rows by step
     runs: list[dict[str, Any]]  # the newest first
     copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
-    missing: str | None = None  # the table that it rebuilds, where that is not there
+    missing: str | None = None  # the table that it rebuilds, where that is not there and will be made
 
     def is_done(self, step: Step) -> bool:
         """Whether the step has taken effect."""
@@ -167,9 +167,10 @@ def read_status(client: RpcClient, migration: Migration) -> Status:
     """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
     expression, table = _status_call(migration), find_table(migration)
     if table:
-        expression += f" || jsonb_build_object('is_there', to_regclass({quote_literal(table[0])}) is not null)"
+        expression += f" || jsonb_build_object('is_there', to_regclass({quote_literal(table.name)}) is not null)"
     answer = expect(check_deployed(client, expression), STATUS)
-    return replace(_to_status(answer), missing=table[0] if table and answer.get("is_there") is False else None)
+    is_missing = table and not table.must_be_there and answer.get("is_there") is False
+    return replace(_to_status(answer), missing=table.name if table and is_missing else None)
 
 
 def start_run(
@@ -192,6 +193,13 @@ def start_run(
     sql = f"select rpc_migrations.start_run({_literals(values)}) as answer"
     answer: dict[str, Any] = client.row(sql, {"answer": STARTED})["answer"]
     return answer
+
+
+def replication_lag(client: RpcClient, run: uuid.UUID, most: float) -> str | None:
+    """Who of those that read the WAL is more than so many bytes behind, in words; None: nobody. The run counts as alive."""
+    sql = f"select rpc_migrations.replication_lag({_literals([run])}) as lag"
+    lag = client.row(sql, {"lag": Maybe({"name": str, "bytes": int})})["lag"]
+    return f"{lag['name']}, {lag['bytes'] / 1e6:,.1f} MB behind" if lag and lag["bytes"] > most else None
 
 
 def end_run(

@@ -1,4 +1,4 @@
-"""How long to go on: pauses while something is in the way, attempts at what has failed in passing."""
+"""How long to go on: pauses while something is in the way or the database is to rest, attempts at what has failed in passing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .errors import Blocked, TransientError
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0  # seconds
+_LONGEST_REST = 30.0  # seconds; a run that is silent for a minute counts as gone (see journal.RUN_PATIENCE)
 
 
 @dataclass
@@ -39,6 +40,17 @@ class Wait:
     def over(self) -> None:
         """There was progress: begin anew."""
         self._since, self._pause = None, _FIRST_PAUSE
+
+
+@dataclass
+class Pace:
+    """Which share of the time a run works. The rest is left to the application: processor, disk, what a plan lets through."""
+
+    share: float  # above 0, at most 1
+
+    def rest_after(self, worked: float) -> float:
+        """How many seconds to pause after a request that took `worked` seconds."""
+        return min(worked * (1 / self.share - 1), _LONGEST_REST)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .shapes import Maybe
 from .sql import quote_literal
@@ -25,9 +25,7 @@ ROWS_TO_COUNT, BYTES_TO_COUNT = (
 
 NOTHING_CARRIED = "nothing but columns and rights"
 
-_BEGIN_COPY = re.compile(
-    r"rpc_migrations\.begin_(?:copy|rebuild)\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?"
-)
+_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_(copy|rebuild)\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
 
 _TABLE_QUERY = """
 select
@@ -58,12 +56,21 @@ _SHAPE = {
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
 
 
+class NamedTable(NamedTuple):
+    """The table that a migration rebuilds, as its steps call it."""
+
+    name: str
+    backup: str
+    must_be_there: bool  # before the migration; else the migration may make it
+
+
 @dataclass(frozen=True)
 class RebuiltTable:
     """A table that a migration rebuilds. `rows` is None where they are not known, `counted` whether they were counted."""
 
     name: str
     backup: str
+    must_be_there: bool
     is_there: bool
     has_backup: bool
     rows: int | None
@@ -103,10 +110,12 @@ class RebuiltTable:
         return _too_large(self.rows or 0)
 
 
-def find_table(migration: Migration) -> tuple[str, str] | None:
-    """The table that a migration rebuilds, and its backup's name, as its steps call begin_copy; None where it rebuilds none."""
-    found = next((match for step in migration.steps if (match := _BEGIN_COPY.search(step.sql))), None)
-    return (found[1], found[2] or "") if found else None
+def find_table(migration: Migration) -> NamedTable | None:
+    """The table that a migration rebuilds; None where it rebuilds none."""
+    for place, step in enumerate(migration.steps):
+        if found := _BEGIN_COPY.search(step.sql):
+            return NamedTable(found[2], found[3] or "", must_be_there=found[1] == "rebuild" and place == 0)
+    return None
 
 
 def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
@@ -114,13 +123,13 @@ def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
     found = find_table(migration)
     if found is None:
         return None
-    table, backup = found
+    table, backup, must_be_there = found
     row = client.row(_TABLE_QUERY.format(table=quote_literal(table), backup=quote_literal(backup)), _SHAPE)
     rows, counted = row["rows"], False
     if row["kind"] == "r" and rows < ROWS_TO_COUNT and row["bytes"] < BYTES_TO_COUNT:
         rows, counted = client.row(f"select count(*) as rows from {table}", {"rows": int})["rows"], True
     return RebuiltTable(
-        table, backup, row["is_there"], row["has_backup"],
+        table, backup, must_be_there, row["is_there"], row["has_backup"],
         rows=None if rows is None or rows < 0 else rows, counted=counted,
         size=row["size"] or "", columns=row["columns"] or "", obstacles=row["obstacles"], carried=row["carried"] or [],
     )  # fmt: skip
@@ -131,7 +140,7 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
     found = find_table(migration)
     if found is None:
         return None
-    rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found[0])), {"rows": Maybe(int)})
+    rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found.name)), {"rows": Maybe(int)})
     return _too_large(rows[0]["rows"] or 0) if rows else None
 
 

@@ -78,6 +78,7 @@ class RunReport:
     waiting_for: str | None = None  # what the running step waits for at the moment, in words
     table: dict[str, Any] | None = None  # the table that it rebuilt, as the journal has it at the end
     next_steps: list[str] | None = None  # what to do after it; None: it has not come to its end
+    held_back: float = 0.0  # seconds of pauses that were asked for
     stops_before: str | None = None  # the step of the file before which it was told to stop
     step_ended: float = field(default_factory=time.monotonic)  # when the last step did, and the next one began
 

@@ -32,6 +32,8 @@ class Settings:
     patience: float  # seconds to go on trying: locks, another run, an unreachable server
     request_timeout: float  # seconds to wait for one answer
     lock_budget: int = 200  # milliseconds for all locks of an attempt to swap, and the replay under them
+    pace: float = 1.0  # the share of the time in which a run works
+    max_lag: float | None = None  # bytes that a replica or a replication slot may be behind while a run goes on
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
     yes: bool = False  # nothing is asked
     in_ci: bool = False  # nobody looks on: a file that was written for want of credentials would pass for success
@@ -69,7 +71,13 @@ class Settings:
 
 
 def load_settings(
-    *, allow_http: bool = False, patience: float | None = None, ignore_snapshots: bool = False, yes: bool = False
+    *,
+    allow_http: bool = False,
+    patience: float | None = None,
+    pace: float = 1.0,
+    max_lag: float | None = None,
+    ignore_snapshots: bool = False,
+    yes: bool = False,
 ) -> Settings:
     """Read the settings. Raises SettingsError where one is wrong; what is merely missing is None."""
     environment = _environment()
@@ -87,6 +95,8 @@ def load_settings(
         patience=patience if patience is not None else _seconds(environment, "MIGRATION_PATIENCE", 300.0),
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
         lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2) * 1000),
+        pace=pace,
+        max_lag=max_lag,
         ignore_snapshots=ignore_snapshots,
         yes=yes or environment.get("MIGRATION_YES", "") == "1",
         in_ci=environment.get("CI", "").lower() not in ("", "0", "false"),

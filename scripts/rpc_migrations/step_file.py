@@ -99,6 +99,11 @@ class Step:
         """Whether it begins to rebuild a table."""
         return "rpc_migrations.begin_copy" in self.sql or "rpc_migrations.begin_rebuild" in self.sql
 
+    @property
+    def swaps(self) -> bool:
+        """Whether it puts a new table in the old one's place, or the old one back."""
+        return "rpc_migrations.swap(" in self.sql or "rpc_migrations.swap_back(" in self.sql
+
     @cached_property
     def checksums(self) -> tuple[str, ...]:
         """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
@@ -137,7 +142,7 @@ class Migration:
             raise StepFileError(f'{self.path.name} has no step "{until}".', hint=f"Its steps: {listed}.")
         end = names.index(until) + 1 if until is not None else len(names)
         if before_swap:
-            swaps = [place for place, step in enumerate(self.steps) if "rpc_migrations.swap(" in step.sql]
+            swaps = [place for place, step in enumerate(self.steps) if step.swaps]
             if not swaps:
                 raise StepFileError(f"{self.path.name} swaps no table.", hint="Leave --stop-before-swap out.")
             end = min(end, swaps[0])

@@ -12,8 +12,8 @@ from .client import RpcClient
 from .console import Console
 from .error_places import in_its_place
 from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
-from .journal import describe_busy, describe_holders, describe_run
-from .patience import Attempts, Wait
+from .journal import describe_busy, describe_holders, describe_run, replication_lag
+from .patience import Attempts, Pace, Wait
 from .settings import Settings
 from .shapes import not_supabase
 from .step_file import Migration, Step
@@ -29,7 +29,8 @@ class StepSender:
         self, client: RpcClient, migration: Migration, run: uuid.UUID, settings: Settings, console: Console
     ) -> None:
         self._client, self._migration, self._run, self._console = client, migration, run, console
-        self._patience = settings.patience
+        self._patience, self._max_lag, self._pace = settings.patience, settings.max_lag, Pace(settings.pace)
+        self._worked = 0.0  # seconds that the last request took
         self._answers: deque[dict[str, Any]] = deque()  # what has been answered and not yet been looked at
 
     def send_until_done(self, step: Step) -> dict[str, Any]:
@@ -37,6 +38,7 @@ class StepSender:
         wait, attempts, shrink = Wait(self._patience), Attempts(self._patience), 0
         while True:
             while not self._answers:
+                self._hold_back(step)
                 shrink = self._request(step, shrink, attempts)
             answer = self._answers.popleft()
             if answer.get("step", self._known_as(step)[1]) != self._known_as(step)[1]:
@@ -50,6 +52,19 @@ class StepSender:
             if answer["state"] != "busy":  # most likely an earlier attempt that got no answer is still at work
                 attempts.succeeded()
             self._go_on(step, answer, wait)
+
+    def _hold_back(self, step: Step) -> None:
+        """Leave the application the time that it is to have. Not at the swap: what waits to be replayed only grows meanwhile."""
+        if step.swaps:
+            return
+        if self._pace.share < 1 and self._worked:
+            rest = self._pace.rest_after(self._worked)
+            self._console.holding_back(rest, self._pace.share)
+            time.sleep(rest)
+        wait = Wait(self._patience)
+        while self._max_lag is not None and (behind := replication_lag(self._client, self._run, self._max_lag)):
+            self._console.waiting(f"{behind} (--max-lag {self._max_lag / 1e6:g})", wait.seconds)
+            wait.pause(f'Before step "{step.name}": {behind}, more than --max-lag allows.')
 
     def _request(self, step: Step, shrink: int, attempts: Attempts) -> int:
         """Send a step, and keep the answers. Returns by how much batches are to be smaller: more, where a timeout cut this one."""
@@ -66,6 +81,8 @@ class StepSender:
             raise
         except SqlError as error:
             raise in_its_place(step, error) from error
+        finally:
+            self._worked = time.monotonic() - began
         return shrink
 
     def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:

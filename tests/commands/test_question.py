@@ -103,6 +103,20 @@ def test_a_missing_table_is_told(checkout: Checkout, running: LocalSupabase, adm
     said(done, "Warning: public.user_clusters is not there", "this is the wrong project", "is applied")
 
 
+def test_a_missing_table_that_alter_table_is_to_alter(checkout: Checkout, running: LocalSupabase) -> None:
+    """Nothing would be made of it, so nothing of the kind is said."""
+    file = checkout.step_file("none.sql", "-- rebuild: public.nothing\nalter table nothing add a text;\n")
+    code, text = answers(checkout, running, "n", RUN, file)
+    assert (code, "public.nothing is not there. Is this the right project? There is nothing to rebuild." in text) == (
+        1,
+        True,
+    )
+    refused = checkout.run(RUN, file, env=running.environment())
+    said(refused, "there is no table public.nothing", code=1)
+    assert "will be made" not in refused.stderr
+    said(checkout.run("doctor.py", file, env=running.environment()), "public.nothing", "nothing to rebuild", code=1)
+
+
 def test_a_folder_is_asked_for_once_before_anything_is_told_to_the_cli(
     checkout: Checkout, running: LocalSupabase, admin: psycopg.Connection[Any]
 ) -> None:

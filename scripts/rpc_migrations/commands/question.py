@@ -115,7 +115,8 @@ def _in_a_line(client: RpcClient, migration: Migration) -> str:
 
 def _about_table(table: RebuiltTable) -> list[str]:
     if not table.is_there:
-        return [f"{table.name} is not there. Is this the right project? It would be made, empty."]
+        outcome = "There is nothing to rebuild." if table.must_be_there else "It would be made, empty."
+        return [f"{table.name} is not there. Is this the right project? {outcome}"]
     lines = [
         f"Table:         {table.name}, {table.rows_in_words}, {table.size}",
         f"Carried over:  {table.carried_by_number}",

@@ -102,6 +102,18 @@ class Console:
         for view in told:
             view.note(text)
 
+    def holding_back(self, seconds: float, share: float) -> None:
+        """We pause for so many seconds, to work for a share of the time only."""
+        assert self._run
+        text = f"pausing for {seconds:.1f} s (--pace {share:g})"
+        told = [view for view in self._views if view.is_time_for_a_line(first=not self._run.held_back)]
+        if told:
+            self.report.notes.append(text)
+        for view in told:
+            view.note(text)
+        self._run.waiting_for = text
+        self._run.held_back += seconds
+
     # --- questions -----------------------------------------------------------------------------------------------
 
     @property
@@ -194,7 +206,8 @@ class Console:
         before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
         rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
         closing = f"{run.migration} stays applied" if given_up else run.closing
-        lines = [f"{closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run."]
+        pauses = f", {run.held_back:.2f} s of it pauses (--pace)" if run.held_back else ""
+        lines = [f"{closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run{pauses}."]
         if table and run.action == "migrate" and not table["backup"]:
             lines.append(
                 f"{table['table']} is new: there was none before, so nothing was copied, and there is no backup."

@@ -45,7 +45,8 @@ def _run(run: RunReport, earlier_runs: list[RunReport]) -> dict[str, Any]:
     """The last run, with the steps of all; where it came to its end, also what to do next, and the table that it rebuilt."""
     closing = {} if run.next_steps is None else {"next": run.next_steps, "table": run.table}
     steps = [_step(step) for one in [*earlier_runs, run] for step in one.steps.values()]
-    return {"migration": run.migration, "action": run.action, "steps": steps, **closing}
+    pauses = {"held_back": round(run.held_back, 3)} if run.held_back else {}
+    return {"migration": run.migration, "action": run.action, "steps": steps, **pauses, **closing}
 
 
 def _step(step: StepReport) -> dict[str, Any]:
