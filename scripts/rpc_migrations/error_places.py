@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .errors import SqlError
-from .step_file import Step
+from .step_file import Step, with_plain_line_ends
 
 # What rpc_migrations.place_of_error writes below the detail of an error.
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
@@ -35,7 +35,7 @@ def in_its_place(step: Step, error: SqlError) -> SqlError:
 
 def _first_lines(sql: str, line: int) -> list[str]:
     """The first lines of a statement, with their numbers."""
-    lines = sql.split("\n")
+    lines = with_plain_line_ends(sql).split("\n")
     shown = [
         f"{number} | {text if len(text) <= _MOST_COLUMNS else text[: _MOST_COLUMNS - 3] + '...'}"
         for number, text in enumerate(lines[:_MOST_LINES], start=line)

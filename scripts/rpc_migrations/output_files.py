@@ -139,7 +139,7 @@ def _write(path: Path, text: str) -> Path:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:  # a string keeps its line ends
                 file.write(text)
             temporary.chmod(0o644)
             temporary.replace(path)

@@ -16,7 +16,7 @@ from .sql_text import COMMENTS, Statement, split, unquoted, walk
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
 _CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCURRENTLY out (writes to the table wait meanwhile), {_DIRECTLY}."
-_OWN_STEP = "A step is one transaction. Put a line `-- step: NAME` here instead: each step commits by itself."
+_OWN_STEP = "A step is one transaction as it is: leave it out. Where what follows needs a commit first, put a line `-- step: NAME` here: each step commits by itself."
 _ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
 _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, write `where true`."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
@@ -30,8 +30,12 @@ _TABLE_OF_INTO = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
-_PLAIN_BEGINS = (["begin"], ["begin", "work"], ["begin", "transaction"], ["start", "transaction"])
-_PLAIN_ENDS = [[word, *more] for word in ("commit", "end") for more in ([], ["work"], ["transaction"])]
+# What a step is; options may say so.
+_PLAIN_BEGIN = re.compile(
+    "(begin( work| transaction)?|start transaction)"
+    "(( ,)? (isolation level read (un)?committed|read write|(not )?deferrable))*"
+)
+_PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
 
 # All of it is one statement of the step, so that places of errors are counted as in the file.
 _BODY_UNSEEN = (
@@ -56,9 +60,13 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
     Where they are anything else, nothing is taken away, and `refusals` tells.
     """
     begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
-    if len(begins) == 1 and begins[0].words() in _PLAIN_BEGINS and statements[-1].words() in _PLAIN_ENDS:
+    if len(begins) == 1 and _is(begins[0], _PLAIN_BEGIN) and _is(statements[-1], _PLAIN_END):
         return tuple(one for one in statements[:-1] if one is not begins[0])
     return tuple(statements)
+
+
+def _is(statement: Statement, words: re.Pattern[str]) -> bool:
+    return words.fullmatch(" ".join(statement.words(limit=20))) is not None
 
 
 def as_run(statement: Statement) -> str:
@@ -120,10 +128,7 @@ def _transaction_command(words: list[str]) -> tuple[str, str] | None:
     """BEGIN, COMMIT and their like; not PREPARE of a statement."""
     if words[0] == "prepare":
         return ("prepare transaction", _OWN_STEP) if words[1:2] == ["transaction"] else None
-    what = "start transaction" if words[0] == "start" else words[0]
-    if words[0] in ("begin", "start"):
-        return what, f"{_OWN_STEP} A plain BEGIN with a COMMIT at the end of the step may stay."
-    return what, _OWN_STEP
+    return "start transaction" if words[0] == "start" else words[0], _OWN_STEP
 
 
 def _setting(words: list[str]) -> tuple[str, str] | None:

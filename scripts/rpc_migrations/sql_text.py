@@ -38,7 +38,7 @@ _UNENDED = ("dollar", "block_comment", "opened")  # known by how they begin; _wh
 _OPERATOR_CHARACTERS = "+-*/<>=~!@#%^&|`?:"
 _OPERATOR_OR_MARK = re.compile(r"[-+*/<>=~!@#%^&|`?:]+|.", re.DOTALL)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_COPY_END = re.compile(r"^\\\.[ \t]*$\n?", re.MULTILINE)
+_COPY_END = re.compile(r"^\\\.[ \t\r]*$\n?", re.MULTILINE)
 _RESTRICT = re.compile(r"\\(un)?restrict\b")  # pg_dump writes them around a dump; they concern psql commands alone
 
 

@@ -31,7 +31,7 @@ from .sql_text import COMMENTS, Statement, canonical, split, walk
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
-_FORMERLY_LINES = re.compile(r"(?:\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
+_FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
@@ -108,8 +108,10 @@ class Step:
     def checksums(self) -> tuple[str, ...]:
         """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
         edited since; of the text as it stands, which journals of earlier versions hold; and of the earlier texts that count as the same.
+        How an editor, or git, ends its lines makes no difference.
         """
-        return _sha256(canonical(self.sql)), _sha256(self.sql), *self.formerly
+        text = with_plain_line_ends(self.sql)
+        return _sha256(canonical(text)), _sha256(text), *self.formerly
 
 
 @dataclass(frozen=True)
@@ -271,14 +273,19 @@ def _refuse_controls(name: str, what: str, hint: str) -> None:
         raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 
 
+def with_plain_line_ends(text: str) -> str:
+    """The text with \\n for every line end."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(path: Path) -> str:
-    """The file's text, with \\n for every line end and without a byte order mark."""
+    """The file's text, with the line ends that it has (a string keeps them) and without a byte order mark."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
+        text = path.read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff")
     except FileNotFoundError as error:
         raise StepFileError(
             f"There is no file {path}.",
@@ -329,14 +336,15 @@ def _steps(path: Path, text: str) -> list[Step]:
     ends = [mark.start for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):
         if mark.rebuild:
-            steps += _rebuild_steps(path, mark, text[mark.end : end])
+            steps += _rebuild_steps(path, mark, with_plain_line_ends(text[mark.end : end]))
             continue
         formerly = _FORMERLY_LINES.match(text, mark.end, end)
         assert formerly is not None
-        sql = text[formerly.end() : end].rstrip("\n") + "\n"
-        above = text[mark.end : formerly.end()].count("\n") + len(sql) - len(sql.lstrip("\n"))
+        sql = text[formerly.end() : end].rstrip("\r\n") + "\n"
+        begins = formerly.end() + len(sql) - len(sql.lstrip("\r\n"))
+        above = text.count("\n", mark.end, begins)
         former = tuple(_CHECKSUM.findall(formerly[0]))
-        step = Step(mark.name, sql.lstrip("\n"), mark.batch, path, mark.line, mark.line + above, former)
+        step = Step(mark.name, sql.lstrip("\r\n"), mark.batch, path, mark.line, mark.line + above, former)
         if not step.statements:
             raise StepFileError(
                 f'{path}, line {step.line}: step "{step.name}" is empty.',

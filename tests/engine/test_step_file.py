@@ -68,11 +68,28 @@ def test_the_text_of_a_step_is_not_changed(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [TWO_STEPS.replace("\n", "\r\n"), "\ufeff" + TWO_STEPS, TWO_STEPS + "\n\n", TWO_STEPS.rstrip()]
+    "text",
+    [
+        TWO_STEPS.replace("\n", "\r\n"),
+        TWO_STEPS.replace("\n", "\r\n", 7),
+        "\ufeff" + TWO_STEPS,
+        TWO_STEPS + "\n\n",
+        TWO_STEPS.rstrip(),
+    ],
 )
 def test_how_an_editor_saves_a_file_does_not_change_its_checksums(tmp_path: Path, text: str) -> None:
     saved_otherwise, original = read(tmp_path, text), read(tmp_path, TWO_STEPS)
     assert [step.checksums for step in saved_otherwise.steps] == [step.checksums for step in original.steps]
+
+
+def test_line_ends_do_not_change_places_or_former_checksums(tmp_path: Path) -> None:
+    text = f"-- Above.\n-- step: one\n-- formerly: {'a' * 64}\n\nselect 1;\n\n-- step: two\nselect '2\n3';\n"
+    unix, windows = read(tmp_path, text).steps, read(tmp_path, text.replace("\n", "\r\n")).steps
+    assert [(step.line, step.first_line, step.checksums) for step in windows] == [
+        (step.line, step.first_line, step.checksums) for step in unix
+    ]
+    assert [one.line for step in windows for one in step.statements] == [5, 8]
+    assert windows[1].statements[0].sql == "select '2\r\n3'"
 
 
 def test_a_step_edited_has_another_checksum(tmp_path: Path) -> None:
