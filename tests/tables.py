@@ -167,6 +167,21 @@ CARRIED = {
         "create function public.number_of() returns bigint begin atomic select count(*) from public.things; end; "
         "alter function public.number_of depends on extension plpgsql"
     ),
+    "list of values of varchar": (
+        "create function public.stamp() returns trigger language plpgsql as 'begin return new; end'; "
+        "alter table public.things add state varchar(20) not null default 'new', add kind varchar default 'x', "
+        "add constraint states check (state in ('new', 'it''s', E'a\\\\b, c')), add constraint kinds check (kind not in ('y', '])::text[]')), "
+        "add is_new boolean generated always as (state in ('new', 'it''s')) stored, add is_x boolean default ('x'::varchar in ('x'::varchar, 'y')); "
+        "create index by_kind on public.things (kind) where state in ('new', 'it''s'); create index by_list on public.things ((kind in ('x', 'y'))); "
+        "create policy listed on public.things using (state in ('new', 'it''s')) with check (kind not in ('y', 'z')); "
+        "create view public.listed as select id, state in ('new', 'it''s') as is_new from public.things where kind in ('x', 'y'); "
+        "create rule listed as on delete to public.things where old.kind in ('y', 'z') do instead nothing; "
+        "create trigger listed before update on public.things for each row when (new.state in ('new', 'it''s')) execute function public.stamp(); "
+        "create function public.listed() returns bigint begin atomic select count(*) from public.things where state in ('new', 'it''s'); end; "
+        "create table public.lists (id bigint); create policy listed on public.lists "
+        "using (exists (select from public.things where state in ('new', 'it''s'))); "
+        "create statistics public.listed on (state in ('new', 'it''s')), amount from public.things"
+    ),
     "policy": (
         "create function public.is_member(bigint) returns boolean language sql stable security definer "
         "as 'select exists (select from public.things where id = $1)'; "

@@ -32,6 +32,21 @@ as $function$
 $function$;
 
 
+-- A text as PostgreSQL writes it, such that it is parsed to what it was written from. `(ARRAY['a'::character varying, ...])::text[]`, which
+-- stands for "status in ('a', ...)", would be read as an array whose elements are cast one by one, and written so from then on: the
+-- array gets its own type beside the other. (Within a string constant its quotes would be doubled, so that none is found there.)
+create or replace function rpc_migrations.parsed_alike(text text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select regexp_replace(
+        parsed_alike.text,
+        'ARRAY\[(E?''(?:[^'']|'''')*''::([^][()'',]+)(?:, E?''(?:[^'']|'''')*''::\2)*)\](\)?)::',
+        'ARRAY[\1]::\2[]\3::', 'g'
+    );
+$function$;
+
+
 -- One thing that belongs to a table or depends on it: what kind of thing it is; its name; its definition apart from the name
 -- and the table (null where the name says all); the statement that makes it on the table "as_name"; the statement that must
 -- come first to take it off the table that it is on (null: none); and when it is carried over ("phase"): before the copy
@@ -65,14 +80,14 @@ begin
             format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
                 case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
                 case
-                    when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
-                    when a.attgenerated = 'v' then format(' generated always as (%s) virtual', pg_get_expr(d.adbin, d.adrelid))
+                    when a.attgenerated = 's' then format(' generated always as (%s) stored', rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)))
+                    when a.attgenerated = 'v' then format(' generated always as (%s) virtual', rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)))
                     when a.attidentity <> '' then format(
                         ' generated %s as identity (sequence name %I.%I increment by %s minvalue %s maxvalue %s start with %s cache %s %s)',
                         case a.attidentity when 'a' then 'always' else 'by default' end, (parse_ident(as_name))[1], s.relname,
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
-                    when d.adbin is not null then ' default ' || pg_get_expr(d.adbin, d.adrelid)
+                    when d.adbin is not null then ' default ' || rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid))
                 end,
                 case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
             null
@@ -156,7 +171,7 @@ as $function$
     select left(d.definition, length(d.definition) - length(d.timing)) || o.options || d.timing
     from (
         select
-            pg_get_constraintdef(con.oid) as definition,
+            rpc_migrations.parsed_alike(pg_get_constraintdef(con.oid)) as definition,
             case when con.contype in ('p', 'u') and con.condeferrable then ' DEFERRABLE' || case when con.condeferred then ' INITIALLY DEFERRED' else '' end
                 else '' end as timing
     ) as d
@@ -240,7 +255,7 @@ begin
         select
             'build', 'index', x.relname::text,
             case when i.indisunique then 'unique ' else '' end || parts.rest,
-            format('create %sindex %I on %s using %s', case when i.indisunique then 'unique ' end, x.relname, as_name, parts.rest),
+            format('create %sindex %I on %s using %s', case when i.indisunique then 'unique ' end, x.relname, as_name, rpc_migrations.parsed_alike(parts.rest)),
             null
         from pg_catalog.pg_index as i
         inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
@@ -254,7 +269,7 @@ begin
         union all
         select
             'build', 'statistics', s.new_name, parts.definition,
-            format('create statistics rpc_migrations.%I%s from %s', s.new_name, parts.rest, as_name), null
+            format('create statistics rpc_migrations.%I%s from %s', s.new_name, rpc_migrations.parsed_alike(parts.rest), as_name), null
         from rpc_migrations.statistics_names(relation, '{}') as s
         cross join lateral (
             select substr(
@@ -385,7 +400,7 @@ begin
         select
             'swap', 'trigger', t.tgname::text,
             replace(pg_get_triggerdef(t.oid), format(' ON %s ', relation::regclass), ' ON it '),
-            regexp_replace(pg_get_triggerdef(t.oid), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_triggerdef(t.oid)), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
                 format('\1 ON %s ', replace(as_name, '\', '\\')))
             || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), '')
             || rpc_migrations.extension_marks('pg_catalog.pg_trigger', t.oid, format('trigger %I on %s', t.tgname, as_name)),
@@ -396,7 +411,7 @@ begin
         select
             'swap', 'rule', r.rulename::text,
             regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE .*? TO ' || rpc_migrations.as_pattern(relation::regclass::text), 'CREATE RULE'),
-            regexp_replace(pg_get_ruledef(r.oid), '^(.*? TO )' || rpc_migrations.as_pattern(relation::regclass::text), format('\1%s', replace(as_name, '\', '\\')))
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid)), '^(.*? TO )' || rpc_migrations.as_pattern(relation::regclass::text), format('\1%s', replace(as_name, '\', '\\')))
             || coalesce(format(' alter table %s ', as_name) || rpc_migrations.firing(r.ev_enabled) || format(' rule %I', r.rulename), ''),
             null
         from pg_catalog.pg_rewrite as r
@@ -439,7 +454,9 @@ begin
                     (select string_agg(rpc_migrations.role_name(o), ', ') from unnest(r.polroles) as o))
                 || coalesce(' using (' || r.using_text || ')', '') || coalesce(' with check (' || r.check_text || ')', '') as rule
             from (
-                select p.*, pg_get_expr(p.polqual, p.polrelid) as using_text, pg_get_expr(p.polwithcheck, p.polrelid) as check_text
+                select
+                    p.*, rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid)) as using_text,
+                    rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid)) as check_text
                 from pg_catalog.pg_policy as p
                 where p.polrelid = relation
             ) as r

@@ -99,7 +99,8 @@ begin
     return query
         select
             'swap', 'view', v.oid::regclass::text, null,
-            format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid)),
+            format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')',
+                rpc_migrations.parsed_alike(pg_get_viewdef(v.oid))),
             null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
@@ -107,13 +108,14 @@ begin
         union all
         select
             'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
-            regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid)), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation
         union all
         select
             'swap', 'function', p.oid::regprocedure::text, null,
-            pg_get_functiondef(p.oid) || case when d.on_rows then format(
+            case when p.prosqlbody is null then pg_get_functiondef(p.oid) else rpc_migrations.parsed_alike(pg_get_functiondef(p.oid)) end
+            || case when d.on_rows then format(
                 '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
                 p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
             || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
@@ -136,8 +138,8 @@ begin
         select
             'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null,
             format('alter policy %I on %s', p.polname, p.polrelid::regclass)
-            || coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
-            || coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', ''),
+            || coalesce(' using (' || rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid)) || ')', '')
+            || coalesce(' with check (' || rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid)) || ')', ''),
             null
         from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
         inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
