@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from . import step_file
 from .errors import MigrationError, StepFileError
 from .journal import History, Status
 from .step_file import Migration, Step, read_migration
@@ -128,9 +129,8 @@ def choose(files: Sequence[File], *, up_to: str | None, include_all: bool) -> li
 
 
 def check(files: Sequence[File], chosen: Sequence[File]) -> None:
-    """Raise where one of the chosen files cannot run as it is, or one of all is being rolled back: before any of them is run."""
-    for one in chosen:
-        one.migration.check()
+    """Raise where some of the chosen files cannot run as they are, or one of all is being rolled back: before any of them is run."""
+    step_file.check(one.migration for one in chosen)
     for one in files:
         if one.status.is_rolling_back:
             raise MigrationError(

@@ -43,6 +43,7 @@ _GATEWAY = {
     "Forbidden use of secret API key in browser": "Something on the way makes the request look like a browser's. Run this without that proxy.",
 }
 
+_ROLE_HINT = "Everything here runs as the owner of execute_sql, and cannot change its role. Leave `set role` out."
 _HINTS = {
     "42501": "The role that owns execute_sql may not do this. Run this step's SQL in the SQL Editor, or grant the right first.",
     "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
@@ -83,6 +84,8 @@ def explain(error: APIError, status: int | None, retry_after: float | None) -> M
         )
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
+    if 'parameter "role" within security-definer function' in message:
+        hint = _ROLE_HINT
     return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or hint)
 
 

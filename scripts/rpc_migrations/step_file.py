@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -188,17 +188,34 @@ class Migration:
 
     def check(self) -> None:
         """Raise StepFileError, naming every line, where something in it cannot run in a step."""
-        found = [refusal for step in self.steps for refusal in refusals(step.statements)]
-        if not found:
-            return
-        lines = [f"{self.path.name}:{one.line}: {one.what}. {one.instead}" for one in found[:MOST_REFUSALS]]
-        if len(found) > MOST_REFUSALS:
-            lines.append(f"... and {len(found) - MOST_REFUSALS} more.")
-        raise StepFileError(
-            f"{self.path.name} cannot run as it is; nothing was sent.",
-            details="\n".join(lines),
-            hint="Change what the lines above name, then run the same command again.",
-        )
+        check([self])
+
+
+def check(migrations: Iterable[Migration]) -> None:
+    """Raise StepFileError, naming every file and line, where something in one of them cannot run in a step."""
+    found = [
+        (migration.path.name, refusal)
+        for migration in migrations
+        for step in migration.steps
+        for refusal in refusals(step.statements)
+    ]
+    if not found:
+        return
+    names, told = {name for name, _ in found}, set[str]()
+    lines = []
+    for name, refusal in found[:MOST_REFUSALS]:
+        instead = "" if refusal.instead in told else f" {refusal.instead}"  # said once is enough
+        told.add(refusal.instead)
+        lines.append(f"{name}:{refusal.line}: {refusal.what}.{instead}")
+    if len(found) > MOST_REFUSALS:
+        lines.append(f"... and {len(found) - MOST_REFUSALS} more.")
+    raise StepFileError(
+        f"{found[0][0]} cannot run as it is; nothing was sent."
+        if len(names) == 1
+        else f"{len(names)} files cannot run as they are; nothing was sent.",
+        details="\n".join(lines),
+        hint="Change what the lines above name, then run the same command again.",
+    )
 
 
 def read_migration(path: Path, *, name: str | None = None) -> Migration:

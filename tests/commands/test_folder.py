@@ -146,6 +146,16 @@ def test_nothing_is_sent_where_one_file_cannot_run(project: Project) -> None:
     assert project.run(to="20260103000000").exit_code == 0
 
 
+def test_all_files_that_cannot_run_are_told_at_once(project: Project) -> None:
+    """And what to do instead is said once."""
+    project.write(**THREE)
+    project.write(_d="vacuum;\n", _e="select 1;\nvacuum a;\n", _f="set role anon;\n")
+    error = failure(project.run())
+    assert error.message == "3 files cannot run as they are; nothing was sent."
+    lines = (error.details or "").split("\n")
+    assert [line.partition(". ")[0] for line in lines] == ["d.sql:1: vacuum", "e.sql:2: vacuum.", "f.sql:1: set role"]
+
+
 def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> None:
     project.write(**THREE)
     project.run()

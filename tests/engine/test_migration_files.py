@@ -161,6 +161,25 @@ def test_a_file_fails_where_and_as_it_fails_by_psql(twins: Twins, name: str) -> 
     assert found == wanted
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "do $$ begin set local role anon; end $$;",
+        "select set_config('role', 'anon', true);",
+        "create function f() returns void language sql set role = 'anon' as '';",
+    ],
+)
+def test_a_role_changed_from_within_is_told_as_what_it_is(twins: Twins, tmp_path: Path, text: str) -> None:
+    """Only the database can tell; the right to do it is not what lacks."""
+    file = tmp_path / "role.sql"
+    file.write_text(text)
+    outcome, _ = by_us(twins.copy(), file)
+    assert isinstance(outcome.error, SqlError)
+    assert outcome.error.code == "42501"
+    assert "Leave `set role` out" in (outcome.error.hint or "")
+
+
 @pytest.mark.parametrize("name", files("refused"))
 def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) -> None:
     file = FILES / "refused" / f"{name}.sql"

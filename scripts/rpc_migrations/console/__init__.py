@@ -288,8 +288,11 @@ class Console:
             ]
             for one in listed
         ]
+        columns = ["file", "state", "applied", "by"]
+        if not any(one["finished_at"] for one in listed):
+            columns, rows = columns[:2], [row[:2] for row in rows]
         if rows:
-            self._show("table", title, ["file", "state", "applied", "by"], rows)
+            self._show("table", title, columns, rows)
         else:
             self.nothing_to_do("All files are applied.")
         if others:

@@ -58,7 +58,8 @@ class LiveList(Lines):
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A drawn table."""
-        table = Table(*columns, title=title, title_justify="left")
+        self.out.print(Text(title, "italic"))  # a table's own title breaks where the table ends
+        table = Table(*columns)
         for row in rows:
             table.add_row(
                 *(Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, ""), overflow="fold") for cell in row)
