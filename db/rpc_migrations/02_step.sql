@@ -154,7 +154,7 @@ as $function$
         select c.relname
         from pg_catalog.pg_class as c
         where
-            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r' and c.relname !~ '^log_[0-9]+$'
+            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r' and c.relname !~ '^(log|reserve)_[0-9]+$'
             and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys')
     );
 $function$;
@@ -315,6 +315,7 @@ $function$;
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
 --               "rows"); send again after a pause
 --   busy        another session is inside this migration; nothing was done
+--   disk_full   some room was given back; sent again, the step gives back all that the copy has taken, and after that begins anew
 --   taken_over  this run has been ended, most likely by a newer one; nothing was done
 -- (and execute_sql answers "conflict" where a serialization failure or a deadlock has undone all of it)
 create or replace function rpc_migrations.run_step(
@@ -360,6 +361,11 @@ begin
         perform rpc_migrations.defer_foreign_keys();
     exception when lock_not_available then
         return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
+    when disk_full then
+        if not rpc_migrations.give_room_back() then
+            raise;
+        end if;
+        return jsonb_build_object('state', 'disk_full', 'rows', 0, 'code', sqlstate, 'message', sqlerrm);
     end;
 
     first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;

@@ -223,6 +223,10 @@ begin
             return;
         when 'waiting' then
             perform pg_sleep(0.2);
+        when 'disk_full' then
+            raise exception 'the disk is full: %', answer ->> 'message'
+            using errcode = 'disk_full', hint = 'Roll the migration back, which gives back the room that the copy has taken; or make room and '
+                'run the same file again: the copy begins anew.';
         else
             raise exception 'another session is inside this migration: %', answer
             using errcode = 'RM005', hint = 'Wait until it has ended, then run the same file again.';

@@ -108,6 +108,17 @@ end;
 $function$;
 
 
+-- How much of the disk it takes to rebuild a table, where that is worth a thought; else null.
+create or replace function rpc_migrations.room_in_words(relation oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('it takes about %s of disk, and for a while as much again of WAL', pg_size_pretty(s.size))
+    from pg_total_relation_size(relation) as s (size)
+    where s.size > 100000000;
+$function$;
+
+
 -- Rehearses what follows, and begins to capture changes; answers a message.
 create or replace function rpc_migrations.start_copy(copy rpc_migrations.copies) returns text
 language plpgsql
@@ -120,7 +131,8 @@ begin
     perform rpc_migrations.create_log(copy);
     perform rpc_migrations.begin_capture(copy);
     return concat_ws('; ',
-        format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table), not_rehearsed);
+        format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table),
+        rpc_migrations.room_in_words(copy.old_table), not_rehearsed);
 end;
 $function$;
 

@@ -79,7 +79,7 @@ as $function$
 begin
     -- With its triggers. DROP TRIGGER would do the same, and on hosted projects lock much more (see describe_security).
     execute format('drop function if exists rpc_migrations.capture_%s() cascade', copy.id);
-    execute format('drop table if exists rpc_migrations.log_%s', copy.id);
+    execute format('drop table if exists rpc_migrations.log_%1$s, rpc_migrations.reserve_%1$s', copy.id);
 end;
 $function$;
 

@@ -28,6 +28,11 @@ begin
         parts := rpc_migrations.copy_parts(copy);
         if copy.next_block = 0 then
             execute format('truncate table only %s', parts.target);
+            if rpc_migrations.keep_reserve(copy) then
+                done := false;
+                progress := 0;
+                return;  -- what was there before is gone with the commit
+            end if;
         end if;
         if pg_relation_size(parts.log) > 16000000 then
             -- Each chunk would read all of a long log; looking up each row's key costs a little more and stays the same.
@@ -50,6 +55,42 @@ begin
     end if;
     done := copy.state <> 'copying';
     progress := case when done then 1 else copy.next_block::double precision / copy.end_block end;
+end;
+$function$;
+
+
+-- Room that is kept for a disk that is full, where a table is large enough to fill one: what takes the copy away needs a little
+-- itself, because TRUNCATE makes new files before it drops the old ones. Answers whether it was made.
+create or replace function rpc_migrations.keep_reserve(copy rpc_migrations.copies) returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if pg_relation_size(copy.source) < 16000000 or to_regclass(format('rpc_migrations.reserve_%s', copy.id)) is not null then
+        return false;
+    end if;
+    execute format('create table rpc_migrations.reserve_%s as select repeat(%L, 1000) as filling from generate_series(1, 1000)', copy.id, 'x');
+    perform rpc_migrations.close_to_others();
+    return true;
+end;
+$function$;
+
+
+-- Where the disk is full, the application cannot write any more, and the copy has taken the room: gives the reserve back, and has the
+-- next batch give back all the rest (see copy_batch). Answers whether this is so.
+create or replace function rpc_migrations.give_room_back() returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    if copy.state is distinct from 'copying' or to_regclass(format('rpc_migrations.reserve_%s', copy.id)) is null then
+        return false;
+    end if;
+    execute format('drop table rpc_migrations.reserve_%s', copy.id);
+    update rpc_migrations.copies as c set next_block = 0 where c.id = copy.id;
+    return true;
 end;
 $function$;
 

@@ -195,7 +195,7 @@ begin
             and not exists (select from rpc_migrations.copies as c where c.ended_at is null and c.id::text = substr(p.proname, 9))
     loop
         execute format('drop function rpc_migrations.capture_%s() cascade', lost.id);
-        execute format('drop table if exists rpc_migrations.log_%s', lost.id);
+        execute format('drop table if exists rpc_migrations.log_%1$s, rpc_migrations.reserve_%1$s', lost.id);
         tables := concat_ws(', ', tables, lost.tables);
     end loop;
     return format('the row of the copy was gone; what captured changes of %s for it was taken away', coalesce(tables, 'no table (any more)'))

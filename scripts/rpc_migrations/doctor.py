@@ -12,7 +12,7 @@ from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .journal import moment, read_status
-from .rebuilt_table import find_table, read_table
+from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .settings import Settings
 from .step_file import Migration
@@ -68,7 +68,7 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         _access(client),
         _calls(client),
         _journal(client, migration),
-        *_table(client, migration),
+        *_table(client, settings, migration),
     ]
 
 
@@ -171,7 +171,7 @@ def _journal(client: RpcClient, migration: Migration) -> Check:
     return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
 
 
-def _table(client: RpcClient, migration: Migration) -> list[Check]:
+def _table(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
     """What the table is like that the migration rebuilds, and whether it can be."""
     table = read_table(client, migration)
     if table is None:
@@ -191,7 +191,42 @@ def _table(client: RpcClient, migration: Migration) -> list[Check]:
         Check("carried over", True, table.carried_by_name),
         Check("how long, roughly", True, f"{table.seconds_in_words}, while the application goes on"),
         Check("fits into requests", table.too_large is None, table.too_large or "yes"),
+        _room(client, settings, table),
     ]
+
+
+def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:
+    """Whether the disk has room for another version of the table, as far as that can be known."""
+    needed = (
+        f"about {_megabytes(table.room)}: the new table with its indexes, and as much again of WAL for a while; "
+        "what is written meanwhile comes on top"
+    )
+    free = _free_bytes(client, settings)
+    if free is None:
+        return Check(
+            "room on disk", True,
+            f"{needed}. What is free is not to be seen from here: Database, Settings in the dashboard tells. A Free project "
+            "takes no writes beyond 500 MB of database",
+        )  # fmt: skip
+    return Check("room on disk", table.room < free, f"{needed}. Free: {_megabytes(free)}")
+
+
+def _free_bytes(client: RpcClient, settings: Settings) -> int | None:
+    """How much is free on the project's disk, as the Management API has it; None where it cannot be asked or does not say."""
+    if settings.access_token is None or settings.project is None:
+        return None
+    try:
+        answer = client.http.get(
+            f"{settings.management_url}/v1/projects/{settings.project}/config/disk/util",
+            headers={"Authorization": f"Bearer {settings.access_token.value}"},
+        )
+        return int(answer.json()["metrics"]["fs_avail_bytes"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _megabytes(size: int) -> str:
+    return f"{max(size / 1e6, 1):,.0f} MB"
 
 
 def _table_through_rest(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:

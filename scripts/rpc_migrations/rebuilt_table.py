@@ -35,6 +35,7 @@ select
     c.reltuples::bigint as rows,
     pg_relation_size(c.oid) as bytes,
     pg_size_pretty(pg_total_relation_size(c.oid)) as size,
+    2 * pg_total_relation_size(c.oid) as room,
     (
         select string_agg(format('%s %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum)
         from pg_catalog.pg_attribute as a
@@ -50,7 +51,7 @@ from (values (1)) as one
 left join pg_catalog.pg_class as c on c.oid = to_regclass({table})
 """
 _SHAPE = {
-    "is_there": bool, "has_backup": bool, "kind": Maybe(str), "rows": Maybe(int), "bytes": Maybe(int), "size": Maybe(str),
+    "is_there": bool, "has_backup": bool, "kind": Maybe(str), "rows": Maybe(int), "bytes": Maybe(int), "size": Maybe(str), "room": Maybe(int),
     "columns": Maybe(str), "obstacles": Maybe(str), "carried": Maybe([{"kind": str, "name": str}]),
 }  # fmt: skip
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
@@ -76,6 +77,7 @@ class RebuiltTable:
     rows: int | None
     counted: bool
     size: str
+    room: int  # bytes of disk that it takes to rebuild it: the new table with its indexes, and as much again of WAL
     columns: str
     obstacles: str | None  # why it cannot be rebuilt
     carried: list[dict[str, str]]  # what belongs to it besides columns and rights: kind, name
@@ -131,7 +133,7 @@ def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
     return RebuiltTable(
         table, backup, must_be_there, row["is_there"], row["has_backup"],
         rows=None if rows is None or rows < 0 else rows, counted=counted,
-        size=row["size"] or "", columns=row["columns"] or "", obstacles=row["obstacles"], carried=row["carried"] or [],
+        size=row["size"] or "", room=row["room"] or 0, columns=row["columns"] or "", obstacles=row["obstacles"], carried=row["carried"] or [],
     )  # fmt: skip
 
 

@@ -111,6 +111,9 @@ class StepSender:
             case "busy":
                 self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
+            case "disk_full":
+                self._request(step, SHRINK_STEP, Attempts(self._patience))  # alone: this is what gives the room back
+                raise in_its_place(step, _disk_full(answer))
             case "taken_over":
                 raise Blocked(
                     f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
@@ -133,3 +136,14 @@ class StepSender:
     def _known_as(self, step: Step) -> tuple[str, str]:
         """The migration and the step, as the journal knows them."""
         return step.known_as or (self._migration.name, step.name)
+
+
+def _disk_full(answer: dict[str, Any]) -> SqlError:
+    """The database has emptied the copy, so that the application can go on."""
+    return SqlError(
+        f"the disk is full: {answer.get('message')}",
+        code=answer.get("code"),
+        details="The rows copied so far were taken away, so that the application has room to go on. Its table is as it was.",
+        hint="Make room: drop what is not needed, or enlarge the disk (Database, Settings in the dashboard). Then run the same command again: "
+        "the copy begins anew. Or roll back: until then changes are captured, which takes room as well.",
+    )

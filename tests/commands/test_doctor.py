@@ -143,3 +143,15 @@ def test_without_an_old_table_and_after_the_migration(
     assert code == 0
     expected = ("backup", "is there") if table else ("public.user_clusters", "will create it")
     assert expected[1] in checks[expected[0]]["detail"]
+
+
+def test_room_on_disk(checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]) -> None:
+    """What a rebuild takes; what is free only where an access token can ask for it."""
+    deploy(admin)
+    create_old_table(admin, rows=5)
+    without = checkout.run("doctor.py", env=supabase.environment())
+    said(without, "room on disk", "about 1 MB: the new table with its indexes", "not to be seen from here", "500 MB")
+    token = {"SUPABASE_ACCESS_TOKEN": supabase.access_token, "MIGRATION_MANAGEMENT_URL": supabase.url}
+    said(checkout.run("doctor.py", env=supabase.environment() | token), "Free: ")
+    wrong = checkout.run("doctor.py", env=supabase.environment() | token | {"SUPABASE_ACCESS_TOKEN": "sbp_wrong"})
+    said(wrong, "not to be seen from here")

@@ -147,6 +147,7 @@ def gateway_app(options: GatewayOptions) -> Starlette:
         Route("/rest/v1/{path:path}", guarded(rest_layer), methods=_METHODS),
         Route("/pg/query", guarded(meta), methods=["POST"]),
         Route("/v1/projects/{ref}/database/query", management.query, methods=["POST"]),
+        Route("/v1/projects/{ref}/config/disk/util", management.disk, methods=["GET"]),
         Route("/{path:path}", _nothing_here, methods=_METHODS),
     ]
     return Starlette(routes=routes, lifespan=lifespan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import deque
 from typing import Any
@@ -86,7 +87,7 @@ async def postgres_meta(request: Request, dsn: str) -> Response:
 
 
 class ManagementApi:
-    """`POST /v1/projects/{ref}/database/query` with a personal access token, `limit` requests a minute."""
+    """`/v1/projects/{ref}/database/query` and `/config/disk/util` with a personal access token, `limit` requests a minute."""
 
     def __init__(self, dsn: str, ref: str, access_token: str, limit: int) -> None:
         self._dsn = dsn
@@ -96,19 +97,31 @@ class ManagementApi:
         self._times: deque[float] = deque()
 
     async def query(self, request: Request) -> Response:
-        """Answer one request."""
-        if request.headers.get("authorization") != f"Bearer {self._access_token}":
-            return _json({"message": "Unauthorized"}, 401)
-        if not self._within_limit():
-            return _json({"message": "ThrottlerException: Too Many Requests"}, 429)
-        if request.path_params["ref"] != self._ref:
-            return _json({"message": "Project not found"}, 404)
+        """Answer a request to run SQL."""
+        if refusal := self._refusal(request):
+            return refusal
         try:
             return _json(await run_text(self._dsn, await _query(request)), 201)
         except SqlError as error:
             return _json({"message": f"Failed to run sql query: {error}"}, 400)
         except psycopg.Error:
             return _json({"message": "Failed to run sql query: connection failed"}, 544)
+
+    async def disk(self, request: Request) -> Response:
+        """Answer a request for the use of the disk: that of this machine."""
+        if refusal := self._refusal(request):
+            return refusal
+        size, used, free = shutil.disk_usage("/")
+        return _json({"metrics": {"fs_size_bytes": size, "fs_avail_bytes": free, "fs_used_bytes": used}}, 200)
+
+    def _refusal(self, request: Request) -> Response | None:
+        if request.headers.get("authorization") != f"Bearer {self._access_token}":
+            return _json({"message": "Unauthorized"}, 401)
+        if not self._within_limit():
+            return _json({"message": "ThrottlerException: Too Many Requests"}, 429)
+        if request.path_params["ref"] != self._ref:
+            return _json({"message": "Project not found"}, 404)
+        return None
 
     def _within_limit(self) -> bool:
         now = time.monotonic()
