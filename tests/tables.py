@@ -149,6 +149,13 @@ CARRIED = {
         "alter table public.things disable trigger disabled, enable always trigger always, "
         "enable replica trigger replica; comment on trigger plain on public.things is 'a trigger'"
     ),
+    "things of one name": (
+        "alter table public.things add same text not null default 's', add constraint same check (amount > -9); "
+        "create index same on public.things (same); create statistics public.same on name, amount from public.things; "
+        "create function public.same() returns trigger language plpgsql as 'begin return new; end'; create trigger same before update "
+        "on public.things for each row execute function public.same(); create rule same as on delete to public.things where old.amount = -5 "
+        "do instead nothing; create policy same on public.things for select using (same <> 'x')"
+    ),
     "rule": (
         "create table public.ruled (name text); "
         "create rule noted as on insert to public.things do also insert into public.ruled values (new.name); "

@@ -207,8 +207,23 @@ exception when others or query_canceled or assert_failure then
         errcode = error_code,
         message = error_message,
         detail = rpc_migrations.place_of_error(error_detail, error_context, place, pg_catalog.array_length(statements, 1), statement),
-        hint = coalesce(nullif(error_hint, ''), case when error_code = '42P07' then rpc_migrations.left_behind_in_words() end, '');
+        hint = coalesce(nullif(error_hint, ''), case when error_code = '42P07' then
+            coalesce(rpc_migrations.name_of_ours_in_words(error_message, statement), rpc_migrations.left_behind_in_words()) end, '');
 end;
+$function$;
+
+
+-- Where a table "already exists" because something of ours is called so. Null: it is not.
+create or replace function rpc_migrations.name_of_ours_in_words(error_message text, statement text) returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select format('rpc_migrations has a %1$I of its own, so no table of that name can be rebuilt. Rename it, rebuild it under another name, '
+        'and rename it back.', c.relname)
+    from pg_catalog.pg_class as c
+    where
+        c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind in ('r', 'c') and c.relname <> all (rpc_migrations.new_tables())
+        and strpos(error_message, '"' || c.relname || '"') > 0 and statement ~ '\mrpc_migrations\M';
 $function$;
 
 

@@ -166,17 +166,22 @@ begin
         from pg_catalog.pg_class as t
         inner join pg_catalog.pg_class as x
             on x.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = t.oid)
+            or x.oid = t.oid and t.relnamespace not in ('rpc_migrations'::regnamespace, coalesce(to_regnamespace('rpc_migrations_twin'), 0))
             or x.oid in (select s.sequence from rpc_migrations.identity_sequences(t.oid) as s)
         inner join pg_catalog.pg_class as o on o.relnamespace = 'rpc_migrations'::regnamespace and o.relname = x.relname
-        cross join lateral (select case x.relkind when 'S' then 'sequence' else 'index' end as kind) as k
+        cross join lateral (select case x.relkind when 'S' then 'sequence' when 'i' then 'index' else 'table' end as kind) as k
         where
             t.oid = relation
-            and not exists (
-                select from pg_catalog.pg_depend as d
-                left join pg_catalog.pg_constraint as c on d.refclassid = 'pg_catalog.pg_constraint'::regclass and c.oid = d.refobjid
-                where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = o.oid
-                    and to_regclass(format('rpc_migrations.%I', t.relname)) in (c.conrelid, case when d.refclassid = 'pg_catalog.pg_class'::regclass then d.refobjid end)
-            )
+            and not (t.relname = any (rpc_migrations.new_tables()) and (
+                x.oid = t.oid
+                or exists (
+                    select from pg_catalog.pg_depend as d
+                    left join pg_catalog.pg_constraint as c on d.refclassid = 'pg_catalog.pg_constraint'::regclass and c.oid = d.refobjid
+                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = o.oid
+                        and to_regclass(format('rpc_migrations.%I', t.relname))
+                        in (c.conrelid, case when d.refclassid = 'pg_catalog.pg_class'::regclass then d.refobjid end)
+                )
+            ))
         union all
         select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
         from (
@@ -452,7 +457,12 @@ as $function$
     inner join new_parts as n
         on n.name = o.name and (
             n.kind = o.kind
-            or o.phase = 'build' and (n.phase = 'build' or n.kind = 'foreign key') and not array['policy', 'row security'] && array[o.kind, n.kind]
+            or o.phase = 'build' and (n.phase = 'build' or n.kind = 'foreign key') and (
+                -- Indexes share their names with each other, and a table's constraints with each other.
+                array[o.kind, n.kind] <@ array['index', 'primary key', 'unique constraint', 'exclusion constraint']
+                or array[o.kind, n.kind] <@ array[
+                    'primary key', 'unique constraint', 'exclusion constraint', 'check constraint', 'foreign key', 'not-null constraint']
+            )
         )
     where
         (o.phase = 'build' or o.kind in ('foreign key', 'policy', 'trigger', 'rule'))
