@@ -111,7 +111,8 @@ def canonical(text: str) -> str:
     for kind, start, end, _ in walk(text):
         if kind == "space" or kind in COMMENTS:
             continue
-        found = _OPERATOR_OR_MARK.findall(text, start, end) if kind == "other" else [text[start:end]]
+        is_one = kind != "other" or end - start == 1
+        found = [text[start:end]] if is_one else _OPERATOR_OR_MARK.findall(text, start, end)
         if place == start and pieces[-1][0] in _OPERATOR_CHARACTERS and found[0][0] in _OPERATOR_CHARACTERS:
             pieces[-1] += found.pop(0)  # "-" and "/" come alone, because they may begin a comment
         pieces += found
@@ -133,26 +134,28 @@ def unquoted(string: str) -> str:
 def walk(text: str) -> Iterator[Token]:
     """All tokens of a text in order, with nothing left out."""
     place = parentheses = 0
+    length = len(text)
     body = _Body()
-    while place < len(text):
+    while place < length:
         match = _TOKEN.match(text, place)
         assert match is not None and match.lastgroup is not None
         kind, end = match.lastgroup, match.end()
         if kind in _UNENDED:
             kind, end = _whole(text, match)
-        elif kind == "word":
+        elif kind == "word" and not body.is_settled:
             body.take(match[0].lower(), in_parentheses=parentheses > 0)
-        elif match[0] == ")":
+        elif kind == "mark" and text[place] == ")":
             parentheses = max(parentheses - 1, 0)
         yield (kind, place, end, parentheses + body.depth)
-        if match[0] == "(":
-            parentheses += 1
-        elif match[0] == ";" and not parentheses and not body.depth:
-            if body.is_copy_from_stdin:
-                data, end = end, _end_of_copy_data(text, end)
-                yield ("data", data, end, 0)
-            body = _Body()
-        if kind not in _BETWEEN:
+        if kind == "mark":
+            if text[place] == "(":
+                parentheses += 1
+            elif text[place] == ";" and not parentheses and not body.depth:
+                if body.is_copy_from_stdin:
+                    data, end = end, _end_of_copy_data(text, end)
+                    yield ("data", data, end, 0)
+                body = _Body()
+        if not body.is_settled and kind not in _BETWEEN:
             body.previous = match[0]
         place = end
 
@@ -163,6 +166,7 @@ class _Body:
     def __init__(self) -> None:
         self.depth = 0
         self.previous = ""
+        self.is_settled = False  # neither a function nor a COPY: nothing that follows makes a difference
         self._words: list[str] = []  # the first ones of the statement; all of a COPY
 
     @property
@@ -174,6 +178,7 @@ class _Body:
         """The next word of the statement. BEGIN ATOMIC opens a block, and within it CASE does, which END closes as well."""
         if len(self._words) < 4 or self._words[0] == "copy":
             self._words.append(word)
+            self.is_settled = len(self._words) == 4 and self._words[0] != "copy" and not self._makes_a_function()
         if (
             in_parentheses
             or not (self.depth or self._makes_a_function())

@@ -66,7 +66,11 @@ class Step:
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
         """What is run, in order: without a BEGIN and COMMIT around it, because a step is a transaction already."""
-        return without_transaction(split(self.sql, first_line=self.first_line))
+        return without_transaction(self._all_statements)
+
+    @cached_property
+    def _all_statements(self) -> list[Statement]:
+        return split(self.sql, first_line=self.first_line)
 
     @cached_property
     def separator(self) -> str | None:
@@ -84,7 +88,7 @@ class Step:
         if self.separator is not None:
             return self.separator.join(self._texts)
         as_it_is = (
-            len(split(self.sql)) == len(self.statements)
+            len(self._all_statements) == len(self.statements)
             and not _PSQL_LINE.search(self.sql)
             and self._texts == [one.sql for one in self.statements]
         )
