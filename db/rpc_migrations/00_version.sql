@@ -53,6 +53,16 @@ begin
 end;
 $block$;
 
+-- Publications of columns and of schemas, which are carried over, are new in 15; 14 has had its last release in November 2026.
+do $block$
+begin
+    if current_setting('server_version_num')::integer < 150000 then
+        raise exception 'this is PostgreSQL %, and 15 is the oldest that is supported', current_setting('server_version')
+        using errcode = 'RM001', hint = 'Nothing was changed. Upgrade the project (Settings, Infrastructure in the dashboard), then deploy again.';
+    end if;
+end;
+$block$;
+
 do $block$
 declare
     -- Raise it with the first change of this folder after a release: whatever has another number is told to be older or newer.

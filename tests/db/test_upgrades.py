@@ -121,6 +121,12 @@ def test_the_schema_is_the_same_as_a_fresh_one(
 # --- the order of versions
 
 
+def test_a_postgresql_that_is_too_old_is_named_before_anything_is_made(admin: Connection) -> None:
+    with pytest.raises(psycopg.DatabaseError, match=r"this is PostgreSQL .*, and 15 is the oldest that is supported"):
+        admin.execute(deployment_sql().replace("< 150000", "< 990000").encode())
+    assert admin.execute("select to_regnamespace('rpc_migrations')").fetchone() == (None,)
+
+
 @every_earlier_version
 def test_an_older_version_is_not_deployed_over_a_newer_one(
     admin: Connection, database: Database, fresh_schema: list[str], commit: str
