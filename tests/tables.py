@@ -248,6 +248,21 @@ CARRIED = {
         "alter function public.all_things() rows 7; revoke all on function public.several from public; "
         "grant execute on function public.several to anon with grant option; grant create on schema public to keeper; alter function public.several owner to keeper"
     ),
+    "view or policy on a function of its rows": (
+        "create function public.heading(public.things) returns text language sql immutable as 'select $1.name'; "
+        "create function public.latest(integer default 3) returns setof public.things language sql stable as 'select * from public.things'; "
+        "create function public.in_words(t public.things) returns varchar(9) begin atomic select t.name; end; "
+        "create function public.head() returns trigger language plpgsql as 'begin return new; end'; "
+        "create view public.headings with (security_invoker = true) as select t.id, public.heading(t) as heading, "
+        "public.in_words(t.*)::varchar(9) collate \"C\" as words from public.things as t where public.heading(t) <> '-'; "
+        "create view public.only_latest as select l.*, 1 as one from public.latest(2) as l; "
+        "create view public.no_heading as select public.heading(null) as \"a Heading\"; create view public.above as select heading from public.headings; "
+        "comment on view public.only_latest is 'a view'; grant select (id) on public.headings to anon; "
+        "create trigger headed instead of insert on public.headings for each row execute function public.head(); "
+        "create table public.shown (id bigint); create policy shown on public.shown using (exists (select from public.latest() as l where l.id = shown.id)) "
+        "with check ((select public.heading(t) from public.things as t limit 1) = 'a'); "
+        "create policy one on public.shown for insert with check (public.heading(null) is null)"
+    ),
     "right": (
         "revoke all on public.things from anon, authenticated, service_role; "
         "grant select on public.things to public; grant all on public.things to service_role with grant option; "
@@ -459,9 +474,14 @@ REFUSED = {
         "create function public.step(integer, public.things) returns integer language sql as 'select 1'; "
         "create aggregate public.total (public.things) (sfunc = public.step, stype = integer)", "function public.total",
     ),
-    "view on a function of its rows": (
+    "own policy on a function of its rows": (
         "create function public.title(public.things) returns text language sql as 'select $1.name'; "
-        "create view public.titles as select public.title(null)", "view public.titles, on public.title(public.things)",
+        "create policy titled on public.things using (public.title(things) <> '')",
+        "policy titled on table public.things, on public.title(public.things)",
+    ),
+    "materialized view on a function of its rows": (
+        "create function public.title(public.things) returns text language sql as 'select $1.name'; "
+        "create materialized view public.titles as select public.title(null)", "a materialized view on it: public.titles",
     ),
     "policy on a table of another role": (
         "superuser create policy about on auth.users using (exists (select from public.things))", "about on auth.users"

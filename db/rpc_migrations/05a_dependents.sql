@@ -2,32 +2,8 @@
 -- policies and rules that mention it. All of these are kept by the table's OID, so they are made again, with the same text,
 -- as soon as the new table has the name.
 
--- The other tables and views that the swap alters: those whose foreign keys point at a table or whose policies or rules mention
--- it, and the plain views on it.
-create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
-language sql stable
-set search_path = ''
-as $function$
-    select c.oid::regclass, c.relkind = 'v'
-    from (
-        select k.conrelid as oid
-        from pg_catalog.pg_constraint as k
-        where k.confrelid = relation and k.contype = 'f'
-        union
-        select coalesce(r.ev_class, p.polrelid)
-        from pg_catalog.pg_depend as d
-        left join pg_catalog.pg_rewrite as r on r.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
-        left join pg_catalog.pg_policy as p on p.oid = d.objid and d.classid = 'pg_catalog.pg_policy'::regclass
-        where
-            d.refclassid = 'pg_catalog.pg_class'::regclass
-            and (d.refobjid = relation or d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s))
-    ) as d
-    inner join pg_catalog.pg_class as c on c.oid = d.oid
-    where c.oid <> relation and c.relkind in ('r', 'p', 'v');
-$function$;
-
-
--- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows.
+-- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows; and views, rules
+-- and policies that depend on a function which takes or returns its rows.
 create or replace function rpc_migrations.depending(catalog regclass, relation oid) returns table (object oid, on_rows boolean)
 language plpgsql stable
 set search_path = ''
@@ -42,9 +18,48 @@ begin
             on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
             or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
             or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+            or d.refclassid = 'pg_catalog.pg_proc'::regclass
+            and catalog in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_policy'::regclass)
+            and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f)
         where c.oid = relation and d.classid = catalog
         group by d.objid;
 end;
+$function$;
+
+
+-- The functions that take or return rows of a table: their parameters or result have the type of these.
+create or replace function rpc_migrations.functions_of_rows(relation oid) returns table (oid oid)
+language sql stable
+set search_path = ''
+as $function$
+    select distinct d.objid
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_type as t on t.oid = c.reltype
+    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+    where c.oid = relation and d.classid = 'pg_catalog.pg_proc'::regclass;
+$function$;
+
+
+-- The other tables and views that the swap alters: those whose foreign keys point at a table or whose policies or rules mention
+-- it, and the plain views on it.
+create or replace function rpc_migrations.dependents(relation oid) returns table (dependent regclass, is_view boolean)
+language sql stable
+set search_path = ''
+as $function$
+    select c.oid::regclass, c.relkind = 'v'
+    from (
+        select k.conrelid as oid
+        from pg_catalog.pg_constraint as k
+        where k.confrelid = relation and k.contype = 'f'
+        union
+        select r.ev_class
+        from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d inner join pg_catalog.pg_rewrite as r on r.oid = d.object
+        union
+        select p.polrelid
+        from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d inner join pg_catalog.pg_policy as p on p.oid = d.object
+    ) as d
+    inner join pg_catalog.pg_class as c on c.oid = d.oid
+    where c.oid <> relation and c.relkind in ('r', 'p', 'v');
 $function$;
 
 
@@ -88,8 +103,47 @@ end;
 $function$;
 
 
+-- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped: until they get
+-- their own text again, within the same transaction, a view has no rows and a policy allows nothing.
+create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select
+            'swap', 'view', v.oid::regclass::text, null, null,
+            format('create or replace view %s as select %s where false', v.oid::regclass, (
+                select string_agg(format('null::%s%s as %I', format_type(a.atttypid, a.atttypmod),
+                    case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end, a.attname), ', ' order by a.attnum)
+                from pg_catalog.pg_attribute as a
+                inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+                where a.attrelid = v.oid and a.attnum > 0
+            ))
+        from pg_catalog.pg_rewrite as r
+        inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
+        where r.rulename = '_RETURN' and exists (
+            select from pg_catalog.pg_depend as d
+            where d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_catalog.pg_proc'::regclass
+                and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f))
+        union all
+        select
+            'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null, null,
+            format('alter policy %I on %s%s%s', p.polname, p.polrelid::regclass,
+                case when p.polqual is not null then ' using (false)' end, case when p.polwithcheck is not null then ' with check (false)' end)
+        from pg_catalog.pg_policy as p
+        where p.polrelid <> relation and exists (
+            select from pg_catalog.pg_depend as d
+            where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_catalog.pg_proc'::regclass
+                and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f));
+end;
+$function$;
+
+
 -- Views, functions and rules that mention the table are replaced by their own text. A function whose parameters or result have
--- the type of its rows cannot be: it is dropped before and made after, with its owner, rights and comment.
+-- the type of its rows cannot be: it is dropped before and made after, with its owner, rights and comment; before views, which may
+-- call it.
 create or replace function rpc_migrations.describe_texts(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -97,6 +151,17 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
+        select
+            'swap', 'function', p.oid::regprocedure::text, null,
+            case when p.prosqlbody is null then pg_get_functiondef(p.oid) else rpc_migrations.parsed_alike(pg_get_functiondef(p.oid)) end
+            || case when d.on_rows then format(
+                '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
+                p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
+            || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
+            case when d.on_rows then format('drop routine %s', p.oid::regprocedure) end
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as d
+        inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a'
+        union all
         select
             'swap', 'view', v.oid::regclass::text, null,
             format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')',
@@ -110,18 +175,7 @@ begin
             'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
             regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid)), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
-        inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation
-        union all
-        select
-            'swap', 'function', p.oid::regprocedure::text, null,
-            case when p.prosqlbody is null then pg_get_functiondef(p.oid) else rpc_migrations.parsed_alike(pg_get_functiondef(p.oid)) end
-            || case when d.on_rows then format(
-                '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
-                p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
-            || rpc_migrations.extension_marks('pg_catalog.pg_proc', p.oid, format('routine %s', p.oid::regprocedure)),
-            case when d.on_rows then format('drop routine %s', p.oid::regprocedure) end
-        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as d
-        inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a';
+        inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation;
 end;
 $function$;
 

@@ -28,6 +28,8 @@ begin
         union all
         select p.* from rpc_migrations.describe_keys_to(relation, as_name) as p
         union all
+        select p.* from rpc_migrations.describe_holds(relation, as_name) as p
+        union all
         select p.* from rpc_migrations.describe_texts(relation, as_name) as p
         union all
         select p.* from rpc_migrations.describe_security(relation, as_name) as p

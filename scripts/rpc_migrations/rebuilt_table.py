@@ -45,7 +45,7 @@ select
     (
         select jsonb_agg(jsonb_build_object('kind', d.kind, 'name', coalesce(d.name, '')) order by d.kind, d.name)
         from rpc_migrations.describe_table(c.oid, {table}) as d
-        where d.kind not in ('column', 'grant', 'owner')
+        where d.kind not in ('column', 'grant', 'owner') and (d.statement is not null or d.detach is null)
     ) as carried
 from (values (1)) as one
 left join pg_catalog.pg_class as c on c.oid = to_regclass({table})
