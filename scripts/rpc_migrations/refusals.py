@@ -174,7 +174,7 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
 def _write_without_where(words: list[str]) -> tuple[str, str] | None:
     """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
     for place, word in enumerate(words):
-        if word not in ("update", "delete") or (place and not _begins_a_write(words, place)):
+        if word not in ("update", "delete") or not _begins_a_write(words, place):
             continue
         if "where" not in _same_level(words[place:]):
             return f"{word} without where", _WHERE
@@ -182,11 +182,12 @@ def _write_without_where(words: list[str]) -> tuple[str, str] | None:
 
 
 def _begins_a_write(words: list[str], place: int) -> bool:
-    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock."""
-    before, after = words[place - 1], words[place + 1 : place + 2]
-    if words[place] == "delete":
-        return after == ["from"]
-    return before not in ("do", "for", "key", "then") and "set" in _same_level(words[place:])
+    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock, nor a column's name."""
+    before = words[max(place - 2, 0) : place]
+    is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
+    if not (is_first or before in (["as", "("], ["materialized", "("])):
+        return False
+    return words[place + 1 : place + 2] == ["from"] if words[place] == "delete" else "set" in _same_level(words[place:])
 
 
 def _same_level(words: list[str]) -> Iterator[str]:
