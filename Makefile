@@ -1,6 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help deploy-function migrate migrate-clusters migration-all verify-clusters rollback-clusters remove-function doctor \
+.PHONY: help deploy-function migrate migrate-clusters migration-all verify-clusters rollback-clusters finish-clusters remove-function doctor \
         demo local test test-quick test-faults bench bench-large lint clean
 
 PYTHON ?= python3
@@ -39,6 +39,9 @@ verify-clusters: .venv/scripts ## check what the migration has made
 
 rollback-clusters: .venv/scripts ## put the original table back, with what was written since
 	$(RUN) scripts/rollback_clusters.py $(ARGS)
+
+finish-clusters: .venv/scripts ## close the way back: drop the backup, when you are sure
+	$(RUN) scripts/finish_clusters.py $(ARGS)
 
 remove-function: .venv/scripts ## take execute_sql and its journal away again
 	$(RUN) scripts/remove_sql_function.py $(ARGS)

@@ -372,6 +372,12 @@ found (check_name, detail) as (
         coalesce(
             c.in_backup || ' in public.user_clusters_backup',
             (select 'there was no public.user_clusters before the migration' from last_copy as l where l.state = 'swapped' and l.old_table is null),
+            (
+                select 'public.user_clusters_backup was dropped when the migration was finished, on '
+                    || to_char(l.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+                from last_copy as l
+                where l.state = 'finished'
+            ),
             'there is no public.user_clusters_backup to compare with'
         ),
         case

@@ -45,11 +45,14 @@ def settings_for(
     )  # fmt: skip
 
 
-def run_here(settings: Settings, file: Path = CLUSTERS, *, rollback: bool = False, dry_run: bool = False) -> Outcome:
+def run_here(
+    settings: Settings, file: Path = CLUSTERS, *, rollback: bool = False, finish: bool = False, dry_run: bool = False
+) -> Outcome:
     """Run a command in this process: the same code, without the start of an interpreter, and with short pauses."""
     options = argparse.Namespace(
         file=file,
         rollback=rollback,
+        finish=finish,
         discard_changes=False,
         give_up=False,
         remove_when_done=False,

@@ -23,7 +23,7 @@ alter table rpc_migrations.runs
     add column if not exists message text,
     add column if not exists options jsonb not null default '{}',   -- of the command: {ignore_snapshots, lock_budget}
     drop constraint if exists runs_action_check,
-    add constraint runs_action_check check (action in ('migrate', 'roll back'));
+    add constraint runs_action_check check (action in ('migrate', 'roll back', 'finish'));
 
 create index if not exists runs_migration_idx on rpc_migrations.runs (migration, started_at);
 
@@ -105,7 +105,7 @@ alter table rpc_migrations.copies
     add column if not exists kept_as text,                          -- the migrated table's name after a rollback
     add column if not exists started_at timestamptz not null default clock_timestamp(),
     add column if not exists swapped_at timestamptz,
-    add column if not exists ended_at timestamptz,                  -- rolled back or abandoned
+    add column if not exists ended_at timestamptz,                  -- rolled back, abandoned or finished
     add column if not exists retold jsonb not null default '[]',    -- texts that the swap made anew: [{kind, name, before, after}]
     add column if not exists caught_up boolean not null default false, -- the log has been replayed, and only the swap is left
     add column if not exists snapshots jsonb,                       -- older than the last replay: [{pid, transaction}]; null: not noted yet
@@ -119,7 +119,7 @@ alter table rpc_migrations.copies
     add column if not exists restored_at timestamptz,               -- when the tables were found by name, after a dump was restored
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
-        state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned')
+        state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned', 'finished')
     );
 
 create unique index if not exists copies_current

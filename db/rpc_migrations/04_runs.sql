@@ -172,7 +172,8 @@ as $function$
         'copy', (
             select jsonb_build_object(
                 'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
-                'backup', case when c.old_table is not null then format('%I.%I', c.schema_name, c.backup_name) end,
+                'backup', case when c.old_table is not null and c.state <> 'finished' then format('%I.%I', c.schema_name, c.backup_name) end,
+                'finished_at', case when c.state = 'finished' then c.ended_at end,
                 'restored', c.restored_at is not null, 'kept_as', c.kept_as,
                 'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3),
                 'progress', case when c.state = 'copying' and c.end_block > 0 then round(c.next_block::numeric / c.end_block, 4) end,

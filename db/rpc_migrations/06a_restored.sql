@@ -20,11 +20,11 @@ as $function$
     select
         case
             when copy.state in ('swapped', 'rolling back') then format('%I.%I', copy.schema_name, copy.backup_name)
-            when copy.state <> 'abandoned' then format('%I.%I', copy.schema_name, copy.table_name)
+            when copy.state not in ('abandoned', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
         end,
         case
             when copy.state in ('copying', 'copied') then format('rpc_migrations.%I', copy.table_name)
-            when copy.state in ('swapped', 'rolling back') then format('%I.%I', copy.schema_name, copy.table_name)
+            when copy.state in ('swapped', 'rolling back', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
             else copy.kept_as
         end;
 $function$;
@@ -52,7 +52,7 @@ begin
     from (
         select
             o.id, n.old_table, n.new_table,
-            (n.old_table, n.new_table) is distinct from (o.old_table, o.new_table) and o.state not in ('rolled back', 'abandoned') as has_moved
+            (n.old_table, n.new_table) is distinct from (o.old_table, o.new_table) and o.state not in ('rolled back', 'abandoned', 'finished') as has_moved
         from rpc_migrations.copies as o
         cross join lateral rpc_migrations.places(o) as p
         cross join lateral (

@@ -24,6 +24,7 @@ declare
 begin
     rows := 0;
     if copy.id is null then
+        perform rpc_migrations.refuse_finished(current_setting('rpc_migrations.migration', true));
         message := rpc_migrations.clear_up();
         return;
     end if;

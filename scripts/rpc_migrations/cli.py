@@ -79,10 +79,12 @@ def migrate_clusters() -> int:
         ],
     )
     _add_migration_options(parser)
+    _add_copy_options(parser)
     _add_stop_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=False,
+        finish=False,
         discard_changes=False,
         give_up=False,
         next_steps=AFTER_CLUSTERS,
@@ -98,12 +100,26 @@ def rollback_clusters() -> int:
         ["python scripts/rollback_clusters.py", "python scripts/rollback_clusters.py --discard-changes"],
     )
     _add_migration_options(parser)
+    _add_copy_options(parser)
     _add_rollback_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=True,
+        finish=False,
         next_steps=["To migrate again: python scripts/migrate_clusters.py"],
     )
+    return _run(parser, _migrate)
+
+
+def finish_clusters() -> int:
+    """finish_clusters.py"""
+    parser = _parser(
+        "Closes the way back when the migration of user_clusters is over: verifies it, says what is lost, asks, and drops "
+        "user_clusters_backup and what rollbacks have kept. user_clusters itself is not touched.",
+        ["python scripts/finish_clusters.py --dry-run", "python scripts/finish_clusters.py"],
+    )
+    _add_migration_options(parser)
+    parser.set_defaults(file=CLUSTERS, rollback=False, finish=True)
     return _run(parser, _migrate)
 
 
@@ -141,7 +157,13 @@ def run_migration() -> int:
     parser.add_argument(
         "--rollback", action="store_true", help="take the migration back, and keep what was written since"
     )
+    parser.add_argument(
+        "--finish",
+        action="store_true",
+        help="close the way back of a rebuild: drop the original table and what rollbacks have kept",
+    )
     _add_migration_options(parser)
+    _add_copy_options(parser)
     _add_stop_options(parser)
     _add_rollback_options(parser)
     return _run(parser, run_files)
@@ -294,6 +316,12 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_yes_option(parser)
     parser.add_argument(
+        "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
+    )
+
+
+def _add_copy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--pace",
         type=_share,
         default=1.0,
@@ -305,9 +333,6 @@ def _add_migration_options(parser: argparse.ArgumentParser) -> None:
         type=_megabytes,
         metavar="MB",
         help="pause while a replica, or what a replication slot keeps, is further behind than this",
-    )
-    parser.add_argument(
-        "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
     )
     parser.add_argument(
         "--ignore-snapshots",
@@ -346,18 +371,18 @@ def _add_rollback_options(parser: argparse.ArgumentParser) -> None:
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """The command that the options of run_migration.py mean: on one file, or on a folder."""
     options.file = options.paths[0]
-    alone = options.rollback or options.write_sql or options.status or options.dry_run
+    alone = options.rollback or options.finish or options.write_sql or options.status or options.dry_run
     if not is_folder(options.paths) and (
         alone or not (_is_known_to_the_cli(options.file) or options.record or options.accept_edits)
     ):
         return _migrate(options, settings, console)
     if is_folder(options.paths) and (options.until is not None or options.stop_before_swap):
         raise SettingsError("--until and --stop-before-swap go with one file.", hint="Name the file. Nothing was run.")
-    if options.rollback or options.write_sql:
-        raise SettingsError(
-            f"{'--rollback' if options.rollback else '--write-sql'} goes with one file.",
-            hint="Name the file. Nothing was run.",
-        )
+    for name in ("rollback", "finish", "write_sql"):
+        if getattr(options, name):
+            raise SettingsError(
+                f"--{name.replace('_', '-')} goes with one file.", hint="Name the file. Nothing was run."
+            )
     if options.status or options.dry_run:
         command = commands.status_of_folder if options.status else commands.plan_folder
         return command(options, settings, console)
@@ -377,6 +402,8 @@ def choose_command(options: argparse.Namespace) -> Command:
         return commands.write
     if options.status:
         return commands.status
+    if options.finish:
+        return commands.finish
     return commands.roll_back if options.rollback else commands.run
 
 
@@ -393,8 +420,10 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         if getattr(options, option, False) and not options.rollback:
             parser.error(f"--{option.replace('_', '-')} goes with --rollback")
     stops = getattr(options, "stop_before_swap", False) or getattr(options, "until", None) is not None
-    if stops and (options.rollback or options.remove_when_done):
-        parser.error("--stop-before-swap and --until go with neither --rollback nor --remove-when-done")
+    if getattr(options, "finish", False) and options.rollback:
+        parser.error("--finish does not go with --rollback")
+    if stops and (options.rollback or options.finish or options.remove_when_done):
+        parser.error("--stop-before-swap and --until go with none of --rollback, --finish and --remove-when-done")
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
     signal.signal(signal.SIGTERM, _interrupt)

@@ -11,7 +11,7 @@ from .access import describe_access, describe_caller, describe_text, read_access
 from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
-from .journal import moment, read_status
+from .journal import Status, moment, read_status
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .settings import Settings
@@ -59,6 +59,7 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         return [*checks, *_table_through_rest(client, settings, migration)]
     except MigrationError as reason:
         return [*checks, Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip())]
+    status = read_status(client, migration)
     return [
         *checks,
         Check("execute_sql", True, "deployed, up to date, open to this key"),
@@ -67,8 +68,8 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         _rights(client),
         _access(client),
         _calls(client),
-        _journal(client, migration),
-        *_table(client, settings, migration),
+        _journal(status, migration),
+        *_table(client, settings, migration, is_finished=status.finished_at is not None),
     ]
 
 
@@ -160,18 +161,18 @@ def _calls(client: RpcClient) -> Check:
     )
 
 
-def _journal(client: RpcClient, migration: Migration) -> Check:
+def _journal(status: Status, migration: Migration) -> Check:
     """Where the migration stands."""
-    status = read_status(client, migration)
     done = sum(status.is_done(step) for step in migration.steps)
     if status.is_rolling_back:
         return Check("journal", True, f"a rollback of {migration.name} is under way: finish it first")
     if not done:
         return Check("journal", True, f"{migration.name} has not begun")
-    return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done")
+    closed = f"; its way back was closed on {status.finished_at}" if status.finished_at else ""
+    return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done{closed}")
 
 
-def _table(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
+def _table(client: RpcClient, settings: Settings, migration: Migration, *, is_finished: bool) -> list[Check]:
     """What the table is like that the migration rebuilds, and whether it can be."""
     table = read_table(client, migration)
     if table is None:
@@ -185,8 +186,11 @@ def _table(client: RpcClient, settings: Settings, migration: Migration) -> list[
     if table.has_backup:
         detail = f"{table.backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
         return [Check(table.name, True, f"{table.size}; {table.columns}"), Check("backup", True, detail)]
+    found = Check(table.name, True, f"{table.rows_in_words}, {table.size}; {table.columns}")
+    if is_finished:
+        return [found]
     return [
-        Check(table.name, True, f"{table.rows_in_words}, {table.size}; {table.columns}"),
+        found,
         Check("can be rebuilt", table.obstacles is None, table.obstacles or "nothing is in the way"),
         Check("carried over", True, table.carried_by_name),
         Check("how long, roughly", True, f"{table.seconds_in_words}, while the application goes on"),

@@ -12,7 +12,7 @@ from .deployment import check_deployed
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal
-from .step_file import ROLLBACK_PREFIX, Migration, Step
+from .step_file import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -58,6 +58,11 @@ class Status:
             self.copy["state"] == "swapped" and bool(self.copy["unvalidated"])
         )
 
+    @property
+    def finished_at(self) -> str | None:
+        """When its way back was closed; None where it was not."""
+        return moment(self.copy.get("finished_at")) or None if self.copy else None
+
     def has_unfinished(self, rollback: Migration) -> bool:
         """Whether that rollback has begun and its last step is not done.
 
@@ -68,7 +73,11 @@ class Status:
     @property
     def last_finished_at(self) -> str:
         """When the last of the steps was done. Raises ValueError where none is."""
-        return max(str(row["finished_at"]) for row in self.steps.values() if row["finished_at"])
+        return max(
+            str(row["finished_at"])
+            for name, row in self.steps.items()
+            if row["finished_at"] and not name.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
+        )
 
     def list_steps(self, migration: Migration) -> list[dict[str, Any]]:
         """All steps of a migration, and those in the journal besides, as {name, state, rows, seconds, calls, finished_at}."""
@@ -90,7 +99,7 @@ class Status:
         return [
             name
             for name, row in self.steps.items()
-            if row["calls"] > 0 and name not in own and not name.startswith(ROLLBACK_PREFIX)
+            if row["calls"] > 0 and name not in own and not name.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
         ]
 
 

@@ -69,7 +69,7 @@ class StepReport:
 
 @dataclass
 class RunReport:
-    """A run of a migration's steps, forth (action "migrate") or back ("roll back")."""
+    """A run of a migration's steps: forth (action "migrate"), back ("roll back"), or those that close the way back ("finish")."""
 
     migration: str
     action: str
@@ -92,7 +92,7 @@ class RunReport:
             one.rows = one.rows_before = status.steps[step.name]["rows"] if step.name in status.steps else 0
             if status.is_done(step):
                 steps[step.name].state, steps[step.name].already = "done", True
-        done = "is applied" if action == "migrate" else "is rolled back"
+        done = {"migrate": "is applied", "roll back": "is rolled back", "finish": "is finished"}[action]
         return cls(
             migration.name,
             action,

@@ -29,6 +29,7 @@ from .sql import quote_literal
 from .sql_text import COMMENTS, Statement, canonical, split, walk
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
+FINISH_PREFIX = "close the way back: "  # and so do these
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
@@ -231,13 +232,13 @@ def read_migration(path: Path, *, name: str | None = None) -> Migration:
     _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
     text = _read(path)
     steps = _steps(path, text)
-    _check_names(path, steps, is_rollback=name is not None)
+    _check_names(path, steps, is_ours=name is not None)
     migration = Migration(name or path.stem, path, tuple(steps))
     return replace(migration, rollback=tuple(_rollback_steps(migration, text)))
 
 
-def _check_names(path: Path, steps: list[Step], *, is_rollback: bool) -> None:
-    """Raise StepFileError for a name that is used twice, or kept for the steps of a rollback."""
+def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
+    """Raise StepFileError for a name that is used twice, or kept for the steps of a rollback or of finishing."""
     seen: set[str] = set()
     for step in steps:
         _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
@@ -246,9 +247,11 @@ def _check_names(path: Path, steps: list[Step], *, is_rollback: bool) -> None:
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
                 hint="Give each step a name of its own.",
             )
-        if step.name.startswith(ROLLBACK_PREFIX) and not is_rollback:
+        for prefix, owner in ((ROLLBACK_PREFIX, "rollbacks"), (FINISH_PREFIX, "finishing")):
+            if is_ours or not step.name.startswith(prefix):
+                continue
             raise StepFileError(
-                f'{path}, line {step.line}: names that begin with "{ROLLBACK_PREFIX}" belong to rollbacks.',
+                f'{path}, line {step.line}: names that begin with "{prefix}" belong to {owner}.',
                 hint="Give the step another name.",
             )
         seen.add(step.name)
@@ -275,7 +278,7 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
         raise StepFileError(
             f"{path}, line {line}: the rollback comment has no SQL.", hint="Write some, or take it out."
         )
-    _check_names(path, steps, is_rollback=False)
+    _check_names(path, steps, is_ours=False)
     return [
         *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
         _forgetting(migration, line),

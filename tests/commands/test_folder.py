@@ -25,7 +25,7 @@ from schema_dump import dump_schema
 from step_runner import deploy
 
 OPTIONS: dict[str, Any] = {
-    "to": None, "include_all": False, "record": False, "accept_edits": False, "rollback": False, "discard_changes": False, "give_up": False,
+    "to": None, "include_all": False, "record": False, "accept_edits": False, "rollback": False, "finish": False, "discard_changes": False, "give_up": False,
     "remove_when_done": False, "until": None, "stop_before_swap": False, "dry_run": False, "status": False, "write_sql": False, "online": False,
 }  # fmt: skip
 CLI_HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"

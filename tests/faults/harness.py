@@ -101,6 +101,7 @@ class CommandCase:
     alone: bool
     write_after: str  # the application writes when this step is done
     writes: str
+    finish: bool = False
 
     @property
     def new_row(self) -> str:
@@ -119,6 +120,10 @@ ROLL_BACK = CommandCase(
 )  # fmt: skip
 MIGRATE_TOGETHER = replace(MIGRATE, alone=False, write_after="add the foreign key to auth.users")
 ROLL_BACK_TOGETHER = replace(ROLL_BACK, alone=False)
+FINISH = CommandCase(
+    "finish_clusters.py", rollback=False, alone=False, finish=True,
+    write_after="close the way back: drop what was kept for it", writes=WRITES_DURING_ROLLBACK,
+)  # fmt: skip
 
 
 def label(request: Request, seen: list[str]) -> str:
@@ -132,6 +137,8 @@ def label(request: Request, seen: list[str]) -> str:
             "start_run": "start the run",
             "end_run": "end the run",
             "rpc_migrations.status": "status",
+            "what_finishing_drops": "what is dropped",
+            "pg_policy": "verify",
         }
         kind = next(name for word, name in words.items() if word in request.query)
     times = sum(1 for name in seen if name.partition(" #")[0] == kind) + 1
@@ -150,11 +157,12 @@ class Templates:
 
     def fresh(self, case: CommandCase) -> Database:
         """A database in which the command can be run."""
-        name = self._names.get(case.rollback)
+        after = case.rollback or case.finish
+        name = self._names.get(after)
         if name is None:
-            template = self._make_migrated() if case.rollback else self._make_deployed()
+            template = self._make_migrated() if after else self._make_deployed()
             _log_sequences_anew(template)
-            name = self._names[case.rollback] = template.name
+            name = self._names[after] = template.name
         return self._copy(name, case)
 
     def _copy(self, template: str, case: CommandCase) -> Database:
@@ -252,7 +260,7 @@ class Disturbed:
     def here(self, request_timeout: float = 30.0) -> Outcome:
         """Run the command in this process."""
         settings = settings_for(self.proxy.url, self.supabase.service_key, request_timeout=request_timeout)
-        return run_here(settings, rollback=self.case.rollback)
+        return run_here(settings, rollback=self.case.rollback, finish=self.case.finish)
 
     def as_process(self) -> int:
         """Run the command in a process of its own; return its exit code."""

@@ -1,5 +1,5 @@
-"""For every request of a migration and of a rollback, in turn, each fault: afterwards the same command, run again where
-it failed, ends in the same state as a run that nothing disturbed.
+"""For every request of a migration, of a rollback and of finishing, in turn, each fault: afterwards the same command, run again
+where it failed, ends in the same state as a run that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rpc_migrations.step_file import read_migration
 
 from faults.faults import FAULTS, IN_DOUBT, Fault
 from faults.harness import (
+    FINISH,
     MIGRATE,
     MIGRATE_TOGETHER,
     ROLL_BACK,
@@ -57,13 +58,15 @@ TOGETHER = {
         "roll back: validate the foreign keys #2",
         "roll back: validate the foreign keys #3",
     ],
+    FINISH: [FINISH.write_after],
 }
 
 
 def requests_of(case: CommandCase) -> list[str]:
     """The labels of all requests of a command, in order."""
     if case in TOGETHER:
-        return ["status", "start the run", *TOGETHER[case], "end the run"]
+        asked = ["what is dropped", "verify"] if case is FINISH else []
+        return ["status", *asked, "start the run", *TOGETHER[case], "end the run"]
     file = ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql"
     steps = read_migration(file, name="migrate_user_clusters").steps
     calls = [
@@ -77,7 +80,7 @@ def versions_for(fault: Fault) -> tuple[str, ...]:
     return POSTGREST_VERSIONS if fault.depends_on_version else POSTGREST_VERSIONS[:1]
 
 
-COMMANDS = (MIGRATE, ROLL_BACK, MIGRATE_TOGETHER, ROLL_BACK_TOGETHER)
+COMMANDS = (MIGRATE, ROLL_BACK, MIGRATE_TOGETHER, ROLL_BACK_TOGETHER, FINISH)
 CASES = [
     (case, request, fault, postgrest)
     for case in COMMANDS
@@ -91,6 +94,7 @@ _QUICK = {
     (MIGRATE, "swap the tables"),
     (ROLL_BACK, "roll back: swap the tables back"),
     (MIGRATE_TOGETHER, "copy the rows"),
+    (FINISH, FINISH.write_after),
 }
 QUICK = [case for case in CASES if case[:2] in _QUICK]
 

@@ -23,6 +23,7 @@ WIDTH = 88  # columns: as wide as README is shown, the letters are as large as i
 MIGRATE = Namespace(
     file=ROOT / "db" / "migrate_user_clusters.sql",
     rollback=False,
+    finish=False,
     discard_changes=False,
     give_up=False,
     remove_when_done=False,

@@ -9,9 +9,9 @@ from .execute_sql import deploy, remove
 from .folder import plan as plan_folder
 from .folder import run as run_folder
 from .folder import status as status_of_folder
-from .migration import plan, roll_back, run, status, write
+from .migration import finish, plan, roll_back, run, status, write
 from .new import new_migration
 
 __all__ = [
-    "deploy", "doctor", "new_migration", "plan", "plan_folder", "remove", "roll_back", "run", "run_folder", "status", "status_of_folder", "verify", "write",
+    "deploy", "doctor", "finish", "new_migration", "plan", "plan_folder", "remove", "roll_back", "run", "run_folder", "status", "status_of_folder", "verify", "write",
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import Console
 from ..report import Check
@@ -11,7 +13,12 @@ from ..shapes import CHECK
 from ..step_file import read_migration
 from .connection import connected, require_credentials
 
+if TYPE_CHECKING:
+    from ..client import RpcClient
+
 VERIFY_FILE = PROJECT_ROOT / "db" / "verify_user_clusters.sql"
+VERIFIED_FILE = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
+TITLE = "Verification of user_clusters and prompt_refinements"
 
 
 def doctor(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -32,6 +39,16 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
         from ..deployment import check_deployed
 
         check_deployed(client)
-        rows = client.rows(VERIFY_FILE.read_text(encoding="utf-8"), CHECK)
-    checks = [Check(row["check"], row["passed"], row.get("detail")) for row in rows]
-    return 0 if console.checks("Verification of user_clusters and prompt_refinements", checks) else 1
+        checks = run_checks(client, VERIFY_FILE)
+    return 0 if console.checks(TITLE, checks) else 1
+
+
+def checks_of(file: Path) -> Path | None:
+    """The file with the checks of what a migration file makes; None where there is none."""
+    return VERIFY_FILE if file.resolve() == VERIFIED_FILE else None
+
+
+def run_checks(client: RpcClient, file: Path) -> list[Check]:
+    """Run a file of checks."""
+    rows = client.rows(file.read_text(encoding="utf-8"), CHECK)
+    return [Check(row["check"], row["passed"], row.get("detail")) for row in rows]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..access import read_calls
 from ..console import Console
-from ..errors import DEPLOY_COMMAND, NotDeployed, StepFileError
+from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, StepFileError
+from ..finishing import close_way_back, finishing_of, with_checks
 from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, read_migration
+from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
-from .question import before_discarding, before_migrating, warn_of_missing
+from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -52,12 +54,47 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
         from .. import runner
 
         def before(status: Status) -> None:
+            if status.finished_at:
+                raise MigrationError(
+                    f"The way back of {migration.name} was closed on {status.finished_at}.",
+                    hint="Nothing was changed. The original table was dropped then. To undo the migration, write another one.",
+                )
             if options.discard_changes:
                 before_discarding(client, status, settings, console)
 
         runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
         remove_when_done(options, client, console)
     return 0
+
+
+def finish(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Close the way back of a migration; without credentials, or where nobody lets us in, write the file."""
+    if not settings.has_credentials:
+        return write(options, settings, console)
+    migration, finishing = read_migration(options.file), _read_steps(options)
+    with write_as_way_out(options, settings, console), connected(settings, console) as client:
+
+        def before(dropped: list[str]) -> None:
+            _verify(client, options.file, console)
+            before_finishing(migration, dropped, settings, console)
+
+        close_way_back(client, migration, finishing, settings, console, before)
+        remove_when_done(options, client, console)
+    return 0
+
+
+def _verify(client: RpcClient, file: Path, console: Console) -> None:
+    """Make the checks that there are of a migration file. Raises MigrationError where one fails."""
+    if (checks_file := checks_of(file)) is None:
+        return
+    checks = run_checks(client, checks_file)
+    if failed := [check.check for check in checks if not check.passed]:
+        console.checks(TITLE, checks)
+        raise MigrationError(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.",
+            hint="Nothing was changed. Mend what is named, or roll the migration back.",
+        )
+    console.say(f"Verified: {len(checks)} checks passed.")
 
 
 def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -77,7 +114,7 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
                 console.warn(f"{reason.message} {reason.hint or ''}".strip())
     else:
         console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
-    console.plan(steps, "roll back" if options.rollback else "migrate", done)
+    console.plan(steps, "finish" if options.finish else "roll back" if options.rollback else "migrate", done)
     return 0
 
 
@@ -100,14 +137,15 @@ def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Co
     """Take execute_sql away where the options ask for it, and keep the journal."""
     if options.remove_when_done:
         client.query(output_files.removal_sql(keep_journal=True))
-        console.say(
-            f"execute_sql was taken away; the journal is kept. To verify or to roll back: {DEPLOY_COMMAND} --for 1h"
-        )
+        later = "To verify" if options.finish else "To verify or to roll back"
+        console.say(f"execute_sql was taken away; the journal is kept. {later}: {DEPLOY_COMMAND} --for 1h")
 
 
 def _read_steps(options: argparse.Namespace) -> Migration:
     """The steps that the options mean: those of the migration, which can run as they are, or those of its rollback."""
     migration = read_migration(options.file)
+    if options.finish:
+        return finishing_of(migration)
     if not options.rollback:
         migration.check()
         return cut(options, migration)
@@ -132,8 +170,11 @@ def cut(options: argparse.Namespace, migration: Migration) -> Migration:
 
 
 def _write(options: argparse.Namespace) -> Path:
-    prefix = "rollback_" if options.rollback else ""
-    return output_files.write_migration(_read_steps(options), prefix=prefix, online=options.online)
+    prefix = "finish_" if options.finish else "rollback_" if options.rollback else ""
+    steps = _read_steps(options)
+    if options.finish and (checks := checks_of(options.file)):
+        steps = with_checks(steps, checks)
+    return output_files.write_migration(steps, prefix=prefix, online=options.online)
 
 
 def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:

@@ -75,6 +75,17 @@ def before_discarding(client: RpcClient, status: Status, settings: Settings, con
     _confirm(console, lines, f"Discard these changes in {settings.place}?")
 
 
+def before_finishing(migration: Migration, dropped: list[str], settings: Settings, console: Console) -> None:
+    """Say what is lost when the way back is closed, also where nobody is asked. Raises Declined unless the person agrees."""
+    lines = [f"Will be dropped: {line}" for line in dropped] or ["There is no table to drop."]
+    lines.append(f"After that nothing can roll {migration.name} back.")
+    if _asks(settings, console):
+        _confirm(console, lines, f"Close the way back in {settings.place}?")
+        return
+    for line in lines:
+        console.say(line)
+
+
 def before_removing(client: RpcClient, settings: Settings, console: Console) -> None:
     """The same before the journal is taken away, and the way back with it."""
     if not _asks(settings, console):

@@ -147,9 +147,8 @@ class Console:
         if self._run:
             self.report.earlier_runs.append(self._run)
         run = self._run = self.report.result = RunReport.of(migration, action, status)
-        self.say(
-            f"{'Migrating' if action == 'migrate' else 'Rolling back'}: {migration.name}, {count(len(migration.steps), 'step')}"
-        )
+        doing = {"migrate": "Migrating", "roll back": "Rolling back", "finish": "Finishing"}[action]
+        self.say(f"{doing}: {migration.name}, {count(len(migration.steps), 'step')}")
         with self._view.steps(run):
             try:
                 yield
@@ -208,7 +207,9 @@ class Console:
         closing = f"{run.migration} stays applied" if given_up else run.closing
         pauses = f", {run.held_back:.2f} s of it pauses (--pace)" if run.held_back else ""
         lines = [f"{closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run{pauses}."]
-        if table and run.action == "migrate" and not table["backup"]:
+        if table and run.action != "roll back" and table["state"] == "finished":
+            lines.append(f"{table['table']} stays in use. The way back is closed.")
+        elif table and run.action == "migrate" and not table["backup"]:
             lines.append(
                 f"{table['table']} is new: there was none before, so nothing was copied, and there is no backup."
             )
@@ -247,7 +248,7 @@ class Console:
         steps = [PlannedStep(step, "done" if done and step.name in done else "to do") for step in migration.steps]
         plan = PlanReport(migration.name, action, steps)
         self.report.outcome, self.report.result = "dry run", plan
-        what = migration.name if action == "migrate" else f"the rollback of {migration.name}"
+        what = {"migrate": "", "roll back": "the rollback of ", "finish": "finishing "}[action] + migration.name
         self.say(f"Plan of {what}, {count(len(migration.steps), 'step')}. Nothing is run.")
         self._show("plan", plan)
 
@@ -261,6 +262,8 @@ class Console:
         self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
             backup = f"backup {found.table['backup']}" if found.table["backup"] else "there was none before: no backup"
+            if status.finished_at:
+                backup = f"the way back was closed on {status.finished_at}"
             restored = "; restored from a dump" if found.table.get("restored") else ""
             self.say(f"Table {found.table['table']}: {found.table['state']}; {backup}{restored}")
             for line in describe_copy(status):
