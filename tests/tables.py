@@ -174,11 +174,12 @@ CARRIED = {
         "create function public.number_of() returns bigint begin atomic select count(*) from public.things; end; "
         "alter function public.number_of depends on extension plpgsql"
     ),
-    "list of values of varchar": (
+    "list of values of another type": (
         "create function public.stamp() returns trigger language plpgsql as 'begin return new; end'; "
         "alter table public.things add state varchar(20) not null default 'new', add kind varchar default 'x', "
         "add constraint states check (state in ('new', 'it''s', E'a\\\\b, c')), add constraint kinds check (kind not in ('y', '])::text[]')), "
-        "add is_new boolean generated always as (state in ('new', 'it''s')) stored, add is_x boolean default ('x'::varchar in ('x'::varchar, 'y')); "
+        "add is_new boolean generated always as (state in ('new', 'it''s')) stored, add is_x boolean default ('x'::varchar in ('x'::varchar, 'y')), "
+        "add worth numeric default 1, add constraint worths check (worth = any (array[1, 2]) and name <> '(ARRAY[1, 2])::numeric[]'); "
         "create index by_kind on public.things (kind) where state in ('new', 'it''s'); create index by_list on public.things ((kind in ('x', 'y'))); "
         "create policy listed on public.things using (state in ('new', 'it''s')) with check (kind not in ('y', 'z')); "
         "create view public.listed as select id, state in ('new', 'it''s') as is_new from public.things where kind in ('x', 'y'); "
@@ -188,6 +189,26 @@ CARRIED = {
         "create table public.lists (id bigint); create policy listed on public.lists "
         "using (exists (select from public.things where state in ('new', 'it''s'))); "
         "create statistics public.listed on (state in ('new', 'it''s')), amount from public.things"
+    ),
+    "conditions within conditions": (
+        "alter table public.things add low integer default 1, add flag boolean default true, add \"q'uote\" text default 'q', "
+        "add constraint within check (amount between -9 and 900000 and low >= 0 and (low < 9 and amount > -9)), "
+        "add constraint either check ((low, amount) in ((1, 2), (2, 3)) or low is null or (low > 0 or flag)), "
+        "add constraint outside check (amount not between -9 and -5 or flag or name = ') AND '), add constraint pair check ((low, low) = (1, low) and flag), "
+        "add constraint quoted check (\"q'uote\" between 'a' and ') OR ' and flag or \"q'uote\" <> 'it''s (a) AND b'), "
+        "add is_within boolean generated always as (amount between symmetric 9 and 1 and flag) stored; "
+        "create index by_low on public.things (low) where amount between 1 and 5 and flag; create index is_it on public.things ((low between 1 and 2 and flag)); "
+        "create policy within on public.things using (amount between 1 and 5 and low = 1) with check (low not between 1 and 5 or flag); "
+        "create view public.within as select id, (low between 1 and 2 and flag) or amount > 3 as is_it from public.things as t "
+        "join (values (1), (2)) as v (n) on v.n between t.low and t.amount and t.flag where t.amount between 1 and 5 and (t.low, t.amount) = (1, 2) and t.flag; "
+        "create rule within as on delete to public.things where old.amount between -9 and -5 and old.low < 0 do instead nothing; "
+        "create function public.noop() returns trigger language plpgsql as 'begin return new; end'; create trigger within before update "
+        "on public.things for each row when (new.amount between 1 and 5 and new.flag) execute function public.noop(); "
+        "create function public.within() returns bigint begin atomic select count(*) from public.things where low between 1 and 5 and flag; end; "
+        "create table public.ranges (id bigint); create policy within on public.ranges using "
+        "(exists (select from public.things as t where ranges.id between t.low and t.amount and t.flag)); "
+        "create publication narrow for table public.things where (amount between 1 and 5 and low = 1) with (publish = 'insert'); "
+        "create statistics public.within on (low between 1 and 2 and flag), amount from public.things"
     ),
     "policy": (
         "create function public.is_member(bigint) returns boolean language sql stable security definer "

@@ -32,18 +32,31 @@ as $function$
 $function$;
 
 
--- A text as PostgreSQL writes it, such that it is parsed to what it was written from. `(ARRAY['a'::character varying, ...])::text[]`, which
--- stands for "status in ('a', ...)", would be read as an array whose elements are cast one by one, and written so from then on: the
--- array gets its own type beside the other. (Within a string constant its quotes would be doubled, so that none is found there.)
+-- A text as PostgreSQL writes it, such that it is parsed to what it was written from; of itself it is not always:
+-- - `(ARRAY['a'::character varying, ...])::text[]`, which stands for "status in ('a', ...)", would be read as an array whose elements
+--   are cast one by one; so with `(ARRAY[1, 2])::numeric[]`. The array gets its own type beside the other. (Within a string constant its
+--   quotes would be doubled, so that none is found there.)
+-- - `((x >= 1) AND (x <= 9)) AND y`, which stands for "x between 1 and 9 and y", would be read as one AND of three; so with OR. A cast to
+--   the type that it has keeps such a group together, and leaves no trace.
 create or replace function rpc_migrations.parsed_alike(text text) returns text
 language sql immutable
 set search_path = ''
 as $function$
-    select regexp_replace(
-        parsed_alike.text,
-        'ARRAY\[(E?''(?:[^'']|'''')*''::([^][()'',]+)(?:, E?''(?:[^'']|'''')*''::\2)*)\](\)?)::',
-        'ARRAY[\1]::\2[]\3::', 'g'
-    );
+    select case when parsed_alike.text !~ '\) (AND|OR) |ARRAY\[\d' then w.text else (
+        select string_agg(
+            case when t.token[1] ~ '^["'']' then t.token[1] else regexp_replace(
+                regexp_replace(t.token[1], '\) (AND|OR) ', ')::boolean \1 ', 'g'),
+                'ARRAY\[(\d+(?:, \d+)*)\](\)?)::', 'ARRAY[\1]::integer[]\2::', 'g'
+            ) end, '' order by t.place)
+        from regexp_matches(w.text, '"(?:[^"]|"")*"|''(?:[^'']|'''')*''|[^"'']+', 'g') with ordinality as t (token, place)
+    ) end
+    from (
+        select regexp_replace(
+            parsed_alike.text,
+            'ARRAY\[(E?''(?:[^'']|'''')*''::([^][()'',]+)(?:, E?''(?:[^'']|'''')*''::\2)*)\](\)?)::',
+            'ARRAY[\1]::\2[]\3::', 'g'
+        ) as text
+    ) as w;
 $function$;
 
 
@@ -269,12 +282,20 @@ begin
         union all
         select
             'build', 'statistics', s.new_name, parts.definition,
-            format('create statistics rpc_migrations.%I%s from %s', s.new_name, rpc_migrations.parsed_alike(parts.rest), as_name), null
+            format('create statistics rpc_migrations.%I%s from %s', s.new_name, parts.rest, as_name), null
         from rpc_migrations.statistics_names(relation, '{}') as s
         cross join lateral (
-            select substr(
-                left(pg_get_statisticsobjdef(s.oid), -length(format(' FROM %s', s.stxrelid::regclass))),
-                1 + length(format('CREATE STATISTICS %s.%I', s.stxnamespace::regnamespace, s.stxname))) as rest,
+            select
+                -- The kinds; but not the expressions, which are written there without the brackets that they need to be parsed alike.
+                split_part(substr(pg_get_statisticsobjdef(s.oid), 1 + length(format('CREATE STATISTICS %s.%I', s.stxnamespace::regnamespace, s.stxname))), ' ON ', 1)
+                || ' on ' || concat_ws(', ', (
+                    select string_agg(quote_ident(a.attname), ', ' order by k.place)
+                    from unnest(x.stxkeys::int2[]) with ordinality as k (number, place)
+                    inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
+                ), (
+                    select string_agg(format('(%s)', rpc_migrations.parsed_alike(e.text)), ', ' order by e.place)
+                    from unnest(pg_get_statisticsobjdef_expressions(x.oid)) with ordinality as e (text, place)
+                )) as rest,
                 -- apart from the order of the columns, which is the table's
                 concat_ws('; ', array_to_string(x.stxkind, ''), (
                     select string_agg(quote_ident(a.attname), ', ' order by a.attname)
@@ -590,7 +611,7 @@ begin
             format('alter publication %I add table %s', p.pubname, as_name)
             || coalesce((select ' (' || string_agg(quote_ident(a.attname), ', ' order by a.attnum) || ')' from pg_catalog.pg_attribute as a
                 where a.attrelid = relation and a.attnum = any (r.prattrs)), '')
-            || coalesce(' where (' || pg_get_expr(r.prqual, r.prrelid) || ')', ''),
+            || coalesce(' where (' || rpc_migrations.parsed_alike(pg_get_expr(r.prqual, r.prrelid)) || ')', ''),
             format('alter publication %I drop table %s', p.pubname, as_name)
         from pg_catalog.pg_publication_rel as r
         inner join pg_catalog.pg_publication as p on p.oid = r.prpubid
