@@ -13,7 +13,9 @@ as $function$
         'settings', (
             select coalesce(jsonb_object_agg(s.name, s.setting), '{}')
             from pg_catalog.pg_settings as s
-            where s.source = 'session' and not starts_with(s.name, 'transaction_')
+            where
+                s.source = 'session'
+                and s.name not in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
         ),
         'named', (
             select coalesce(jsonb_object_agg(n, current_setting(n, true)), '{}')
@@ -67,7 +69,7 @@ begin
         union all
         select s.key, before -> 'named' ->> s.key
         from pg_catalog.jsonb_each_text(now_there -> 'named') as s
-        where s.value is not null and s.key not in ('role', 'session_authorization')
+        where s.value is not null and s.key not in ('role', 'session_authorization', 'seed')
     loop
         execute 'reset ' || rpc_migrations.setting_name(changed.name);
         perform pg_catalog.set_config(changed.name, changed.value, true) where changed.value is not null;

@@ -159,7 +159,8 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
     elif first == "reindex":
         if "concurrently" in words:
             return "reindex concurrently", _CONCURRENTLY
-        what = next((f"reindex {word}" for word in ("database", "system", "schema") if word in words), None)
+        of_what = words[words.index(")") + 1 :] if second == "(" else words[1:]
+        what = f"reindex {of_what[0]}" if of_what[:1] in (["database"], ["system"], ["schema"]) else None
     elif first == "alter" and second == "table" and "detach" in words and last == "concurrently":
         return "detach partition concurrently", _CONCURRENTLY
     elif first == "copy":

@@ -20,7 +20,8 @@ create function public.what_is_there() returns jsonb language sql volatile set s
     select jsonb_build_object(
         'settings', (
             select jsonb_object_agg(s.name, s.setting) from pg_catalog.pg_settings as s
-            where s.name in ('TimeZone', 'lock_timeout', 'work_mem', 'statement_timeout', 'DateStyle', 'default_transaction_read_only')
+            where s.name in ('TimeZone', 'lock_timeout', 'work_mem', 'statement_timeout', 'DateStyle', 'default_transaction_read_only',
+                'transaction_timeout')
         ),
         'tenant', coalesce(current_setting('app.tenant', true), ''),
         'temporary', (
@@ -46,6 +47,8 @@ TEXTS = {
     "a setting in a block": "do $$ begin execute 'set work' || '_mem = ''9MB'''; end $$",
     "a setting for the transaction": "set local work_mem = '9MB'",
     "the default of transactions": "set session default_transaction_read_only = on",
+    "a timeout of newer versions": "do $$ begin if current_setting('server_version_num') >= '170000' then set transaction_timeout = '40s'; end if; end $$",
+    "what cannot be reset": "set seed = 0.5",
     "the search path": "set search_path = pg_temp",
     "a setting with a name of its own": "set app.tenant = '7'",
     "one in quotes": 'set "app"."tenant" = \'7\'',
