@@ -140,7 +140,7 @@ $function$;
 
 -- Drops the spare tables of a copy, all of it within the budget that an attempt to swap has. Answers which. Raises RM001 where
 -- something of others depends on one of them, and lock_not_available.
-create or replace function rpc_migrations.drop_spare_tables(copy rpc_migrations.copies, began timestamptz) returns text
+create or replace function rpc_migrations.drop_spare_tables(copy rpc_migrations.copies) returns text
 language plpgsql
 set search_path = ''
 as $function$
@@ -152,6 +152,7 @@ declare
     statements text[] := array(select d.statement from rpc_migrations.dropping(copy) as d order by d.place);
     statement text;
     dependents text;
+    began timestamptz := clock_timestamp();  -- nothing is locked yet
 begin
     foreach statement in array statements loop
         perform rpc_migrations.limit_wait(copy, began);
@@ -181,7 +182,7 @@ declare
 begin
     perform rpc_migrations.check_finish(migration, copy);
     begin
-        perform rpc_migrations.drop_spare_tables(copy, clock_timestamp());
+        perform rpc_migrations.drop_spare_tables(copy);
         raise exception 'only rehearsed' using errcode = 'RM099';
     exception when sqlstate 'RM099' or lock_not_available then
         null;
@@ -253,7 +254,7 @@ begin
         where j.migration = this_migration and j.step ~ '^close the way back: ' and j.finished_at is null and j.undone_at is null
     ), 0);
     begin
-        dropped := rpc_migrations.drop_spare_tables(copy, clock_timestamp());
+        dropped := rpc_migrations.drop_spare_tables(copy);
     exception when lock_not_available then
         done := false;
         message := rpc_migrations.what_was_waited_for(sqlerrm);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from local_supabase import Cluster, LocalSupabase
 from projects import one, project
 from rest_calls import rpc, wait_until
 from rpc_migrations.errors import Blocked
+from rpc_migrations.settings import Settings
 from step_runner import MIGRATION, ROLLBACK, read, rebuild_file, run
 from terminal import Person
 from test_output_files import by_psql
@@ -48,13 +50,18 @@ def admin(running: LocalSupabase) -> Iterator[Admin]:
 @pytest.fixture
 def migrated(running: LocalSupabase, admin: Admin) -> LocalSupabase:
     """The same, migrated."""
-    here(running, finish=False)
+    assert here(running, finish=False).error is None
     return running
+
+
+def settings_of(running: LocalSupabase, *, patience: float = 30.0) -> Settings:
+    """Settings for runs in this process. The swaps that come before take as long as they like."""
+    return replace(settings_for(running.url, running.service_key, patience=patience), lock_budget=2000)
 
 
 def here(running: LocalSupabase, *, finish: bool = True, rollback: bool = False, patience: float = 30.0) -> Outcome:
     """Run a command on the migration of user_clusters in this process."""
-    return run_here(settings_for(running.url, running.service_key, patience=patience), finish=finish, rollback=rollback)
+    return run_here(settings_of(running, patience=patience), finish=finish, rollback=rollback)
 
 
 def refused(running: LocalSupabase) -> str:
@@ -121,7 +128,7 @@ def test_another_rebuild_of_the_table_may_follow_at_once(migrated: LocalSupabase
     """It keeps the table under the same name, which was taken before."""
     file = tmp_path / "again.sql"
     file.write_text("-- rebuild: public.user_clusters\nalter table user_clusters add column again int;\n")
-    settings = settings_for(migrated.url, migrated.service_key)
+    settings = settings_of(migrated)
     assert "is already there" in str(run_here(settings, file).error)
     here(migrated)
     assert run_here(settings, file).error is None
@@ -136,7 +143,7 @@ def test_migrations_of_one_table_are_finished_in_any_order(
     """The table that the first one made is what the second one keeps."""
     file = tmp_path / "again.sql"
     text = "-- rebuild: public.user_clusters backup {}\nalter table user_clusters add column {} int;\n"
-    settings = settings_for(migrated.url, migrated.service_key)
+    settings = settings_of(migrated)
     for name in ("second", "third"):
         (tmp_path / f"{name}.sql").write_text(text.format(f"user_clusters_{name}", name))
         assert run_here(settings, tmp_path / f"{name}.sql").error is None
