@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
 from .journal import read_status
+from .runner import Run
 from .settings import PROJECT_ROOT, Settings
 from .shapes import Maybe
 from .sql import dollar_quote, quote_literal
@@ -73,8 +74,6 @@ def close_way_back(
 
     `before` is called with what will be dropped, before anything is done.
     """
-    from .runner import _Run
-
     status = read_status(client, migration)
     try:
         dropped = what_is_dropped(client, migration)
@@ -84,6 +83,6 @@ def close_way_back(
                 hint="Nothing was changed. Run the migration to its end first.",
             )
         before(dropped)
-        _Run(client, finishing, "finish", settings, console).carry_out(status)
+        Run(client, finishing, "finish", settings, console).carry_out(status)
     except NothingToDo as reason:
         console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())

@@ -52,14 +52,14 @@ def migrate(
     if not status.is_begun:
         before(status)
     try:
-        _Run(client, migration, "migrate", settings, console).carry_out(status)
+        Run(client, migration, "migrate", settings, console).carry_out(status)
     except NothingToDo as reason:
         console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
 
 
 def run_together(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
     """Run steps of several migrations, all of them to do, as one run. Raises MigrationError where it has to stop."""
-    _Run(client, migration, "migrate", settings, console).carry_out(Status({}, [], None))
+    Run(client, migration, "migrate", settings, console).carry_out(Status({}, [], None))
 
 
 def roll_back(
@@ -94,7 +94,7 @@ def roll_back(
         console.nothing_to_do(f"{migration.name} is not applied: there is nothing to roll back.{kept}")
         return
     before(status)
-    _Run(client, rollback, "roll back", settings, console).carry_out(status)
+    Run(client, rollback, "roll back", settings, console).carry_out(status)
 
 
 def _is_to_be_compared_anew(status: Status, migration: Migration) -> bool:
@@ -119,7 +119,7 @@ def _refuse_edited_steps(status: Status, migration: Migration) -> None:
         )
 
 
-class _Run:
+class Run:
     """One run of a migration's steps: those of `migration`, which may be a rollback's. `action` is "migrate" or "roll back"."""
 
     def __init__(
