@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
 from .journal import read_status
-from .runner import Run
 from .settings import PROJECT_ROOT, Settings
 from .shapes import Maybe
 from .sql import dollar_quote, quote_literal
@@ -74,6 +73,8 @@ def close_way_back(
 
     `before` is called with what will be dropped, before anything is done.
     """
+    from .runner import Run  # with supabase, which files are written without
+
     status = read_status(client, migration)
     try:
         dropped = what_is_dropped(client, migration)
