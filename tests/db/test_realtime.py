@@ -57,8 +57,13 @@ def superuser(database: Database, admin: Connection) -> Iterator[Connection]:
     with database.connect("supabase_admin") as connection:
         roles = connection.execute("select count(*) from pg_roles where rolname = 'supabase_realtime_admin'").fetchone()
         connection.execute((REALTIME if roles == (0,) else REALTIME.replace("create role", "alter role")).encode())
+        # Roles are the server's, and other tests' projects have postgres as a member of this one.
+        is_member = connection.execute("select pg_has_role('postgres', 'supabase_realtime_admin', 'member')").fetchone()
+        connection.execute("revoke supabase_realtime_admin from postgres")
         connection.execute(SUBSCRIBE)
         yield connection
+        if is_member == (True,):
+            connection.execute("grant supabase_realtime_admin to postgres")
 
 
 def messages(admin: Connection, text: str) -> str:
