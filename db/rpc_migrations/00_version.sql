@@ -88,7 +88,7 @@ begin
         if publication is not null then
             raise exception 'publication % is for all tables: those of this project would go to its subscribers, which lack them and stop', publication
             using errcode = 'RM001', hint = 'Nothing was changed. Publish schemas instead, in one transaction: drop publication ...; '
-                'create publication ... for tables in schema public; (before PostgreSQL 15: for table ..., ...). Then deploy again.';
+                'create publication ... for tables in schema public; Then deploy again.';
         end if;
     end if;
     create schema if not exists rpc_migrations;

@@ -93,20 +93,21 @@ begin
             format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
                 case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
                 case
-                    when a.attgenerated = 's' then format(' generated always as (%s) stored', rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)))
-                    when a.attgenerated = 'v' then format(' generated always as (%s) virtual', rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)))
+                    when a.attgenerated = 's' then format(' generated always as (%s) stored', e.text)
+                    when a.attgenerated = 'v' then format(' generated always as (%s) virtual', e.text)
                     when a.attidentity <> '' then format(
                         ' generated %s as identity (sequence name %I.%I increment by %s minvalue %s maxvalue %s start with %s cache %s %s)',
                         case a.attidentity when 'a' then 'always' else 'by default' end, (parse_ident(as_name))[1], s.relname,
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
-                    when d.adbin is not null then ' default ' || rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid))
+                    when d.adbin is not null then ' default ' || e.text
                 end,
                 case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
             null
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        cross join lateral (select rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)) as text) as e
         left join pg_catalog.pg_depend as o
             on o.refclassid = 'pg_catalog.pg_class'::regclass and o.refobjid = a.attrelid and o.refobjsubid = a.attnum
             and o.classid = 'pg_catalog.pg_class'::regclass and o.deptype = 'i' and a.attidentity <> ''

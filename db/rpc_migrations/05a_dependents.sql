@@ -11,32 +11,56 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select d.objid, bool_or(d.refclassid = 'pg_catalog.pg_type'::regclass)
-        from pg_catalog.pg_class as c
-        inner join pg_catalog.pg_type as t on t.oid = c.reltype
-        inner join pg_catalog.pg_depend as d
-            on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
-            or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
-            or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-            or d.refclassid = 'pg_catalog.pg_proc'::regclass
-            and catalog in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_policy'::regclass)
-            and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f)
-        where c.oid = relation and d.classid = catalog
-        group by d.objid;
+        select o.object, bool_or(o.on_rows)
+        from (
+            select d.objid as object, d.refclassid = 'pg_catalog.pg_type'::regclass as on_rows
+            from pg_catalog.pg_class as c
+            inner join pg_catalog.pg_type as t on t.oid = c.reltype
+            inner join pg_catalog.pg_depend as d
+                on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
+                or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
+                or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+            where c.oid = relation and d.classid = catalog
+            union all
+            select f.object, false
+            from rpc_migrations.depending_on_functions_of_rows(catalog, relation) as f
+            where catalog in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_policy'::regclass)
+        ) as o
+        group by o.object;
 end;
 $function$;
 
 
 -- The functions that take or return rows of a table: their parameters or result have the type of these.
 create or replace function rpc_migrations.functions_of_rows(relation oid) returns table (oid oid)
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select distinct d.objid
-    from pg_catalog.pg_class as c
-    inner join pg_catalog.pg_type as t on t.oid = c.reltype
-    inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-    where c.oid = relation and d.classid = 'pg_catalog.pg_proc'::regclass;
+begin
+    return query
+        select distinct d.objid
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_type as t on t.oid = c.reltype
+        inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+        where c.oid = relation and d.classid = 'pg_catalog.pg_proc'::regclass;
+end;
+$function$;
+
+
+-- Whatever catalog's rows depend on one of these functions.
+create or replace function rpc_migrations.depending_on_functions_of_rows(catalog regclass, relation oid) returns table (object oid)
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select distinct d.objid
+        from rpc_migrations.functions_of_rows(relation) as f
+        inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.oid
+        where d.classid = catalog;
+end;
 $function$;
 
 
@@ -121,22 +145,16 @@ begin
                 inner join pg_catalog.pg_type as t on t.oid = a.atttypid
                 where a.attrelid = v.oid and a.attnum > 0
             ))
-        from pg_catalog.pg_rewrite as r
+        from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_rewrite', relation) as d
+        inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
         inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
-        where r.rulename = '_RETURN' and exists (
-            select from pg_catalog.pg_depend as d
-            where d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_catalog.pg_proc'::regclass
-                and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f))
         union all
         select
             'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null, null,
             format('alter policy %I on %s%s%s', p.polname, p.polrelid::regclass,
                 case when p.polqual is not null then ' using (false)' end, case when p.polwithcheck is not null then ' with check (false)' end)
-        from pg_catalog.pg_policy as p
-        where p.polrelid <> relation and exists (
-            select from pg_catalog.pg_depend as d
-            where d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_catalog.pg_proc'::regclass
-                and d.refobjid in (select f.oid from rpc_migrations.functions_of_rows(relation) as f));
+        from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d
+        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
 end;
 $function$;
 

@@ -177,7 +177,7 @@ begin
     if other is not null then
         raise exception 'publication % is for all tables: the copy would go to its subscribers, which lack its table and stop', other
         using errcode = 'RM001', hint = 'Nothing was changed. Publish schemas instead, in one transaction: drop publication ...; '
-            'create publication ... for tables in schema public; (before PostgreSQL 15: for table ..., ...). Then run the same command again.';
+            'create publication ... for tables in schema public; Then run the same command again.';
     end if;
     if copy.new_table is null then
         raise exception 'there is no table rpc_migrations.%', quote_ident(copy.table_name)

@@ -70,16 +70,16 @@ end;
 $function$;
 
 
--- Takes away what captures the changes of the source.
-create or replace function rpc_migrations.end_capture(copy rpc_migrations.copies) returns void
+-- Takes away what captures the changes of a copy's source.
+create or replace function rpc_migrations.end_capture(copy_id bigint) returns void
 language plpgsql
 set search_path = ''
 set client_min_messages = warning
 as $function$
 begin
     -- With its triggers. DROP TRIGGER would do the same, and on hosted projects lock much more (see describe_security).
-    execute format('drop function if exists rpc_migrations.capture_%s() cascade', copy.id);
-    execute format('drop table if exists rpc_migrations.log_%1$s, rpc_migrations.reserve_%1$s', copy.id);
+    execute format('drop function if exists rpc_migrations.capture_%s() cascade', copy_id);
+    execute format('drop table if exists rpc_migrations.log_%1$s, rpc_migrations.reserve_%1$s', copy_id);
 end;
 $function$;
 

@@ -199,7 +199,7 @@ begin
         new_texts := rpc_migrations.retold_texts(carried, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
         perform rpc_migrations.close_table(copy.old_table);
-        perform rpc_migrations.end_capture(copy);
+        perform rpc_migrations.end_capture(copy.id);
     end if;
     declared := rpc_migrations.make_taken_off_keys(copy.new_table, copy.old_table);
     update rpc_migrations.copies as c

@@ -130,7 +130,7 @@ begin
         raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
     end if;
     if copy.source is not null then
-        perform rpc_migrations.end_capture(copy);
+        perform rpc_migrations.end_capture(copy.id);
     end if;
     message := 'the copy was taken away; the table is as it was' || rpc_migrations.restored_in_words(copy);
     if new_table in (select c.oid from pg_catalog.pg_class as c where c.relnamespace = 'rpc_migrations'::regnamespace) then
@@ -189,14 +189,13 @@ declare
     tables text;
 begin
     for lost in
-        select substr(p.proname, 9) as id, (select string_agg(distinct t.tgrelid::regclass::text, ', ') from pg_catalog.pg_trigger as t where t.tgfoid = p.oid) as tables
+        select substr(p.proname, 9)::bigint as id, (select string_agg(distinct t.tgrelid::regclass::text, ', ') from pg_catalog.pg_trigger as t where t.tgfoid = p.oid) as tables
         from pg_catalog.pg_proc as p
         where
             p.pronamespace = 'rpc_migrations'::regnamespace and p.proname ~ '^capture_[0-9]+$'
             and not exists (select from rpc_migrations.copies as c where c.ended_at is null and c.id::text = substr(p.proname, 9))
     loop
-        execute format('drop function rpc_migrations.capture_%s() cascade', lost.id);
-        execute format('drop table if exists rpc_migrations.log_%1$s, rpc_migrations.reserve_%1$s', lost.id);
+        perform rpc_migrations.end_capture(lost.id);
         tables := concat_ws(', ', tables, lost.tables);
     end loop;
     return format('the row of the copy was gone; what captured changes of %s for it was taken away', coalesce(tables, 'no table (any more)'))
@@ -574,7 +573,7 @@ begin
         perform rpc_migrations.reopen_table(copy);
         put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table);
         perform rpc_migrations.wake_triggers(copy);
-        perform rpc_migrations.end_capture(copy);
+        perform rpc_migrations.end_capture(copy.id);
     end if;
     perform rpc_migrations.close_table(copy.new_table);
     update rpc_migrations.copies as c

@@ -19,7 +19,7 @@ begin
     if copy.id is null then
         message := coalesce(rpc_migrations.drop_lost_captures(), 'nothing is left of it');
     else
-        perform rpc_migrations.end_capture(copy);
+        perform rpc_migrations.end_capture(copy.id);
         cascades := rpc_migrations.put_cascades_back(copy.old_table);
         update rpc_migrations.copies as c
         set

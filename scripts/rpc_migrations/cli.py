@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from . import commands
+from .commands.checks import CLUSTERS
 from .console import Console
 from .deployment import current_version
 from .errors import MigrationError, SettingsError, StoppedByUser
 from .folder import is_folder
-from .settings import PROJECT_ROOT, Settings, load_settings
+from .settings import Settings, load_settings
 
 DONE = "done, nothing to do, or written as a SQL file because no credentials are set"
 EXIT_CODES = """\
@@ -29,7 +30,6 @@ exit codes:
   130  interrupted
 """
 
-CLUSTERS = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
     "To undo, keeping new writes: python scripts/rollback_clusters.py",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
 from .journal import read_status
+from .rebuilt_table import rows_in_words
 from .settings import PROJECT_ROOT, Settings
 from .shapes import Maybe
 from .sql import dollar_quote, quote_literal
@@ -49,16 +50,10 @@ def what_is_dropped(client: RpcClient, migration: Migration) -> list[str]:
         error.details = None  # where in our query it was
         raise
     return [
-        f"{row['relation']}, {_rows_in_words(row['rows'], is_counted=row['is_counted'])}, {row['size']} "
+        f"{row['relation']}, {rows_in_words(row['rows'], counted=row['is_counted'])}, {row['size']} "
         + ("(the original table)" if row["is_original"] else "(kept by a rollback)")
         for row in rows
     ]
-
-
-def _rows_in_words(rows: int | None, *, is_counted: bool) -> str:
-    if rows is None:
-        return "rows not counted"
-    return f"{'' if is_counted else 'about '}{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def close_way_back(

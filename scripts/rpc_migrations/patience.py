@@ -42,15 +42,11 @@ class Wait:
         self._since, self._pause = None, _FIRST_PAUSE
 
 
-@dataclass
-class Pace:
-    """Which share of the time a run works. The rest is left to the application: processor, disk, what a plan lets through."""
-
-    share: float  # above 0, at most 1
-
-    def rest_after(self, worked: float) -> float:
-        """How many seconds to pause after a request that took `worked` seconds."""
-        return min(worked * (1 / self.share - 1), _LONGEST_REST)
+def rest_after(worked: float, share: float) -> float:
+    """How many seconds to pause after a request that took `worked` seconds, where a run works for a share of the time. The rest is
+    left to the application: processor, disk, what a plan lets through.
+    """
+    return min(worked * (1 / share - 1), _LONGEST_REST)
 
 
 @dataclass

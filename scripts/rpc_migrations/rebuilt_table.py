@@ -85,9 +85,7 @@ class RebuiltTable:
     @property
     def rows_in_words(self) -> str:
         """How many rows it has."""
-        if self.rows is None:
-            return "rows not counted"
-        return f"{'' if self.counted else 'about '}{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        return rows_in_words(self.rows, counted=self.counted)
 
     @property
     def carried_by_name(self) -> str:
@@ -144,6 +142,13 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
         return None
     rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found.name)), {"rows": Maybe(int)})
     return _too_large(rows[0]["rows"] or 0) if rows else None
+
+
+def rows_in_words(rows: int | None, *, counted: bool) -> str:
+    """How many rows a table has; None: that is not known. `counted`: they were, and not taken from the statistics."""
+    if rows is None:
+        return "rows not counted"
+    return f"{'' if counted else 'about '}{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def _count(number: int, kind: str) -> str:

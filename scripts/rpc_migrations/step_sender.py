@@ -13,7 +13,7 @@ from .console import Console
 from .error_places import in_its_place
 from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
 from .journal import describe_busy, describe_holders, describe_run, replication_lag
-from .patience import Attempts, Pace, Wait
+from .patience import Attempts, Wait, rest_after
 from .settings import Settings
 from .shapes import not_supabase
 from .step_file import Migration, Step
@@ -29,7 +29,7 @@ class StepSender:
         self, client: RpcClient, migration: Migration, run: uuid.UUID, settings: Settings, console: Console
     ) -> None:
         self._client, self._migration, self._run, self._console = client, migration, run, console
-        self._patience, self._max_lag, self._pace = settings.patience, settings.max_lag, Pace(settings.pace)
+        self._patience, self._max_lag, self._pace = settings.patience, settings.max_lag, settings.pace
         self._worked = 0.0  # seconds that the last request took
         self._answers: deque[dict[str, Any]] = deque()  # what has been answered and not yet been looked at
 
@@ -57,9 +57,9 @@ class StepSender:
         """Leave the application the time that it is to have. Not at the swap: what waits to be replayed only grows meanwhile."""
         if step.swaps:
             return
-        if self._pace.share < 1 and self._worked:
-            rest = self._pace.rest_after(self._worked)
-            self._console.holding_back(rest, self._pace.share)
+        if self._pace < 1 and self._worked:
+            rest = rest_after(self._worked, self._pace)
+            self._console.holding_back(rest, self._pace)
             time.sleep(rest)
         wait = Wait(self._patience)
         while self._max_lag is not None and (behind := replication_lag(self._client, self._run, self._max_lag)):

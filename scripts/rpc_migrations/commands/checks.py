@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..client import RpcClient
 
 VERIFY_FILE = PROJECT_ROOT / "db" / "verify_user_clusters.sql"
-VERIFIED_FILE = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
+CLUSTERS = PROJECT_ROOT / "db" / "migrate_user_clusters.sql"
 TITLE = "Verification of user_clusters and prompt_refinements"
 
 
@@ -45,7 +45,7 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 def checks_of(file: Path) -> Path | None:
     """The file with the checks of what a migration file makes; None where there is none."""
-    return VERIFY_FILE if file.resolve() == VERIFIED_FILE else None
+    return VERIFY_FILE if file.resolve() == CLUSTERS else None
 
 
 def run_checks(client: RpcClient, file: Path) -> list[Check]:

@@ -93,26 +93,22 @@ class Console:
 
     def waiting(self, what: str, seconds: float) -> None:
         """We wait for something, since so many seconds. A list shows it all the time, lines tell it now and then."""
-        text = f"waiting for {what} (since {seconds:.0f} s)"
-        if self._run:
-            self._run.waiting_for = text
-        told = [view for view in self._views if view.is_time_for_a_line(first=seconds == 0)]
-        if told:
-            self.report.notes.append(text)
-        for view in told:
-            view.note(text)
+        self._stand_still(f"waiting for {what} (since {seconds:.0f} s)", first=seconds == 0)
 
     def holding_back(self, seconds: float, share: float) -> None:
         """We pause for so many seconds, to work for a share of the time only."""
         assert self._run
-        text = f"pausing for {seconds:.1f} s (--pace {share:g})"
-        told = [view for view in self._views if view.is_time_for_a_line(first=not self._run.held_back)]
+        self._stand_still(f"pausing for {seconds:.1f} s (--pace {share:g})", first=not self._run.held_back)
+        self._run.held_back += seconds
+
+    def _stand_still(self, text: str, *, first: bool) -> None:
+        if self._run:
+            self._run.waiting_for = text
+        told = [view for view in self._views if view.is_time_for_a_line(first=first)]
         if told:
             self.report.notes.append(text)
         for view in told:
             view.note(text)
-        self._run.waiting_for = text
-        self._run.held_back += seconds
 
     # --- questions -----------------------------------------------------------------------------------------------
 
