@@ -112,7 +112,7 @@ alter table rpc_migrations.copies
     add column if not exists attempts integer not null default 0,   -- to swap
     add column if not exists longest_attempt double precision not null default 0, -- seconds
     add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
-    add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_rebuild.sql)
+    add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_twin.sql)
     add column if not exists quieted_rules jsonb not null default '{}', -- as "quieted", for rules
     add column if not exists has_changes boolean not null default false, -- the original table: a rollback was bringing changes into it
     add column if not exists home text,                             -- where the OIDs are from (see 06a_restored.sql)

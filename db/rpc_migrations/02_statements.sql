@@ -1,0 +1,217 @@
+-- A text that is run: one statement after the other, each with a short wait for locks. Its errors keep what they say, and tell in addition
+-- which statement it was and in which functions of the application it happened.
+
+-- Sessions that may be in the way of a lock: those whose transaction holds a lock on a table, the oldest first.
+-- Never shows the text of a query. Only those that are older than the lock timeout can have caused it.
+create or replace function rpc_migrations.lock_holders(relation regclass default null) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(to_jsonb(h) order by h.transaction_seconds desc nulls last), '[]')
+    from (
+        select
+            a.pid,
+            coalesce(a.usename, a.backend_type) as role,       -- autovacuum has no role
+            a.state,
+            round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds,
+            string_agg(distinct l.relation::regclass::text, ', ') as relation,
+            string_agg(distinct l.mode, ', ') as mode
+        from pg_catalog.pg_locks as l
+        inner join pg_catalog.pg_class as c on c.oid = l.relation
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        inner join pg_catalog.pg_stat_activity as a on a.pid = l.pid
+        where
+            l.granted
+            and l.locktype = 'relation'
+            and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
+            and l.pid <> pg_backend_pid()
+            and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
+        group by a.pid, a.usename, a.backend_type, a.state, a.xact_start
+        union all
+        -- It has no session, and stays for as long as nobody ends it.
+        select
+            null, p.owner, format('prepared transaction %L, until COMMIT PREPARED or ROLLBACK PREPARED', p.gid),
+            round(extract(epoch from clock_timestamp() - p.prepared)::numeric, 1),
+            string_agg(distinct l.relation::regclass::text, ', '), string_agg(distinct l.mode, ', ')
+        from pg_catalog.pg_prepared_xacts as p
+        inner join pg_catalog.pg_locks as t on t.pid is null and t.transactionid = p.transaction and t.granted
+        inner join pg_catalog.pg_locks as l on l.pid is null and l.locktype = 'relation' and l.virtualtransaction = t.virtualtransaction
+        inner join pg_catalog.pg_class as c on c.oid = l.relation
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where
+            p.database = current_database()
+            and (l.relation = lock_holders.relation or (lock_holders.relation is null and n.nspname !~ '^pg_'))
+        group by p.gid, p.owner, p.prepared
+        order by 4 desc nulls last
+        limit 5
+    ) as h;
+$function$;
+
+
+-- Runs a text in this transaction. The rows, as a JSON array of objects, where it is one statement that returns rows;
+-- else the number of rows that its last statement affected. Statements are analysed one after the other, so that each
+-- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
+-- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
+-- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
+-- Names in the text are looked up in public and extensions, those of temporary tables first, as everywhere: else a text would
+-- write to the table of the same name. What is ours here names its schema.
+create or replace function rpc_migrations.run_sql(query text) returns jsonb
+language plpgsql
+set search_path = public, extensions
+as $function$
+declare
+    cursor_name refcursor;
+    current_row record;
+    all_rows jsonb[] := '{}';
+    affected bigint;
+    semicolons bigint := pg_catalog.length(query) - pg_catalog.length(pg_catalog.replace(query, ';', ''));
+    returns_rows boolean := pg_catalog.octet_length(query) * semicolons < 64000000;
+begin
+    if returns_rows then
+        begin
+            open cursor_name for execute query;
+        exception when others then
+            -- It returns no rows, is several statements (of which one may use what another one makes), or is wrong:
+            -- what it is shows when it runs.
+            returns_rows := false;
+        end;
+    end if;
+    if not returns_rows then
+        execute query;
+        get diagnostics affected = row_count;
+        return pg_catalog.to_jsonb(affected);
+    end if;
+    loop
+        fetch cursor_name into current_row;
+        exit when not found;
+        all_rows := pg_catalog.array_append(all_rows, pg_catalog.to_jsonb(current_row));
+    end loop;
+    close cursor_name;
+    return pg_catalog.to_jsonb(all_rows);
+end;
+$function$;
+
+
+-- The tables of our schema that are not the journal's: new versions of tables, which grow here until the swap.
+create or replace function rpc_migrations.new_tables() returns text[]
+language sql volatile
+set search_path = ''
+as $function$
+    select array(
+        select c.relname
+        from pg_catalog.pg_class as c
+        where
+            c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r' and c.relname !~ '^(log|reserve)_[0-9]+$'
+            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys')
+    );
+$function$;
+
+
+-- Runs a step's text, one statement after the other: "separator" is what stands between two of them (null: there is one,
+-- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
+-- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
+-- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
+create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
+language plpgsql
+set search_path = public, extensions
+as $function$
+declare
+    statements text[] := case when separator is null then array[query] else pg_catalog.string_to_array(query, separator) end;
+    statement text;
+    place integer := 0;
+    answer jsonb;
+    affected bigint;
+    error_code text;
+    error_message text;
+    error_detail text;
+    error_hint text;
+    error_context text;
+    names_looked_up_in text := pg_catalog.current_setting('search_path');
+begin
+    foreach statement in array statements loop
+        place := place + 1;
+        perform pg_catalog.set_config('lock_timeout', '100ms', true);
+        if pg_catalog.array_length(statements, 1) = 1 then
+            answer := rpc_migrations.run_sql(statement);
+        else
+            execute statement;
+            get diagnostics affected = row_count;
+        end if;
+        -- The default of this session is that of the REST layer's role, which does not know of extensions.
+        if pg_catalog.left(statement, 60) ~* '^reset\s+(all|search_path)\M|^set\s+((session|local)\s+)?search_path\s*(=|\mto\M)\s*default\M' then
+            perform pg_catalog.set_config('search_path', names_looked_up_in, true);
+        end if;
+    end loop;
+    -- What is deferred would fail at the commit, and nobody could tell which step it was.
+    place := 0;
+    set constraints all immediate;
+    return coalesce(answer, pg_catalog.to_jsonb(affected));
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics
+        error_code = returned_sqlstate, error_message = message_text, error_detail = pg_exception_detail,
+        error_hint = pg_exception_hint, error_context = pg_exception_context;
+    raise exception using
+        errcode = error_code,
+        message = error_message,
+        detail = rpc_migrations.place_of_error(error_detail, error_context, place, pg_catalog.array_length(statements, 1), statement),
+        hint = coalesce(nullif(error_hint, ''), case when error_code = '42P07' then
+            coalesce(rpc_migrations.name_of_ours_in_words(error_message, statement), rpc_migrations.left_behind_in_words()) end, '');
+end;
+$function$;
+
+
+-- Where a table "already exists" because something of ours is called so. Null: it is not.
+create or replace function rpc_migrations.name_of_ours_in_words(error_message text, statement text) returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select format('rpc_migrations has a %1$I of its own, so no table of that name can be rebuilt. Rename it, rebuild it under another name, '
+        'and rename it back.', c.relname)
+    from pg_catalog.pg_class as c
+    where
+        c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind in ('r', 'c') and c.relname <> all (rpc_migrations.new_tables())
+        and strpos(error_message, '"' || c.relname || '"') > 0 and statement ~ '\mrpc_migrations\M';
+$function$;
+
+
+-- Where a table "already exists": new tables that no migration is known to work on, and how to be rid of them. Null: there are none.
+create or replace function rpc_migrations.left_behind_in_words() returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select 'Nobody is known to work on this one, so it was left behind. To take it away: '
+        || string_agg(format('drop table rpc_migrations.%I;', n), ' ' order by n)
+    from unnest(rpc_migrations.new_tables()) as n
+    where
+        not exists (
+            select from rpc_migrations.copies as c where c.ended_at is null and c.new_table = to_regclass(format('rpc_migrations.%I', n))
+        )
+        and not exists (select from rpc_migrations.journal as j where j.undone_at is null and n = any (j.made));
+$function$;
+
+
+-- The detail of an error, with the place where it happened: a line "Statement 2 of 5" (or "At the commit"), and the context
+-- of what that statement called, without our functions and what these have run.
+create or replace function rpc_migrations.place_of_error(
+    detail text, context text, place integer, places integer, statement text
+) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select concat_ws(
+        e'\n',
+        nullif(place_of_error.detail, ''),
+        nullif(
+            rtrim(left(
+                regexp_replace(
+                    split_part(split_part(
+                        place_of_error.context, 'SQL statement "' || left(place_of_error.statement, 40), 1
+                    ), 'PL/pgSQL function rpc_migrations.run_', 1),
+                    e'(SQL statement "((?!\nPL/pgSQL function ).)*"\n)?PL/pgSQL function rpc_migrations\\.[^\n]*(\n|$)', '', 'g'
+                ), 2000
+            ), e' \n'),
+            ''
+        ),
+        case when place_of_error.place = 0 then 'At the commit' else format('Statement %s of %s', place_of_error.place, place_of_error.places) end
+    );
+$function$;

@@ -1,0 +1,114 @@
+-- What came in between: an alteration of the source since the copy began, and things of the new table that have a name of the old one's and are
+-- others. Both are refused by name, before anything of the application's changes.
+
+-- Checks, under a lock, that the source is still what it was when the copy began and that nothing came to depend on it that
+-- cannot be carried over. In a rollback the source is the new table, which only steps aside: there it may have changed.
+-- Raises RM003 with what has changed.
+create or replace function rpc_migrations.check_source(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    changes text;
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        -- A snapshot taken before the lock would hide what was written until then.
+        raise exception 'the transaction is "%"', current_setting('transaction_isolation')
+        using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
+    end if;
+    changes := rpc_migrations.obstacles_in_words(copy.source);
+    if copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
+        changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
+    end if;
+    if copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
+        changes := nullif(concat_ws('; ', rpc_migrations.lost_columns(copy), changes), '');
+    end if;
+    if to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null and (
+        select count(*) <> 2
+        from pg_catalog.pg_trigger as t
+        where t.tgrelid = copy.source and t.tgname ~ '^rpc_migrations_capture' and t.tgenabled = 'A'
+    ) then
+        changes := concat_ws('; ', 'its triggers were switched off, so that changes may have been missed', changes);
+    end if;
+    if changes is not null then
+        raise exception '% was altered since the copy began%: %', copy.source::regclass, rpc_migrations.restored_in_words(copy), changes
+        using errcode = 'RM003',
+            hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or '
+                || case copy.state when 'rolling back' then 'give the rollback up with --give-up: the migrated table stays.'
+                    else 'roll the migration back (which takes away the copy only) and begin anew.' end;
+    end if;
+end;
+$function$;
+
+
+-- How something of the old table would be described on the new one, whose columns may be of other types: made on an empty
+-- table of the same columns, and undone. Null where it cannot be made there.
+create or replace function rpc_migrations.definition_on(target oid, kind text, name text, statement text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    definition text;
+begin
+    create schema rpc_migrations_scratch;  -- of its own: names of indexes are the schema's, and ours has the new table's
+    execute format('create table rpc_migrations_scratch.scratch (like %s)', target::regclass);
+    execute definition_on.statement;
+    select p.definition into definition
+    from rpc_migrations.describe_table('rpc_migrations_scratch.scratch'::regclass, 'rpc_migrations_scratch.scratch', '{}') as p
+    where p.kind = definition_on.kind and p.name = definition_on.name;
+    raise exception using errcode = 'RM007';
+exception when sqlstate 'RM007' then
+    return definition;
+when others then
+    return null;  -- it is another one, then, and refused
+end;
+$function$;
+
+
+-- What the new table has under the name of something of the old one's, and is another thing: a plain index in place of a unique
+-- one, a permissive policy in place of a restrictive one. One sentence each. What ALTER TABLE has made may be another thing.
+create or replace function rpc_migrations.conflicts(source oid, target oid) returns setof text
+language sql
+set search_path = ''
+as $function$
+    with
+    old_parts as (select p.* from rpc_migrations.describe_table(source, 'rpc_migrations_scratch.scratch', '{}') as p),
+    new_parts as (select p.* from rpc_migrations.describe_table(target, target::regclass::text, '{}') as p),
+    pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
+    select format('%s %I is "%s" in the step file and "%s" now', o.kind, o.name, n.definition, o.definition)
+    from old_parts as o
+    inner join new_parts as n
+        on n.name = o.name and (
+            n.kind = o.kind
+            or o.phase = 'build' and (n.phase = 'build' or n.kind = 'foreign key') and (
+                -- Indexes share their names with each other, and a table's constraints with each other.
+                array[o.kind, n.kind] <@ array['index', 'primary key', 'unique constraint', 'exclusion constraint']
+                or array[o.kind, n.kind] <@ array[
+                    'primary key', 'unique constraint', 'exclusion constraint', 'check constraint', 'foreign key', 'not-null constraint']
+            )
+        )
+    where
+        (o.phase = 'build' or o.kind in ('foreign key', 'policy', 'trigger', 'rule'))
+        and o.definition is distinct from n.definition
+        and not exists (select from pairs as p where p.kind = o.kind and p.old_name = o.name)
+        and rpc_migrations.alteration_of(source, target) is null
+        and rpc_migrations.definition_on(target, o.kind, o.name, o.statement) is distinct from n.definition;
+$function$;
+
+
+-- Raises RM001 where the new table has something else under a name of the old one's.
+create or replace function rpc_migrations.check_conflicts(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reasons text;
+begin
+    select string_agg(c, '; ') into reasons from rpc_migrations.conflicts(copy.old_table, copy.new_table) as c;
+    if reasons is not null then
+        raise exception '% cannot be rebuilt as the step file says: %', copy.old_table::regclass, reasons
+        using errcode = 'RM001', hint = 'No table in use was changed. Roll the migration back (which takes away the copy only) and give '
+            'these other names in the step file. The old ones are then carried over; drop them after the swap if you do not want them.';
+    end if;
+end;
+$function$;

@@ -1,0 +1,113 @@
+-- What is in the way of a rebuild and belongs to others: views, policies, functions and keys that depend on the table and cannot be
+-- made again by us, each with the statements that take it away and put it back.
+
+-- Whether something is a view, or a policy of another table than this, which get their text again (or a materialized view, which is
+-- told by itself).
+create or replace function rpc_migrations.is_made_by_its_text(catalog oid, object oid, relation oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select
+        catalog = 'pg_catalog.pg_rewrite'::regclass and exists (
+            select from pg_catalog.pg_rewrite as r
+            inner join pg_catalog.pg_class as v on v.oid = r.ev_class
+            where r.oid = is_made_by_its_text.object and r.rulename = '_RETURN' and v.relkind in ('v', 'm'))
+        or catalog = 'pg_catalog.pg_policy'::regclass and exists (
+            select from pg_catalog.pg_policy as p where p.oid = is_made_by_its_text.object and p.polrelid <> is_made_by_its_text.relation);
+$function$;
+
+
+-- What of others depends on the table.
+create or replace function rpc_migrations.obstacles_around_the_table(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select 'a table or view of another role that depends on it', format('%s (of %s)', o.oid::regclass, o.relowner::regrole), null, null
+        from rpc_migrations.dependents(relation) as d
+        inner join pg_catalog.pg_class as o on o.oid = d.dependent
+        where not pg_has_role(o.relowner, 'usage') and (
+            o.relkind = 'v'
+            or exists (select from pg_catalog.pg_constraint as c where c.conrelid = o.oid and c.confrelid = relation and c.contype = 'f'))
+        union all
+        select 'a policy on a table of another role (in the SQL Editor, take it away before and put it back afterwards)',
+            format('%I on %s (of %s)', p.polname, p.polrelid::regclass, o.relowner::regrole),
+            format('drop policy %I on %s', p.polname, p.polrelid::regclass), s.statement
+        from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
+        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation
+        inner join pg_catalog.pg_class as o on o.oid = p.polrelid
+        cross join lateral rpc_migrations.describe_security(o.oid, o.oid::regclass::text) as s
+        where s.kind = 'policy' and s.name = p.polname and not rpc_migrations.may_alter_policies(o.oid)
+        union all
+        select 'a materialized view on it', v.oid::regclass::text, format('drop materialized view %s', v.oid::regclass),
+            concat_ws('; ',
+                format('create materialized view %s as %s', v.oid::regclass, trim(trailing ';' from pg_get_viewdef(v.oid))),
+                (select string_agg(pg_get_indexdef(i.indexrelid), '; ') from pg_catalog.pg_index as i where i.indrelid = v.oid),
+                -- Default privileges may have granted more than there was.
+                format('revoke all on table %s from public, anon, authenticated, service_role', v.oid::regclass),
+                (select string_agg(format('grant %s on table %s to %s', acl.privilege_type, v.oid::regclass, rpc_migrations.role_name(acl.grantee)), '; ')
+                    from aclexplode(v.relacl) as acl where acl.grantee <> v.relowner))
+        from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
+        inner join pg_catalog.pg_rewrite as r on r.oid = d.object
+        inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'm'
+        union all
+        select 'a table that inherits from it', i.inhrelid::regclass::text,
+            format('alter table %s no inherit %s', i.inhrelid::regclass, relation::regclass),
+            format('alter table %s inherit %s', i.inhrelid::regclass, relation::regclass)
+        from pg_catalog.pg_inherits as i where i.inhparent = relation
+        union all
+        select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass),
+            format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
+            format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
+        from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_class as r on r.oid = c.conrelid
+        where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
+        union all
+        select 'a function of another role that mentions it', format('%s (of %s)', p.oid::regprocedure, p.proowner::regrole), null, null
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+        inner join pg_catalog.pg_proc as p on p.oid = f.object
+        where not pg_has_role(p.proowner, 'usage')
+        union all
+        select 'a function of an extension that mentions it', f.object::regprocedure::text, null, null
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+        inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e'
+        union all
+        select 'something that depends on a function which takes or returns its rows',
+            format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure),
+            case when own.oid is not null then format('drop policy %I on %s', own.polname, relation::regclass) end, (
+                select s.statement from rpc_migrations.describe_security(relation, relation::regclass::text) as s
+                where s.kind = 'policy' and s.name = own.polname)
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+        inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
+        left join pg_catalog.pg_policy as own on d.classid = 'pg_catalog.pg_policy'::regclass and own.oid = d.objid
+        where f.on_rows
+            and not rpc_migrations.is_made_by_its_text(d.classid, d.objid, relation)
+        union all
+        select distinct 'something that uses the type of its rows', pg_describe_object(d.classid, d.objid, d.objsubid), null, null
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_type as t on t.oid = c.reltype
+        inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+        where c.oid = relation and d.objid <> t.typarray
+            and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
+            and not rpc_migrations.is_made_by_its_text(d.classid, d.objid, relation)
+        union all
+        select 'the default of another column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
+            format('alter table %s alter column %I drop default', a.attrelid::regclass, a.attname),
+            format('alter table %s alter column %I set default %s', a.attrelid::regclass, a.attname, pg_get_expr(e.adbin, e.adrelid))
+        from rpc_migrations.identity_sequences(relation) as i
+        inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.sequence
+        inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid
+        inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum
+        inner join pg_catalog.pg_class as o on o.oid = e.adrelid and o.relnamespace <> 'rpc_migrations'::regnamespace
+        union all
+        select 'a constraint trigger of another table that refers to it', format('%I on %s', g.tgname, g.tgrelid::regclass),
+            format('drop trigger %I on %s', g.tgname, g.tgrelid::regclass), pg_get_triggerdef(g.oid)
+        from pg_catalog.pg_trigger as g
+        where g.tgconstrrelid = relation and not g.tgisinternal and g.tgrelid <> relation
+        union all
+        select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), null, null
+        from rpc_migrations.unknown_dependents(relation) as u;
+end;
+$function$;

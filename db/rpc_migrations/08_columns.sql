@@ -1,0 +1,172 @@
+-- Which columns are copied, and whether the new table can hold every row that the old one has: types, NULLs, the order of columns. Rows that
+-- cannot be held are counted, and told with the query that finds them.
+
+-- Which columns are copied and how: every column of the old table that the new one has and does not generate.
+-- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
+create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+    plan jsonb := '[]';
+    problems text[] := '{}';
+    fallback text;
+begin
+    for col in
+        select
+            o.attname as name, o.atttypid as old_type, n.atttypid as new_type,
+            o.attname is not null as in_old, n.attname is not null as in_new,
+            format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
+            o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
+            n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
+            o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
+            o.attcollation <> n.attcollation as other_collation,
+            o.attcollation <> n.attcollation and o.attnum = any (
+                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
+            ) as other_order,
+            (
+                select string_agg(distinct w.ev_class::regclass::text, ', ')
+                from pg_catalog.pg_depend as p
+                inner join pg_catalog.pg_rewrite as w on w.oid = p.objid and p.classid = 'pg_catalog.pg_rewrite'::regclass
+                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = old_table and p.refobjsubid = o.attnum
+            ) as views
+        from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
+        full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
+            on n.attname = o.attname
+        left join pg_catalog.pg_attrdef as d on d.adrelid = n.attrelid and d.adnum = n.attnum
+        order by n.attnum
+    loop
+        fallback := null;
+        if not col.in_old then
+            if col.must_fill and col.default_value is null and col.attidentity = '' then
+                problems := array_append(problems, format('column %I of the new table is not null and has no default, and the old table lacks it', col.new_name));
+            end if;
+            continue;
+        end if;
+        continue when col.attgenerated <> '';
+        if not rpc_migrations.type_fits(col.old_type, col.new_type) then
+            problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
+            continue;
+        end if;
+        if col.old_generated <> '' then
+            problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
+        end if;
+        if col.views is not null and (col.old_type_name <> col.new_type_name or col.other_collation) then
+            problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
+                col.name, case when col.other_collation then 'one of another collation' else col.new_type_name end, col.views));
+        end if;
+        if col.other_order then
+            problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
+        end if;
+        if col.must_fill and col.default_value is not null then
+            -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
+            execute format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name) into fallback;
+        end if;
+        if col.must_fill and fallback is null then
+            problems := problems || rpc_migrations.count_problem(old_table, format('%I is null', col.name), format('%I may not be null', col.name));
+        end if;
+        if not col.same_type then
+            problems := problems || rpc_migrations.misfits(old_table, col.name, col.old_type_name, col.new_type_name);
+        end if;
+        plan := plan || jsonb_build_object(
+            'name', col.name, 'type', format_type(col.new_type, -1), 'old_type', format_type(col.old_type, -1),
+            'fallback', fallback, 'as_text', rpc_migrations.compares_as_text(col.new_type)
+        );
+    end loop;
+    problems := problems || rpc_migrations.named_by_place(old_table, new_table);
+    if problems <> '{}' then
+        raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
+    end if;
+    return plan;
+end;
+$function$;
+
+
+-- Where the new table has the old one's columns in another order: what names these by their place ("things as t (a, b, c)"), or makes
+-- rows of the table column by column. A sentence each; empty where the first columns of the new table are the old one's.
+create or replace function rpc_migrations.named_by_place(old_table oid, new_table oid) returns text[]
+language sql stable
+set search_path = ''
+as $function$
+    with columns as (
+        select a.attrelid, a.attname, row_number() over (partition by a.attrelid order by a.attnum) as place
+        from pg_catalog.pg_attribute as a
+        where a.attrelid in (old_table, new_table) and a.attnum > 0 and not a.attisdropped
+    ),
+    table_name as (
+        select regexp_replace(old_table::regclass::text, '(\W)', '\\\1', 'g') || '( AS)? ("([^"]|"")+"|[^ ,;()"]+)\(' as with_columns
+    )
+    select coalesce(array_agg(format('the new table has the columns in another order, and %s %s goes by their places', t.kind, t.name) order by t.kind, t.name), '{}')
+    from (
+        select p.kind, p.name
+        from rpc_migrations.describe_table(old_table, old_table::regclass::text) as p, table_name as n
+        where p.kind in ('view', 'function', 'rule', 'rule of another table', 'policy', 'policy of another table') and p.statement ~ n.with_columns
+        union
+        select 'function', p.oid::regprocedure::text
+        from rpc_migrations.depending('pg_catalog.pg_proc', old_table) as d
+        inner join pg_catalog.pg_proc as p on p.oid = d.object
+        inner join pg_catalog.pg_class as c on c.oid = old_table and p.prorettype = c.reltype
+        inner join pg_catalog.pg_language as l on l.oid = p.prolang
+        where d.on_rows and l.lanname = 'sql' and (p.prosqlbody is not null or p.prosrc !~ '\*')
+    ) as t
+    where exists (
+        select from columns as o
+        where o.attrelid = old_table
+            and not exists (select from columns as n where n.attrelid = new_table and n.attname = o.attname and n.place = o.place)
+    );
+$function$;
+
+
+-- Whether every value of one type may be assigned to another without being asked for by name: the same type, or a cast
+-- that an INSERT makes on its own.
+create or replace function rpc_migrations.type_fits(old_type oid, new_type oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select
+        old_type = new_type
+        or exists (
+            select from pg_catalog.pg_cast as c
+            where c.castsource = old_type and c.casttarget = new_type and c.castcontext in ('i', 'a')
+        )
+        or exists (select from pg_catalog.pg_type as t where t.oid = new_type and t.typcategory = 'S');
+$function$;
+
+
+-- What is wrong with the values of a column when it gets another type: those that would not be the same again if they
+-- came back to the old one (cut off or rounded), or a value that makes PostgreSQL refuse the cast. Empty where all fit. Types
+-- that are written in other words each time (json) are not looked at.
+create or replace function rpc_migrations.misfits(relation oid, column_name text, old_type text, new_type text) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.count_problem(
+        relation,
+        case when old_type ~ '^json' then format('(%I)::%s is null and %I is not null', column_name, new_type, column_name)
+            else format('(%1$I)::%2$s::%3$s is distinct from %1$I', column_name, new_type, old_type) end,
+        format('%I does not fit %s', column_name, new_type));
+exception when data_exception or integrity_constraint_violation then
+    return array[format('%I does not fit %s (%s)', column_name, new_type, sqlerrm)];
+end;
+$function$;
+
+
+-- A sentence about the rows for which a condition holds, with the query that finds them; empty where there are none.
+create or replace function rpc_migrations.count_problem(relation oid, condition text, problem text) returns text[]
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    found_rows bigint;
+begin
+    execute format('select count(*) from only %s where %s', relation::regclass, condition) into found_rows;
+    if found_rows = 0 then
+        return '{}';
+    end if;
+    return array[format('%s in %s row(s), which this query finds: select * from %s where %s', problem, found_rows, relation::regclass, condition)];
+end;
+$function$;

@@ -1,0 +1,195 @@
+-- The twin: an empty table of the same columns, on which the statements are run to see what they do, in a schema of its own and with a
+-- sample of rows beside it. All of it is undone.
+
+-- Runs the statements on a twin, and undoes it. Answers what they have made of the table: {parts, columns, dropped}, which are parts
+-- as describe_table tells them, the old columns that are still there as [{old, new}], and the names of those that are gone.
+-- Raises RM001 where that cannot be done online, or the statements' own error.
+create or replace function rpc_migrations.try_alterations(copy rpc_migrations.copies, alterations text[], conversions jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    alteration jsonb;
+    problems text;
+begin
+    begin
+        select t.alteration, t.problems into alteration, problems
+        from rpc_migrations.alter_twin(copy, alterations, conversions) as t;
+        raise exception using errcode = 'RM007';
+    exception when sqlstate 'RM007' then
+        null;
+    end;
+    if problems is not null then
+        raise exception '% cannot be rebuilt so: %', copy.old_table::regclass, problems
+        using errcode = 'RM001', hint = 'Nothing was changed. Change the step file, then run the same command again.';
+    end if;
+    return alteration;
+end;
+$function$;
+
+
+-- What the old table looks like, without what of the twin depends on it.
+create or replace function rpc_migrations.definition_without_twin(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_agg(e.value order by e.place)
+    from jsonb_array_elements(rpc_migrations.table_definition(relation)) with ordinality as e (value, place)
+    where coalesce(strpos(e.value ->> 'statement', 'rpc_migrations_twin.'), 0) = 0;
+$function$;
+
+
+-- What try_alterations does, before it is undone.
+create or replace function rpc_migrations.alter_twin(
+    copy rpc_migrations.copies, alterations text[], conversions jsonb, out alteration jsonb, out problems text
+)
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    definition jsonb := rpc_migrations.definition_without_twin(copy.old_table);
+    twin_name text := format('rpc_migrations_twin.%I', copy.table_name);
+    twin oid;
+    numbers jsonb;
+    resolved jsonb;
+    statement text;
+begin
+    twin := rpc_migrations.make_twin(copy, twin_name);
+    select jsonb_object_agg(a.attnum, a.attname) into numbers
+    from pg_catalog.pg_attribute as a where a.attrelid = twin and a.attnum > 0;
+    select coalesce(jsonb_object_agg(c.key, rpc_migrations.resolved(twin_name, c.value)), '{}') into resolved
+    from jsonb_each_text(conversions) as c;
+    foreach statement in array alterations loop
+        perform rpc_migrations.alter_by(twin_name, statement);
+    end loop;
+    if rpc_migrations.definition_without_twin(copy.old_table) <> definition then
+        problems := 'the statements alter another table than the one that is rebuilt, or somebody has just altered it';
+        return;
+    end if;
+    if to_regclass(twin_name) is distinct from twin::regclass then
+        problems := 'the statements drop, move or rename the table';
+        return;
+    end if;
+    alteration := rpc_migrations.read_twin(copy, twin, numbers) || jsonb_build_object('conversions', resolved);
+    select string_agg(p, '; ') into problems from rpc_migrations.problems_of_alteration(copy, twin, alteration) as p;
+    if problems is null then
+        problems := rpc_migrations.differing_sample(copy, twin, alteration);
+    end if;
+end;
+$function$;
+
+
+-- Kinds of things that are the table's own, and that a twin has of the swap's: ALTER TABLE changes them.
+create or replace function rpc_migrations.is_of_the_table(phase text, kind text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select phase in ('columns', 'build') or phase = 'swap' and kind in (
+        'foreign key', 'trigger', 'rule', 'row security', 'policy', 'grant', 'storage option', 'index setting', 'clustering', 'replica identity',
+        'comment'
+    );
+$function$;
+
+
+-- Makes the twin, in a schema of its own, with at most 1,000 of the rows; they are there twice, also as they were.
+create or replace function rpc_migrations.make_twin(copy rpc_migrations.copies, twin_name text) returns oid
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    columns text;
+    part rpc_migrations.part;
+begin
+    create schema rpc_migrations_twin;
+    execute format('create table %s ()', twin_name);
+    perform rpc_migrations.revoke_all(to_regclass(twin_name));
+    for part in
+        select p.* from rpc_migrations.describe_table(copy.old_table, twin_name) as p where p.phase = 'columns'
+    loop
+        execute part.statement;
+    end loop;
+    copy.new_table := to_regclass(twin_name);
+    perform rpc_migrations.adapt_new_table(copy);
+    select string_agg(quote_ident(a.attname), ', ') into columns
+    from pg_catalog.pg_attribute as a
+    where a.attrelid = copy.old_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
+    execute format(
+        'create table rpc_migrations_twin.rpc_migrations_sample as select %s from only %s limit 1000', columns, copy.old_table::regclass);
+    execute format(
+        'insert into %s (%s) overriding system value select %2$s from rpc_migrations_twin.rpc_migrations_sample', twin_name, columns);
+    for part in
+        select p.*
+        from rpc_migrations.describe_table(copy.old_table, twin_name) as p
+        where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
+    loop
+        execute regexp_replace(part.statement, ' not valid$', '');  -- in small letters: a key that is made so in the swap only
+        if part.kind = 'statistics' then
+            execute format('alter statistics rpc_migrations.%I set schema rpc_migrations_twin', part.name);
+        end if;
+    end loop;
+    return copy.new_table;
+end;
+$function$;
+
+
+-- Runs one statement on the twin, which its own texts find by the table's name. An error tells the statement.
+create or replace function rpc_migrations.alter_by(twin_name text, alteration text) returns void
+language plpgsql
+set search_path = rpc_migrations_twin, public, extensions, pg_temp
+as $function$
+declare
+    error_code text;
+    error_message text;
+    error_detail text;
+    error_hint text;
+begin
+    execute pg_catalog.format('alter table %s %s', twin_name, alteration);
+    set constraints all immediate;
+exception when others then
+    get stacked diagnostics
+        error_code = returned_sqlstate, error_message = message_text, error_detail = pg_exception_detail, error_hint = pg_exception_hint;
+    raise exception using
+        errcode = error_code,
+        message = pg_catalog.replace(error_message, 'rpc_migrations_twin.', ''),
+        detail = pg_catalog.concat_ws(e'\n', nullif(error_detail, ''), pg_catalog.format('In: alter table ... %s', pg_catalog.left(alteration, 300))),
+        hint = error_hint;
+end;
+$function$;
+
+
+-- Whether something of the twin that is built before the swap otherwise has to wait for it: a check that is not valid, and a policy
+-- that mentions the table.
+create or replace function rpc_migrations.is_made_late(kind text, statement text, name_in_use text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select
+        kind = 'check constraint' and statement ~ ' NOT VALID$'
+        or kind = 'policy' and strpos(substr(statement, strpos(statement, ' as ')), name_in_use) > 0;
+$function$;
+
+
+-- An expression of the step file with all names in full: the copy looks none up, and whatever is put where names are looked up later
+-- is not found. (PostgreSQL writes expressions back for constraints.)
+create or replace function rpc_migrations.resolved(twin_name text, expression text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    resolved text;
+begin
+    perform rpc_migrations.alter_by(twin_name, format(E'add constraint rpc_migrations_resolved check ((%s\n) is not null) not valid', expression));
+    select pg_get_expr(c.conbin, c.conrelid) into resolved
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = to_regclass(twin_name) and c.conname = 'rpc_migrations_resolved';
+    perform rpc_migrations.alter_by(twin_name, 'drop constraint rpc_migrations_resolved');
+    if resolved !~ '^\(.* IS NOT NULL\)$' then
+        raise exception 'an expression that is not understood: %', expression
+        using errcode = 'RM001', hint = 'Nothing was changed. Write it as a function and call that.';
+    end if;
+    return substr(resolved, 2, length(resolved) - length('( IS NOT NULL)'));
+end;
+$function$;

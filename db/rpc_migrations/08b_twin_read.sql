@@ -1,0 +1,274 @@
+-- What the twin has become, read from the catalogs; the new table that is made from it; and what of it cannot be done online, or would not do
+-- to the rows what the statements do.
+
+-- What the statements have made of the twin. A check that is not valid is made in the swap: before, rows that were there
+-- already and change could not be replayed.
+create or replace function rpc_migrations.read_twin(copy rpc_migrations.copies, twin oid, numbers jsonb) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    with
+    names as (
+        select format('rpc_migrations.%I', copy.table_name) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
+    ),
+    parts as (
+        select p.phase, p.kind, p.name, p.definition, p.statement, p.place
+        from names as n cross join lateral rpc_migrations.describe_table(twin, n.before)
+            with ordinality as p (phase, kind, name, definition, statement, detach, place)
+        where p.phase in ('columns', 'build') and not rpc_migrations.is_made_late(p.kind, p.statement, n.after)
+        union all
+        select 'swap', p.kind, p.name, p.definition, p.statement, p.place
+        from names as n cross join lateral rpc_migrations.describe_table(twin, n.after)
+            with ordinality as p (phase, kind, name, definition, statement, detach, place)
+        where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
+            and (p.phase = 'swap' or rpc_migrations.is_made_late(p.kind, p.statement, n.after))
+        union all
+        -- A sequence that ALTER TABLE makes has what default privileges grant.
+        select 'swap', 'right on a sequence', concat_ws(' ', s.relname, acl.grantee, acl.privilege_type), null,
+            format('grant %s on sequence %I.%I to %s', acl.privilege_type, copy.schema_name, s.relname, rpc_migrations.role_name(acl.grantee))
+            || case when acl.is_grantable then ' with grant option' else '' end,
+            1000000
+        from rpc_migrations.identity_sequences(twin) as i
+        inner join pg_catalog.pg_class as s on s.oid = i.sequence
+        inner join pg_catalog.pg_default_acl as d
+            on d.defaclrole = s.relowner and d.defaclobjtype = 'S'
+            and d.defaclnamespace in (0, to_regnamespace(quote_ident(copy.schema_name)))
+        cross join lateral aclexplode(d.defaclacl) as acl
+        where acl.grantee <> s.relowner and s.relname not in (
+            select o.relname
+            from rpc_migrations.identity_sequences(copy.old_table) as q
+            inner join pg_catalog.pg_class as o on o.oid = q.sequence
+        )
+    )
+    select jsonb_build_object(
+        'parts', (
+            select jsonb_agg(
+                jsonb_build_object('phase', p.phase, 'kind', p.kind, 'name', p.name, 'definition', p.definition, 'statement', p.statement)
+                order by p.place)
+            from parts as p
+        ),
+        'columns', (
+            select jsonb_agg(jsonb_build_object('old', c.value, 'new', a.attname) order by a.attnum)
+            from jsonb_each_text(numbers) as c
+            inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = c.key::smallint and not a.attisdropped
+        ),
+        'dropped', coalesce((
+            select jsonb_agg(c.value order by a.attnum)
+            from jsonb_each_text(numbers) as c
+            inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = c.key::smallint and a.attisdropped
+            inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.value and o.attgenerated = ''
+        ), '[]'),
+        'rules', coalesce((
+            select jsonb_agg(jsonb_build_object(
+                'name', c.conname, 'expression', pg_get_expr(c.conbin, c.conrelid), 'parent', c.confrelid::regclass::text,
+                'columns', array(
+                    select a.attname from unnest(c.conkey) with ordinality as k (number, place)
+                    inner join pg_catalog.pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.number order by k.place),
+                'parent_columns', array(
+                    select a.attname from unnest(c.confkey) with ordinality as k (number, place)
+                    inner join pg_catalog.pg_attribute as a on a.attrelid = c.confrelid and a.attnum = k.number order by k.place)
+            ))
+            from pg_catalog.pg_constraint as c
+            where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and not exists (
+                select from pg_catalog.pg_constraint as o
+                where o.conrelid = copy.old_table and o.conname = c.conname and o.convalidated
+                    and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid)
+            )
+        ), '[]'),
+        'not_nulls', coalesce((
+            select jsonb_object_agg(a.attname, c.conname)
+            from pg_catalog.pg_constraint as c
+            inner join pg_catalog.pg_attribute as a on a.attrelid = c.conrelid and c.conkey = array[a.attnum]
+            where c.conrelid = twin and c.contype = 'n' and c.convalidated
+        ), '{}')
+    );
+$function$;
+
+
+-- Makes the new table, empty, with the columns that the twin has.
+create or replace function rpc_migrations.make_altered(copy rpc_migrations.copies) returns oid
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    new_name text := format('rpc_migrations.%I', copy.table_name);
+    new_table oid;
+    statement text;
+begin
+    execute format('create table %s ()', new_name);
+    new_table := to_regclass(new_name);
+    perform rpc_migrations.revoke_all(new_table);
+    for statement in
+        select p.statement
+        from rows from (jsonb_to_recordset(copy.alteration -> 'parts') as (phase text, statement text)) with ordinality as p (phase, statement, place)
+        where p.phase = 'columns'
+        order by p.place
+    loop
+        execute statement;
+    end loop;
+    for statement in
+        select format('alter table %s rename constraint %I to %I', new_name, c.conname, n.value)
+        from jsonb_each_text(copy.alteration -> 'not_nulls') as n
+        inner join pg_catalog.pg_attribute as a on a.attrelid = new_table and a.attname = n.key
+        inner join pg_catalog.pg_constraint as c on c.conrelid = new_table and c.contype = 'n' and c.conkey = array[a.attnum]
+        where c.conname <> n.value
+    loop
+        execute statement;
+    end loop;
+    return new_table;
+end;
+$function$;
+
+
+-- What cannot be done online of what the statements have made, one sentence each.
+create or replace function rpc_migrations.problems_of_alteration(
+    copy rpc_migrations.copies, twin oid, alteration jsonb
+) returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    with
+    changed as (
+        select c.old as name, c.new as new_name from jsonb_to_recordset(alteration -> 'columns') as c (old text, new text) where c.old <> c.new
+        union all
+        select d.name, null from jsonb_array_elements_text(alteration -> 'dropped') as d (name)
+    ),
+    key_columns as (
+        select
+            c.oid = copy.old_table as is_old,
+            array_agg(coalesce(m.new, a.attname) order by k.place) as names
+        from (values (copy.old_table), (twin)) as c (oid)
+        inner join pg_catalog.pg_index as i on i.indrelid = c.oid and i.indisprimary
+        cross join lateral unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+        inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on c.oid = copy.old_table and m.old = a.attname
+        where k.place <= i.indnkeyatts
+        group by c.oid
+    ),
+    old_key as (
+        select a.attname::text as name
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::int2[])
+        where i.indrelid = copy.old_table and i.indisprimary
+    )
+    select format('the new table: %s', o) from rpc_migrations.obstacles_in_words(twin) as o where o is not null
+    union all
+    select 'the primary key has other columns afterwards; rows are told by it, so that has to be done in a step after the rebuild'
+    where (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
+    union all
+    select format('column %I belongs to the primary key and is renamed, dropped or converted; do that in a step after the rebuild', k.name)
+    from old_key as k
+    where k.name in (select c.name from changed as c) or alteration -> 'conversions' ? k.name
+    union all
+    -- Its own things follow a column that is renamed or dropped, on the twin as on the table; those of others do not.
+    select distinct format('column %I is %s, and this depends on it: %s', c.name, case when c.new_name is null then 'dropped' else 'renamed' end,
+        pg_describe_object(d.classid, d.objid, d.objsubid))
+    from changed as c
+    inner join pg_catalog.pg_attribute as a on a.attrelid = copy.old_table and a.attname = c.name
+    inner join pg_catalog.pg_depend as d
+        on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = copy.old_table and d.refobjsubid = a.attnum
+    where not (
+        d.classid = 'pg_catalog.pg_constraint'::regclass and exists (
+            select from pg_catalog.pg_constraint as k where k.oid = d.objid and k.conrelid = copy.old_table and k.confrelid <> copy.old_table)
+        or d.classid = 'pg_catalog.pg_class'::regclass and exists (
+            select from pg_catalog.pg_class as x where x.oid = d.objid and (x.relkind = 'i' or x.relkind = 'S' and c.new_name is null))
+        or d.classid = 'pg_catalog.pg_class'::regclass and d.objid = copy.old_table
+        or d.classid = 'pg_catalog.pg_attrdef'::regclass and exists (
+            select from pg_catalog.pg_attrdef as e where e.oid = d.objid and e.adrelid = copy.old_table)
+        or d.classid = 'pg_catalog.pg_trigger'::regclass and exists (
+            select from pg_catalog.pg_trigger as t where t.oid = d.objid and t.tgrelid = copy.old_table)
+        or d.classid = 'pg_catalog.pg_policy'::regclass and exists (
+            select from rpc_migrations.describe_security(copy.old_table, copy.old_table::regclass::text) as s
+            inner join pg_catalog.pg_policy as p on p.polname = s.name
+            where p.oid = d.objid and p.polrelid = copy.old_table and s.kind = 'policy' and s.phase = 'build')
+        or d.classid = 'pg_catalog.pg_statistic_ext'::regclass
+    )
+    union all
+    select format('a foreign key to the table itself (%I) is added; do that in a step after the rebuild', c.conname)
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = twin and c.contype = 'f' and c.confrelid in (twin, copy.old_table)
+    union all
+    -- Sequences go from table to table by the names of their columns.
+    select format('column %I is new under the name of an older one that has a sequence', a.attname)
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = a.attname and not o.attisdropped
+    where a.attrelid = twin and a.attnum > 0 and not a.attisdropped
+        and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', a.attname, 'new', a.attname))
+        and pg_get_serial_sequence(copy.old_table::regclass::text, o.attname) is not null
+    union all
+    select format('a new %s would be called %I, and there is one of that name', case c.relkind when 'S' then 'sequence' else 'index' end, c.relname)
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_class as o on o.oid = to_regclass(format('%I.%I', copy.schema_name, c.relname))
+    where
+        c.relnamespace = to_regnamespace('rpc_migrations_twin') and c.relkind in ('i', 'S')
+        and not exists (select from pg_catalog.pg_index as i where i.indexrelid = o.oid and i.indrelid = copy.old_table)
+        and o.oid not in (select i.sequence from rpc_migrations.identity_sequences(copy.old_table) as i)
+    union all
+    select format('the foreign key %I of %s needs %I as it is', k.conname, k.conrelid::regclass, x.relname)
+    from pg_catalog.pg_constraint as k
+    inner join pg_catalog.pg_class as x on x.oid = k.conindid
+    inner join pg_catalog.pg_index as i on i.indexrelid = x.oid
+    where k.confrelid = copy.old_table and k.contype = 'f' and not exists (
+        select
+        from pg_catalog.pg_index as n
+        inner join pg_catalog.pg_class as y on y.oid = n.indexrelid
+        where n.indrelid = twin and n.indisunique and y.relname = x.relname
+            and array(select pg_get_indexdef(n.indexrelid, g, false) from generate_series(1, n.indnkeyatts) as g)
+            = array(select pg_get_indexdef(i.indexrelid, g, false) from generate_series(1, i.indnkeyatts) as g)
+    )
+    union all
+    select format('%s %s refers to the table in a way that is not known here', p.kind, p.name)
+    from jsonb_to_recordset(alteration -> 'parts') as p (kind text, name text, statement text)
+    where strpos(p.statement, 'rpc_migrations_twin') > 0
+    union all
+    select format('column %I is not one of those that the table has and keeps, so it cannot be converted', c.name)
+    from jsonb_object_keys(alteration -> 'conversions') as c (name)
+    where not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', c.name));
+$function$;
+
+
+-- Whether the copy would make other rows of the sample than the statements have made of it; a sentence, or null.
+create or replace function rpc_migrations.differing_sample(copy rpc_migrations.copies, twin oid, alteration jsonb) returns text
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    parts record;
+    col record;
+    has_differing boolean;
+begin
+    copy.alteration := alteration;
+    copy.columns := rpc_migrations.plan_altered_columns(copy, twin, with_rows => false);
+    copy.keys := rpc_migrations.primary_key(copy.old_table);
+    copy.new_table := twin;
+    copy.source := to_regclass('rpc_migrations_twin.rpc_migrations_sample');
+    copy.target := twin;
+    parts := rpc_migrations.copy_parts(copy);
+    execute format(
+        'select exists (select from only %s as s where not exists (select from only %s as t '
+        'where %s and row(%s)::record operator(pg_catalog.*=) row(%s)::record))',
+        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row)
+    into has_differing;
+    if has_differing then
+        return 'rows would not become what these statements make of them; an expression has to give the same value each time, '
+            'and each column may get a new type once';
+    end if;
+    for col in
+        select a.attname as name, format('(%s)::%s', coalesce(pg_get_expr(d.adbin, d.adrelid), 'null'), format_type(a.atttypid, a.atttypmod)) as default_value
+        from pg_catalog.pg_attribute as a
+        left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where a.attrelid = twin and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
+            and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('new', a.attname))
+    loop
+        execute format(
+            'select exists (select from %1$s as t where (%2$s)::text is not distinct from (%2$s)::text and t.%3$I::text is distinct from (%2$s)::text)',
+            twin::regclass, col.default_value, col.name)
+        into has_differing;
+        if has_differing then
+            return format('rows that are there get another value in column %I than new ones by its default', col.name);
+        end if;
+    end loop;
+    return null;
+end;
+$function$;

@@ -1,0 +1,182 @@
+-- Names and sequences in the swap: the original table and all that is called after it step aside for the new one, whose sequences go on
+-- where the old ones stand.
+
+-- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has.
+create or replace function rpc_migrations.derived_name(schema_name text, name text, old_prefix text, new_prefix text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    derived text := case
+        when starts_with(name, old_prefix) then new_prefix || substr(name, length(old_prefix) + 1)
+        else new_prefix || '_' || name
+    end;
+    shortened text := derived;
+begin
+    if octet_length(derived) <= 63 and to_regclass(format('%I.%I', schema_name, derived)) is null then
+        return derived;
+    end if;
+    while octet_length(shortened) > 54 loop
+        shortened := left(shortened, -1);
+    end loop;
+    return shortened || '_' || left(md5(derived || clock_timestamp()), 8);
+end;
+$function$;
+
+
+-- Renames a table with its indexes, statistics and the sequences that belong to its columns, so that their names are free for
+-- the table that takes its place. Answers what was renamed, the table first: [{kind, schema, old_name, new_name}].
+create or replace function rpc_migrations.move_aside(relation oid, new_name text) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    schema_name text;
+    table_name text;
+    item record;
+    item_name text;
+    renamed jsonb;
+begin
+    select n.nspname, c.relname into schema_name, table_name
+    from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where c.oid = relation;
+    execute format('alter table %s rename to %I', relation::regclass, new_name);
+    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'schema', schema_name, 'old_name', table_name, 'new_name', new_name));
+    for item in
+        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, n.nspname as schema, c.relname as name
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where
+            c.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = relation)
+            or c.relkind = 'S' and c.oid in (
+                select d.objid from pg_catalog.pg_depend as d
+                where d.refobjid = relation and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype in ('a', 'i'))
+        union all
+        select 'statistics', n.nspname, s.stxname
+        from pg_catalog.pg_statistic_ext as s
+        inner join pg_catalog.pg_namespace as n on n.oid = s.stxnamespace
+        where s.stxrelid = relation
+        order by 3
+    loop
+        -- One after the other, so that two of them do not get the same name.
+        item_name := rpc_migrations.derived_name(item.schema, item.name, table_name, new_name);
+        execute format('alter %s %I.%I rename to %I', item.kind, item.schema, item.name, item_name);
+        renamed := renamed || jsonb_build_object('kind', item.kind, 'schema', item.schema, 'old_name', item.name, 'new_name', item_name);
+    end loop;
+    return renamed;
+end;
+$function$;
+
+
+-- The sequences of the columns that two tables have in common.
+create or replace function rpc_migrations.sequence_pairs(from_table oid, to_table oid)
+returns table (place smallint, from_sequence regclass, to_sequence regclass)
+language sql stable
+set search_path = ''
+as $function$
+    select p.*
+    from (
+        select
+            o.attnum as place,
+            pg_get_serial_sequence(from_table::regclass::text, o.attname)::regclass as from_sequence,
+            -- not o.attname, which to_table may lack: it is asked for before the join
+            case when n.attnum > 0 and not n.attisdropped then
+                pg_get_serial_sequence(to_table::regclass::text, n.attname)::regclass end as to_sequence
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname
+        where o.attrelid = from_table and o.attnum > 0 and not o.attisdropped and not n.attisdropped
+    ) as p
+    where p.from_sequence is not null and p.to_sequence is not null;
+$function$;
+
+
+-- Gives the sequences of one table's columns the positions that those of the same columns of another have reached.
+create or replace function rpc_migrations.carry_positions(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    pair record;
+begin
+    for pair in select p.* from rpc_migrations.sequence_pairs(from_table, to_table) as p loop
+        execute format('select setval(%L, s.last_value, s.is_called) from %s as s', pair.to_sequence, pair.from_sequence);
+    end loop;
+end;
+$function$;
+
+
+-- The sequence of a serial column that goes from one table to another ends where numbers of the column's new type do, where it
+-- ended with those of the old one; but not before a number that it has given out.
+create or replace function rpc_migrations.fit_sequences(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+begin
+    for col in
+        select q.seqrelid::regclass as sequence, format_type(n.atttypid, null) as type
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname and n.atttypid <> o.atttypid
+        inner join pg_catalog.pg_depend as d
+            on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = to_table and d.refobjsubid = n.attnum
+            and d.classid = 'pg_catalog.pg_class'::regclass and d.deptype = 'a'
+        inner join pg_catalog.pg_sequence as q on q.seqrelid = d.objid and q.seqtypid = o.atttypid
+        where
+            o.attrelid = from_table and n.atttypid in ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype)
+            and coalesce(pg_sequence_last_value(q.seqrelid), 0) <= case n.atttypid
+                when 'smallint'::regtype then 32767 when 'integer'::regtype then 2147483647 else 9223372036854775807 end
+    loop
+        execute format('alter sequence %s as %s', col.sequence, col.type);
+    end loop;
+end;
+$function$;
+
+
+-- Grants on the sequences of one table's columns what is granted on those of the same columns of another.
+create or replace function rpc_migrations.carry_sequence_rights(from_table oid, to_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in
+        select format('grant %s on sequence %s to %s%s', acl.privilege_type, p.to_sequence, rpc_migrations.role_name(acl.grantee),
+            case when acl.is_grantable then ' with grant option' end)
+        from rpc_migrations.sequence_pairs(from_table, to_table) as p
+        inner join pg_catalog.pg_class as s on s.oid = p.from_sequence
+        cross join lateral aclexplode(s.relacl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
+        where acl.grantee <> s.relowner
+        order by p.place, acl.place
+    loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
+
+-- Gives the target's triggers and rules back the state that they had before they were quieted.
+create or replace function rpc_migrations.wake_triggers(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    quiet record;
+begin
+    for quiet in
+        select 'trigger' as kind, q.key as name, q.value as state
+        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
+        where c.id = copy.id
+        union all
+        select 'rule', q.key, q.value
+        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted_rules) as q
+        where c.id = copy.id
+    loop
+        execute format(
+            'alter table %s enable %s %s %I', copy.target::regclass,
+            case quiet.state when 'R' then 'replica' when 'A' then 'always' end, quiet.kind, quiet.name);
+    end loop;
+    update rpc_migrations.copies as c set quieted = '{}', quieted_rules = '{}' where c.id = copy.id;
+end;
+$function$;

@@ -1,0 +1,137 @@
+-- What changed since the swap, found without a log: rows of the table in use that are newer than the swap, and rows of the original one that
+-- have no pair any more. A log would double the cost of every write for as long as a way back is wanted.
+
+-- What the swap notes, so that a rollback need not look at every row: transactions before "xmin" were over. Whatever changes the
+-- table in use after the swap has a later one, also where it began before it; so rows with an earlier xmin (which VACUUM keeps,
+-- also where it freezes them) are as the swap left them, in these columns.
+create or replace function rpc_migrations.swap_mark(new_table oid) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'xmin', pg_snapshot_xmin(pg_current_snapshot())::text,
+        'columns', (
+            select jsonb_object_agg(a.attname, a.attnum)
+            from pg_catalog.pg_attribute as a
+            where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped
+        )
+    );
+$function$;
+
+
+-- The condition that a row may have been changed since the swap. Null where that cannot be told by xmin: nothing was noted, so
+-- long ago that transactions' numbers (32 bits of them in a row) have gone round, or a column was dropped and made anew, which
+-- changes rows and no xmin.
+create or replace function rpc_migrations.changed_since(copy rpc_migrations.copies, alias text) returns text
+language sql volatile
+set search_path = ''
+as $function$
+    select format('age(%s.xmin) <= (select age(%L::xid8::xid))', alias, copy.swap_mark ->> 'xmin')
+    where
+        pg_snapshot_xmax(pg_current_snapshot())::text::numeric - (copy.swap_mark ->> 'xmin')::numeric between 0 and 2000000000
+        and not exists (
+            select from jsonb_to_recordset(copy.columns) as c (name text)
+            left join pg_catalog.pg_attribute as a on a.attrelid = copy.new_table and a.attname = c.name
+            where a.attnum::text is distinct from copy.swap_mark -> 'columns' ->> c.name
+        );
+$function$;
+
+
+-- Finds the rows that were changed between the swap and the beginning of the rollback, for about a second, and notes their keys
+-- in the log, so that the replay brings them into the original table: rows of the table in use that the migration would not have
+-- made of the original ones, in a first pass, and original rows that are gone, in a second one.
+create or replace function rpc_migrations.find_changes(out done boolean, out rows bigint, out progress double precision)
+language plpgsql
+set search_path = ''
+set row_security = off
+set jit = off
+set max_parallel_workers_per_gather = 0
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    rows := 0;
+    progress := 1;
+    done := copy.source is null or copy.state <> 'rolling back' or copy.pass > 2;
+    if done then
+        return;
+    end if;
+    perform rpc_migrations.hold_source(copy);
+    if copy.pass = 2 and rpc_migrations.changed_since(copy, 's') is not null then
+        if rpc_migrations.batch_size(100) = 100 then
+            rows := rpc_migrations.find_unpaired(copy);
+            update rpc_migrations.copies as c set pass = 3 where c.id = copy.id;
+            return;
+        end if;
+        -- It took too long for one statement: everything is looked at again, in chunks.
+        update rpc_migrations.copies as c set pass = 1, swap_mark = null, filenode = null where c.id = copy.id returning c.* into copy;
+    end if;
+    rows := rpc_migrations.find_changes_in_chunks(copy);
+    select c.* into copy from rpc_migrations.copies as c where c.id = copy.id;
+    progress := (copy.pass - 1 + copy.next_block / greatest(copy.end_block, 1)::double precision) / 2;
+    if copy.next_block >= copy.end_block then
+        update rpc_migrations.copies as c set pass = copy.pass + 1, filenode = null where c.id = copy.id;
+    end if;
+end;
+$function$;
+
+
+-- One pass over a table. Rows are looked up one by one in the other one, by its primary key: a plan that reads that whole table
+-- for each chunk would take the longer the larger it is.
+create or replace function rpc_migrations.find_changes_in_chunks(copy rpc_migrations.copies) returns bigint
+language plpgsql
+set search_path = ''
+set row_security = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    statement text := format(
+        case copy.pass
+            when 1 then
+                'insert into %1$s (%2$s) select %3$s from only %5$s as s left join only %6$s as t on %7$s '
+                'where s.ctid >= $1 and s.ctid < $2 and %10$s '
+                'and (t.ctid is null or row(%8$s)::record operator(pg_catalog.*<>) row(%9$s)::record)'
+            else
+                'insert into %1$s (%2$s) select %4$s from only %6$s as t '
+                'where t.ctid >= $1 and t.ctid < $2 and not exists (select from only %5$s as s where %7$s)'
+        end,
+        parts.log, parts.keys, rpc_migrations.qualified_keys(copy, 's'), rpc_migrations.qualified_keys(copy, 't'),
+        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row,
+        coalesce(rpc_migrations.changed_since(copy, 's'), 'true'));
+begin
+    copy := rpc_migrations.rewind_if_rewritten(copy, case copy.pass when 1 then copy.source else copy.target end);
+    return (select coalesce(sum(c.rows), 0) from rpc_migrations.each_chunk(copy, statement) as c);
+end;
+$function$;
+
+
+-- Notes the keys that one of the tables has and the other one lacks, but for new rows, which the first pass has found; and those
+-- of original rows that somebody has changed by hand. In one statement, which reads little more than the primary keys' indexes.
+create or replace function rpc_migrations.find_unpaired(copy rpc_migrations.copies) returns bigint
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    found_rows bigint;
+begin
+    execute format(
+        $sql$
+        insert into %1$s (%2$s)
+        select %3$s from only %5$s as s where not exists (select from only %6$s as t where %7$s) and not %8$s
+        union all
+        select %4$s from only %6$s as t where not exists (select from only %5$s as s where %7$s) and not %9$s
+        union all
+        select %4$s from only %6$s as t where %9$s
+        $sql$,
+        parts.log, parts.keys, rpc_migrations.qualified_keys(copy, 's'), rpc_migrations.qualified_keys(copy, 't'),
+        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'),
+        rpc_migrations.changed_since(copy, 's'), rpc_migrations.changed_since(copy, 't'));
+    get diagnostics found_rows = row_count;
+    return found_rows;
+end;
+$function$;

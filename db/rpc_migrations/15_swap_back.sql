@@ -1,0 +1,222 @@
+-- The swap back: the original table, up to date again, takes its place in one short transaction, with the locks and the budget of the swap.
+
+-- Puts the original table back in its place, under its own name and with its own rights, as rpc_migrations.swap put the
+-- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
+-- further columns held is lost. From then on the migration counts as not run.
+create or replace function rpc_migrations.swap_back(
+    discard_changes boolean default false,
+    out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out kept_as text, out message text
+)
+language plpgsql
+set search_path = ''
+set row_security = off
+set lock_timeout = '20ms'
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+    keeps_changes boolean := copy.source is not null and not discard_changes;
+    ready boolean := true;
+    began timestamptz;
+begin
+    rows := 0;
+    ends_request := false;
+    done := copy.id is null;
+    if done then
+        message := rpc_migrations.swapped_before(current_setting('rpc_migrations.migration', true));
+        if message is not null then
+            raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', message
+            using errcode = 'RM001', hint = 'No table was changed. To go back by hand: rename the table in use, and the original one to its name, and '
+                'give that its rights again. To leave it as it is, give the rollback up with --give-up.';
+        end if;
+        return;
+    end if;
+    if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
+        raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
+    end if;
+    if keeps_changes then
+        select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
+    end if;
+    if not ready then
+        return;
+    end if;
+    began := clock_timestamp();
+    begin
+        perform rpc_migrations.lock_for_swap_back(copy, began);
+        if keeps_changes then
+            perform rpc_migrations.replay_rest(copy);
+            perform rpc_migrations.limit_wait(copy, began);
+        end if;
+        kept_as := rpc_migrations.exchange_back_or_refuse(copy);
+        done := true;
+    exception when lock_not_available then
+        holders := rpc_migrations.lock_holders(copy.new_table);
+        message := rpc_migrations.what_was_waited_for(sqlerrm);
+        if keeps_changes then
+            rows := rows + rpc_migrations.catch_up(copy);
+        end if;
+    end;
+    copy := rpc_migrations.note_attempt(copy, began);
+    if done then
+        message := case when copy.old_table is null then 'there was no table before' else 'the original table is back' end
+            || format('; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
+            || rpc_migrations.subscriptions_left(copy.new_table);
+    end if;
+end;
+$function$;
+
+
+-- Locks all that the swap back alters.
+create or replace function rpc_migrations.lock_for_swap_back(copy rpc_migrations.copies, began timestamptz) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.source is not null then
+        perform rpc_migrations.lock_for_swap(copy, began);
+    else
+        execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
+    end if;
+end;
+$function$;
+
+
+-- Whether the swap back could be made: it is made, and undone, locks included. Whatever has come to depend on the table since the
+-- migration and does not go with the original one (a view on a new column) shows here, before anything begins. Raises as it does.
+create or replace function rpc_migrations.rehearse_swap_back(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '20ms'
+as $function$
+begin
+    perform rpc_migrations.lock_for_swap_back(copy, clock_timestamp());
+    perform rpc_migrations.exchange_back_or_refuse(copy);
+    raise exception 'only rehearsed' using errcode = 'RM099';
+exception when sqlstate 'RM099' then
+    null;
+end;
+$function$;
+
+
+-- The exchange, with an error that says what to do. Raises RM001.
+create or replace function rpc_migrations.exchange_back_or_refuse(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.exchange_back(copy);
+exception when others then
+    if sqlstate ~ '^(40|55P03|RM)' and sqlstate <> 'RM001' then
+        raise;
+    end if;
+    raise exception '%.% cannot be rolled back: %', quote_ident(copy.schema_name), quote_ident(copy.table_name), sqlerrm
+    using errcode = 'RM001', detail = format('SQLSTATE %s', sqlstate), hint = 'No table in use was changed. The original table does not go with what is named: '
+        'drop or change that, then run the same command again. A rollback that has begun can be given up with --give-up.';
+end;
+$function$;
+
+
+-- The exchange of the two tables, backward. Answers the name under which the migrated table is kept.
+create or replace function rpc_migrations.exchange_back(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
+    kept text := rpc_migrations.derived_name(
+        copy.schema_name, copy.table_name, copy.table_name, copy.table_name || to_char(clock_timestamp(), '"_rolled_back_"YYYYMMDDHH24MISS'));
+    carried jsonb := '[]';
+    put_back jsonb := '[]';
+begin
+    if copy.source is not null then
+        carried := rpc_migrations.statements_to_carry(
+            copy.source, copy.target, name_in_use, array[
+                'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table'
+            ]);
+        carried := rpc_migrations.texts_from_before(carried, copy.retold);
+        perform rpc_migrations.run_each(carried, 'detach');
+    end if;
+    perform rpc_migrations.move_aside(copy.new_table, kept);
+    if copy.source is not null then
+        perform rpc_migrations.move_back(copy.schema_name, copy.renamed);
+        perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
+        perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.fit_sequences(copy.new_table, copy.old_table);
+        perform rpc_migrations.reopen_table(copy);
+        put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table);
+        perform rpc_migrations.wake_triggers(copy);
+        perform rpc_migrations.end_capture(copy.id);
+    end if;
+    perform rpc_migrations.close_table(copy.new_table);
+    update rpc_migrations.copies as c
+    set
+        state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept),
+        unvalidated = put_back || rpc_migrations.unvalidated_keys(copy.old_table, carried, copy.unvalidated)
+    where c.id = copy.id;
+    perform rpc_migrations.take_off_keys(copy.new_table, and_cascades => false);
+    perform rpc_migrations.quiet_triggers(copy, copy.new_table);
+    perform rpc_migrations.move_subscriptions(copy.new_table, copy.old_table);
+    perform rpc_migrations.mark_undone(copy.migration);
+    notify pgrst, 'reload schema';
+    return format('%I.%I', copy.schema_name, kept);
+end;
+$function$;
+
+
+-- Views, functions and so on that nobody has altered since the swap get the text again that they had before it ("retold").
+create or replace function rpc_migrations.texts_from_before(carried jsonb, retold jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(
+        e.value || coalesce((
+            select jsonb_build_object('statement', r.value -> 'before')
+            from jsonb_array_elements(retold) as r
+            where r.value ->> 'kind' = e.value ->> 'kind' and r.value ->> 'name' = e.value ->> 'name'
+                and r.value -> 'after' = e.value -> 'statement'
+        ), '{}')
+        order by e.place), '[]')
+    from jsonb_array_elements(carried) with ordinality as e (value, place);
+$function$;
+
+
+-- Gives what move_aside has renamed its old name again, in so far as it is still there.
+create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    item jsonb;
+    place text;
+begin
+    for item in select e.value from jsonb_array_elements(renamed) as e loop
+        -- Copies of an older version have not noted the schema, which was always the table's.
+        place := format('%I.%I', coalesce(item ->> 'schema', schema_name), item ->> 'new_name');
+        if item ->> 'kind' <> 'statistics' then
+            execute format('alter %s if exists %s rename to %I', item ->> 'kind', place, item ->> 'old_name');
+        elsif exists (
+            select from pg_catalog.pg_statistic_ext as s
+            where s.stxnamespace = to_regnamespace(quote_ident(item ->> 'schema')) and s.stxname = item ->> 'new_name'
+        ) then
+            execute format('alter statistics %s rename to %I', place, item ->> 'old_name');
+        end if;
+    end loop;
+end;
+$function$;
+
+
+-- Gives the original table the rights back that the swap took from it.
+create or replace function rpc_migrations.reopen_table(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.run_each((
+        select jsonb_agg(e.value order by e.place)
+        from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
+        where e.value ->> 'kind' = 'grant'
+    ), 'statement');
+    if not copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then
+        execute format('alter table %s disable row level security', copy.old_table::regclass);
+    end if;
+end;
+$function$;
