@@ -26,6 +26,7 @@ sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
 from local_supabase import Cluster, Database, LocalSupabase
 from local_supabase.programs import find_programs, version_of
+from projects import project
 from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
 
 if TYPE_CHECKING:
@@ -86,6 +87,13 @@ def supabase(database: Database, postgrest: str) -> Iterator[LocalSupabase]:
     """A Supabase over the fresh database."""
     with LocalSupabase(database, postgrest=postgrest) as running:
         yield running
+
+
+@pytest.fixture
+def running(cluster: Cluster) -> Iterator[LocalSupabase]:
+    """A Supabase with an old table of 20 rows and execute_sql."""
+    with project(cluster) as supabase:
+        yield supabase
 
 
 @pytest.fixture

@@ -34,13 +34,6 @@ Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def running(cluster: Cluster) -> Iterator[LocalSupabase]:
-    """A Supabase with an old table of 20 rows and execute_sql."""
-    with project(cluster) as supabase:
-        yield supabase
-
-
-@pytest.fixture
 def admin(running: LocalSupabase) -> Iterator[Admin]:
     """A connection to it."""
     with running.database.connect() as connection:

@@ -8,21 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 from checkout import Checkout, said
-from local_supabase import Cluster, LocalSupabase
-from projects import is_migrated, one, project
+from local_supabase import LocalSupabase
+from projects import is_migrated, one
 from terminal import ANSWERED, Person
 
 MIGRATE, ROLL_BACK, REMOVE, RUN = (
     "migrate_clusters.py", "rollback_clusters.py", "remove_sql_function.py", "run_migration.py",
 )  # fmt: skip
 QUESTION = "[y/N]"
-
-
-@pytest.fixture
-def running(cluster: Cluster) -> Iterator[LocalSupabase]:
-    """A Supabase with an old table of 20 rows and execute_sql."""
-    with project(cluster) as supabase:
-        yield supabase
 
 
 @pytest.fixture
