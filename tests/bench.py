@@ -60,6 +60,8 @@ def run_here(
         status=False,
         write_sql=False,
         online=False,
+        until=None,
+        stop_before_swap=False,
     )
     console = Console("test", as_json=True, quiet=True)
     outcome = Outcome(0)

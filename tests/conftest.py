@@ -24,14 +24,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 sys.path[:0] = [str(TESTS), str(ROOT / "scripts")]
 
+import projects
 from local_supabase import Cluster, Database, LocalSupabase
 from local_supabase.programs import find_programs, version_of
-from projects import project
 from rpc_migrations.settings import ANON_KEY_VARIABLES, SERVICE_KEY_VARIABLES
 
 if TYPE_CHECKING:
     from bench import Bench
     from checkout import Checkout
+    from migration_folder import Project
 
 Scripts = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -92,7 +93,7 @@ def supabase(database: Database, postgrest: str) -> Iterator[LocalSupabase]:
 @pytest.fixture
 def running(cluster: Cluster) -> Iterator[LocalSupabase]:
     """A Supabase with an old table of 20 rows and execute_sql."""
-    with project(cluster) as supabase:
+    with projects.project(cluster) as supabase:
         yield supabase
 
 
@@ -121,6 +122,16 @@ def bench(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterat
         deploy(connection)
     with Bench(database, supabase, tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def project(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Project:
+    """A folder for migration files, and a Supabase with execute_sql."""
+    from migration_folder import Project
+
+    with database.connect() as connection:
+        projects.deploy(connection)
+    return Project(supabase, database, tmp_path)
 
 
 @pytest.fixture

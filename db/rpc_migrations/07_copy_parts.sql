@@ -158,20 +158,13 @@ language plpgsql stable
 set search_path = ''
 as $function$
 declare
-    base_type oid;
     hash bigint;
 begin
     if exists (select from pg_catalog.pg_type as t where t.oid = compares_as_text.type and t.typcategory = 'S') then
         return true;
     end if;
-    -- The type under a domain, which may refuse the NULL.
-    with recursive base as (
-        select t.oid, t.typbasetype from pg_catalog.pg_type as t where t.oid = compares_as_text.type
-        union all
-        select t.oid, t.typbasetype from base as b inner join pg_catalog.pg_type as t on t.oid = b.typbasetype
-    )
-    select b.oid into base_type from base as b where b.typbasetype = 0;
-    execute format('select hash_record_extended(row(null::%s), 0)', format_type(base_type, -1)) into hash;
+    -- The domain itself may refuse the NULL.
+    execute format('select hash_record_extended(row(null::%s), 0)', format_type(rpc_migrations.base_type(type), -1)) into hash;
     return false;
 exception when undefined_function then
     return true;

@@ -120,18 +120,49 @@ $function$;
 
 
 -- Whether every value of one type may be assigned to another without being asked for by name: the same type, or a cast
--- that an INSERT makes on its own.
+-- that an INSERT makes on its own. A domain is assigned as what it is made of, an array as its elements are.
 create or replace function rpc_migrations.type_fits(old_type oid, new_type oid) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $function$
-    select
-        old_type = new_type
+declare
+    element_of_old oid;
+    element_of_new oid;
+begin
+    old_type := rpc_migrations.base_type(old_type);
+    new_type := rpc_migrations.base_type(new_type);
+    select o.typelem, n.typelem into element_of_old, element_of_new
+    from pg_catalog.pg_type as o
+    inner join pg_catalog.pg_type as n on n.oid = new_type and n.typcategory = 'A'
+    where o.oid = old_type and o.typcategory = 'A';
+    if found then
+        return old_type = new_type or rpc_migrations.type_fits(element_of_old, element_of_new);
+    end if;
+    return old_type = new_type
         or exists (
             select from pg_catalog.pg_cast as c
             where c.castsource = old_type and c.casttarget = new_type and c.castcontext in ('i', 'a')
         )
         or exists (select from pg_catalog.pg_type as t where t.oid = new_type and t.typcategory = 'S');
+end;
+$function$;
+
+
+-- What a domain is made of, in the end; another type is itself.
+create or replace function rpc_migrations.base_type(type oid) returns oid
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    below oid;
+begin
+    loop
+        select t.typbasetype into below from pg_catalog.pg_type as t where t.oid = base_type.type;
+        exit when coalesce(below, 0) = 0;
+        base_type.type := below;
+    end loop;
+    return base_type.type;
+end;
 $function$;
 
 

@@ -37,6 +37,23 @@ end;
 $function$;
 
 
+-- Begins the rebuild that is a later migration of a file, by the text of its step, and undoes that: it raises what the beginning
+-- raises. Where others hold a lock that it needs there is nothing to be told yet.
+create or replace function rpc_migrations.rehearse_beginning(migration text, query text) returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '100ms'
+as $function$
+begin
+    perform set_config('rpc_migrations.migration', migration, true);
+    execute query;
+    raise exception using errcode = 'RM007';
+exception when sqlstate 'RM007' or lock_not_available then
+    null;
+end;
+$function$;
+
+
 -- Copies no row: PostgreSQL says now what it would not assign.
 create or replace function rpc_migrations.try_copy(copy rpc_migrations.copies) returns void
 language plpgsql

@@ -18,7 +18,8 @@ $function$;
 
 
 -- The texts of a table and of what depends on it, and what they refer to, by names: {"KIND NAME": {text, refers_to}}. What
--- PostgreSQL has built in is not noted in pg_depend, and keys are left out: which one makes a "group by" complete is all the same.
+-- PostgreSQL has built in is not noted in pg_depend, and keys are left out: which one makes a "group by" complete is all the same. So
+-- are types that a default refers to: those that it names stand in its text, and the column's own may have changed.
 create or replace function rpc_migrations.meanings(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -58,7 +59,9 @@ as $function$
         select coalesce(jsonb_agg(distinct i.type || ' ' || i.identity), '[]')
         from pg_catalog.pg_depend as d
         cross join lateral pg_identify_object(d.refclassid, d.refobjid, d.refobjsubid) as i
-        where d.classid = t.catalog and d.objid = t.object and d.refclassid <> 'pg_catalog.pg_constraint'::regclass
+        where
+            d.classid = t.catalog and d.objid = t.object and d.refclassid <> 'pg_catalog.pg_constraint'::regclass
+            and not (d.classid = 'pg_catalog.pg_attrdef'::regclass and d.refclassid = 'pg_catalog.pg_type'::regclass)
     ))), '{}')
     from texts as t;
 $function$;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import httpx
@@ -15,7 +16,7 @@ from .journal import Status, moment, read_status
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .settings import Settings
-from .step_file import Migration
+from .step_file import Migration, check
 from .ways_in import open_functions
 
 _IN_PUBLIC = re.compile(r'public\.("?)(?P<name>[^".]+)\1')
@@ -39,12 +40,12 @@ order by 1
 """
 
 
-def examine(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
+def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migration]) -> list[Check]:
     """Return what was found, up to the first thing without which no more can be seen."""
     assert settings.key is not None
     checks = [
         Check("settings", True, f"{settings.url}, {settings.key.describe()}"),
-        _file(migration),
+        _file(migrations),
         _rest_layer(client, settings),
     ]
     if not checks[-1].passed:
@@ -53,13 +54,12 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         check_deployed(client)
     except Absent as reason:
         detail = f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
-        return [*checks, Check("execute_sql", True, detail), *_table_through_rest(client, settings, migration)]
+        return [*checks, Check("execute_sql", True, detail), *_tables_through_rest(client, settings, migrations)]
     except NotDeployed as reason:
         checks.append(Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip()))
-        return [*checks, *_table_through_rest(client, settings, migration)]
+        return [*checks, *_tables_through_rest(client, settings, migrations)]
     except MigrationError as reason:
         return [*checks, Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip())]
-    status = read_status(client, migration)
     return [
         *checks,
         Check("execute_sql", True, "deployed, up to date, open to this key"),
@@ -68,20 +68,19 @@ def examine(client: RpcClient, settings: Settings, migration: Migration) -> list
         _rights(client),
         _access(client),
         _calls(client),
-        _journal(status, migration),
-        *_table(client, settings, migration, is_finished=status.finished_at is not None),
+        *(found for migration in migrations for found in _migration(client, settings, migration)),
     ]
 
 
-def _file(migration: Migration) -> Check:
+def _file(migrations: Sequence[Migration]) -> Check:
     """Whether the file can run in steps."""
     name = "migration file"
     try:
-        migration.check()
+        check(migrations)
     except StepFileError as error:
         return Check(name, False, f"{error.details} {error.hint}")
-    steps = len(migration.steps)
-    return Check(name, True, f"{migration.path.name}, {steps} step{'' if steps == 1 else 's'}")
+    steps = sum(len(migration.steps) for migration in migrations)
+    return Check(name, True, f"{migrations[0].path.name}, {steps} step{'' if steps == 1 else 's'}")
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:
@@ -161,6 +160,13 @@ def _calls(client: RpcClient) -> Check:
     )
 
 
+def _migration(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
+    """Where it stands, and the table that it rebuilds."""
+    status = read_status(client, migration)
+    is_finished = status.finished_at is not None
+    return [_journal(status, migration), *_table(client, settings, migration, is_finished=is_finished)]
+
+
 def _journal(status: Status, migration: Migration) -> Check:
     """Where the migration stands."""
     done = sum(status.is_done(step) for step in migration.steps)
@@ -231,6 +237,10 @@ def _free_bytes(client: RpcClient, settings: Settings) -> int | None:
 
 def _megabytes(size: int) -> str:
     return f"{max(size / 1e6, 1):,.0f} MB"
+
+
+def _tables_through_rest(client: RpcClient, settings: Settings, migrations: Sequence[Migration]) -> list[Check]:
+    return [found for migration in migrations for found in _table_through_rest(client, settings, migration)]
 
 
 def _table_through_rest(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:

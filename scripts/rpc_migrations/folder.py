@@ -11,7 +11,7 @@ from typing import Any
 from . import step_file
 from .errors import MigrationError, StepFileError
 from .journal import History, Status
-from .step_file import Migration, Step, read_migration
+from .step_file import Migration, Step, read_migrations
 
 APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
 
@@ -44,7 +44,7 @@ class File:
         ]
         last = max(done, key=lambda row: str(row["finished_at"]), default={})
         return {
-            "file": self.migration.path.name, "state": self.state, "finished_at": last.get("finished_at"),
+            "file": self.migration.title, "state": self.state, "finished_at": last.get("finished_at"),
             "client": last.get("client"), "edited": [step.name for step in self.edited],
         }  # fmt: skip
 
@@ -62,7 +62,7 @@ def is_folder(paths: Sequence[Path]) -> bool:
 def read_folder(paths: Sequence[Path]) -> Folder:
     """Read files, and all of the folders' files that end in .sql, in the order of their names.
 
-    Raises StepFileError for a folder without any, for two files of one name, and as read_migration does.
+    Raises StepFileError for a folder without any, for two files of one name, and as read_migrations does.
     """
     files: list[Path] = []
     for path in paths:
@@ -80,7 +80,7 @@ def read_folder(paths: Sequence[Path]) -> Folder:
                 f"{one} and {other} have the same name, by which the journal knows a migration.",
                 hint="Rename one of them, or give one of them only.",
             )
-    migrations = tuple(read_migration(file) for file in files)
+    migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
         return Folder("several files", migrations)
     return Folder(f"{paths[0].resolve().name}/" if paths[0].is_dir() else migrations[0].name, migrations)
@@ -93,7 +93,7 @@ def look_up(folder: Folder, history: History) -> list[File]:
 
 def _state(migration: Migration, history: History) -> tuple[Status, str]:
     status = history.of(migration)
-    if all(status.is_done(step) for step in migration.steps) and not migration.stops_before:
+    if status.has_done(migration):
         return status, APPLIED
     if status.is_begun:
         return status, BEGUN
@@ -111,7 +111,7 @@ def choose(files: Sequence[File], *, up_to: str | None, include_all: bool) -> li
         places = [place for place, known in enumerate(names) if up_to in known]
         if not places:
             raise StepFileError(f"There is no file {up_to} here.", hint="Give --to the name of one of the files.")
-        files = files[: places[0] + 1]
+        files = files[: places[-1] + 1]
     applied = [one for one in files if one.is_applied]
     chosen = [one for one in files if not one.is_applied]
     if not include_all and applied:
@@ -142,7 +142,7 @@ def check(files: Sequence[File], chosen: Sequence[File]) -> None:
 def refuse_equal_versions(folder: Folder) -> None:
     """Raise StepFileError for two files of one version: the Supabase CLI's table has room for one of them."""
     for one, other in pairwise(folder.migrations):  # in the order of their names
-        if one.version is not None and one.version == other.version:
+        if one.version is not None and one.version == other.version and one.path != other.path:
             raise StepFileError(
                 f"{one.path.name} and {other.path.name} have the same version, and the Supabase CLI knows a file by its version.",
                 hint="Nothing was run. Give one of them another timestamp, or leave --record out.",
@@ -163,7 +163,8 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
         if together:
             yield replace(_joined(folder, together, record=record), closing=_closing(folder, together))
         together = []
-        yield _recorded(one.migration) if record and not one.migration.stops_before else one.migration
+        ends_file = one.migration.is_last and not one.migration.stops_before
+        yield _recorded(one.migration) if record and ends_file else one.migration
     if together:
         is_last = together[-1].migration is folder.migrations[-1]
         yield replace(_joined(folder, together, record=record), closing=None if is_last else _closing(folder, together))

@@ -34,6 +34,10 @@ class Status:
         """Whether the step has taken effect."""
         return self.steps.get(step.name, {}).get("finished_at") is not None
 
+    def has_done(self, migration: Migration) -> bool:
+        """Whether all steps of it have taken effect."""
+        return all(self.is_done(step) for step in migration.steps)
+
     @property
     def is_begun(self) -> bool:
         """Whether a step of the migration itself has begun, and was not taken back since; or, where those rows were deleted, a copy."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .deployment import SIGNATURE, current_version, deployment_sql, version_number
@@ -46,31 +47,31 @@ def write_deployment(opening: str) -> Path:
     return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\n{opening}\ncommit;\n")
 
 
-def write_migration(migration: Migration, *, prefix: str = "", online: bool = False) -> Path:
-    """Write a migration's steps to db/[PREFIX]NAME[_online]_output.sql; return the path.
+def write_migration(name: str, migrations: Sequence[Migration], *, prefix: str = "", online: bool = False) -> Path:
+    """Write the steps of a file's migrations to db/[PREFIX]NAME[_online]_output.sql; return the path.
 
     In one transaction, for the SQL Editor; or `online`, for psql over a direct connection, committing after every call,
     so that the application goes on while it runs. Raises MigrationError where it cannot be written.
     """
-    path = PROJECT_ROOT / "db" / f"{prefix}{migration.name}{'_online' if online else ''}_output.sql"
-    return _write(path, migration_sql(migration, online=online))
+    path = PROJECT_ROOT / "db" / f"{prefix}{name}{'_online' if online else ''}_output.sql"
+    return _write(path, migration_sql(name, migrations, online=online))
 
 
-def migration_sql(migration: Migration, *, online: bool = False) -> str:
+def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = False) -> str:
     """The text that `write_migration` writes."""
     check = _NEEDS_DEPLOYMENT.format(
         signature=SIGNATURE, version=quote_literal(current_version()), number=version_number(current_version())
     )
-    steps = "\n\n".join(_step_sql(migration, step, online=online) for step in migration.steps)
+    steps = "\n\n".join(_step_sql(one, step, online=online) for one in migrations for step in one.steps)
     if online:
         header = (
-            f"-- {migration.name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
+            f"-- {name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- Stopped half way, run it again: steps that are done are not repeated.\n"
             "\\set ON_ERROR_STOP on\nset search_path = pg_catalog, pg_temp;\n"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (
-        f"-- {migration.name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
+        f"-- {name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
     return f"{header}\nbegin;\n{_OWN_NAMES}\n{check}\n\n{steps}\n\ncommit;\n"

@@ -50,6 +50,11 @@ class Rebuild:
     added: set[str] = field(default_factory=set)  # columns
     typed: set[str] = field(default_factory=set)  # columns that get another type
 
+    @property
+    def name(self) -> str:
+        """The table with its schema, as SQL writes it."""
+        return f"{_quoted(self.schema)}.{_quoted(self.table)}"
+
     def steps(self) -> Iterator[tuple[str, str, bool]]:
         """Name, SQL and whether it is a batch step, of each step that the rebuild is."""
         for name, sql, is_batch in (
@@ -67,9 +72,9 @@ class Rebuild:
     def _begin(self) -> str:
         texts = ",\n".join(f"        {quote_literal(text)}" for text in self.alterations)
         conversions = f",\n    conversions => {quote_literal(json.dumps(self.conversions))}" if self.conversions else ""
-        table, backup = (f"{_quoted(self.schema)}.{_quoted(name)}" for name in (self.table, self.backup))
+        backup = f"{_quoted(self.schema)}.{_quoted(self.backup)}"
         return (
-            f"select * from rpc_migrations.begin_rebuild(\n    {quote_literal(table)},\n    backup => {quote_literal(backup)},\n"
+            f"select * from rpc_migrations.begin_rebuild(\n    {quote_literal(self.name)},\n    backup => {quote_literal(backup)},\n"
             f"    alterations => array[\n{texts}\n    ]{conversions}\n);"
         )
 

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .error_places import in_its_place
+from .errors import SqlError
 from .shapes import Maybe
 from .sql import quote_literal
 
@@ -54,6 +56,7 @@ _SHAPE = {
     "is_there": bool, "has_backup": bool, "kind": Maybe(str), "rows": Maybe(int), "bytes": Maybe(int), "size": Maybe(str), "room": Maybe(int),
     "columns": Maybe(str), "obstacles": Maybe(str), "carried": Maybe([{"kind": str, "name": str}]),
 }  # fmt: skip
+_REHEARSAL = "select rpc_migrations.rehearse_beginning({name}, {query})::text as rehearsed"
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
 
 
@@ -112,9 +115,10 @@ class RebuiltTable:
 
 def find_table(migration: Migration) -> NamedTable | None:
     """The table that a migration rebuilds; None where it rebuilds none."""
-    for place, step in enumerate(migration.steps):
+    for step in migration.steps:
         if found := _BEGIN_COPY.search(step.sql):
-            return NamedTable(found[2], found[3] or "", must_be_there=found[1] == "rebuild" and place == 0)
+            must_be_there = found[1] == "rebuild" and not migration.may_need_others(step)
+            return NamedTable(found[2], found[3] or "", must_be_there)
     return None
 
 
@@ -142,6 +146,20 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
         return None
     rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found.name)), {"rows": Maybe(int)})
     return _too_large(rows[0]["rows"] or 0) if rows else None
+
+
+def rehearse_later(client: RpcClient, migration: Migration) -> None:
+    """Begin the rebuilds that come after a migration in its file, and undo that: what refuses one of them is told before the first one
+    has changed anything. Left out is one that may need what a step before it makes. Raises SqlError, with its place.
+    """
+    for step in migration.later_rebuilds:
+        if migration.may_need_others(step):
+            continue
+        name = migration.name_of_part(step)
+        try:
+            client.query(_REHEARSAL.format(name=quote_literal(name), query=quote_literal(step.query)))
+        except SqlError as error:
+            raise in_its_place(step, error) from error
 
 
 def rows_in_words(rows: int | None, *, counted: bool) -> str:

@@ -215,13 +215,19 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # how it went: retries, waits
     result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None = None
-    earlier_runs: list[RunReport] = field(default_factory=list)  # of a folder: those before the one in `result`
+    earlier: list[Any] = field(default_factory=list)  # results before that one, where there are several migrations
     files: list[str] = field(default_factory=list)  # that were written
     error: MigrationError | None = None  # what stopped it
     requests: int | None = None  # None: there was no connection
     longest_request: float = 0.0
     exit_code: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    def add(self, result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport) -> None:
+        """What was found or done; there may be some of it before."""
+        if self.result is not None:
+            self.earlier.append(self.result)
+        self.result = result
 
     @property
     def seconds(self) -> float:

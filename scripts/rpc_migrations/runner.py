@@ -17,6 +17,7 @@ from .console import Console
 from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
 from .journal import RUN_PATIENCE, Status, describe_busy, end_run, read_status, repeat_comparison, start_run
 from .patience import Wait
+from .rebuilt_table import rehearse_later
 from .settings import Settings
 from .step_file import Migration
 from .step_sender import StepSender
@@ -41,7 +42,7 @@ def migrate(
     if _is_to_be_compared_anew(status, migration):
         repeat_comparison(client, migration)
         status = read_status(client, migration)
-    if all(status.is_done(step) for step in migration.steps):
+    if status.has_done(migration):
         console.already_done(migration, status)
         return
     if unknown := status.steps_of_another_file(migration):
@@ -51,6 +52,7 @@ def migrate(
         )
     if not status.is_begun:
         before(status)
+        rehearse_later(client, migration)
     try:
         Run(client, migration, "migrate", settings, console).carry_out(status)
     except NothingToDo as reason:

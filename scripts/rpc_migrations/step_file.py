@@ -6,7 +6,7 @@ texts of the step that have the same effect: where one of them was run, the step
 without step lines is one step, called as the file.
 
 A line `-- rebuild: public.orders` begins a block of ALTER TABLE on that table, which becomes the steps of an online rebuild (see
-rebuild.py).
+rebuild.py). A file that rebuilds several tables is as many migrations, one after the other: each has its own copy and its own way back.
 
 A block comment `/* rollback: ... */` has the way back of a migration that rebuilds no table: SQL, with step lines or without.
 psql and the Supabase CLI take it for the comment that it is.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ FINISH_PREFIX = "close the way back: "  # and so do these
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
@@ -62,7 +63,10 @@ class Step:
         None  # migration and step in the journal, where a run has steps of several migrations
     )
     record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
-    plain: tuple[str, ...] | None = None  # of a rebuild: the statements that stand in the file
+    plain: tuple[str, ...] | None = (
+        None  # of a rebuild's block: the statements that stand in the file, at its first step
+    )
+    block: str | None = None  # of the first step of a rebuild's block: the table
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
@@ -99,10 +103,10 @@ class Step:
     def _texts(self) -> list[str]:
         return [as_run(one) for one in self.statements]
 
-    @property
+    @cached_property
     def begins_a_copy(self) -> bool:
         """Whether it begins to rebuild a table."""
-        return "rpc_migrations.begin_copy" in self.sql or "rpc_migrations.begin_rebuild" in self.sql
+        return _BEGINS_A_COPY.search(canonical(self.sql)) is not None
 
     @property
     def swaps(self) -> bool:
@@ -121,7 +125,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Migration:
-    """A migration file: its steps in order, and the name under which the journal knows it."""
+    """A migration file, or the part of one that rebuilds a table: its steps in order, and the name under which the journal knows it."""
 
     name: str
     path: Path
@@ -129,6 +133,7 @@ class Migration:
     rollback: tuple[Step, ...] = ()  # the way back that the file itself has
     closing: str | None = None  # what is applied when its steps are done, where that is not what its name says
     stops_before: str | None = None  # the step of the file that is not to be run yet, with all that follow it
+    file_steps: tuple[Step, ...] = ()  # of a file that is several migrations: the steps of all
 
     @property
     def rebuilds(self) -> bool:
@@ -141,19 +146,29 @@ class Migration:
         match = _CLI_NAME.fullmatch(self.path.name)
         return match["version"] if match else None
 
-    def up_to(self, until: str | None, *, before_swap: bool) -> Migration:
-        """The steps up to and with the one called `until`, or up to the swap. Raises StepFileError where there is no such step."""
-        names = [step.name for step in self.steps]
-        if until is not None and until not in names:
-            listed = ", ".join(f'"{name}"' for name in names)
-            raise StepFileError(f'{self.path.name} has no step "{until}".', hint=f"Its steps: {listed}.")
-        end = names.index(until) + 1 if until is not None else len(names)
-        if before_swap:
-            swaps = [place for place, step in enumerate(self.steps) if step.swaps]
-            if not swaps:
-                raise StepFileError(f"{self.path.name} swaps no table.", hint="Leave --stop-before-swap out.")
-            end = min(end, swaps[0])
-        return replace(self, steps=self.steps[:end], stops_before=names[end]) if end < len(names) else self
+    @property
+    def title(self) -> str:
+        """The file, and the table where it is one of several."""
+        return self.path.name + self.name.removeprefix(self.path.stem) if self.file_steps else self.path.name
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the file ends with it."""
+        return not self.file_steps or self.steps[-1].line == self.file_steps[-1].line
+
+    @property
+    def later_rebuilds(self) -> list[Step]:
+        """The first steps of the rebuilds that come after it in the file."""
+        return [step for step in self.file_steps if step.block and step.line > self.steps[-1].line]
+
+    def name_of_part(self, first_step: Step) -> str:
+        """Under which name the journal knows the migration of the file that begins with that rebuild, where it is not the first one."""
+        return f"{self.path.stem} ({first_step.block})"
+
+    def may_need_others(self, step: Step) -> bool:
+        """Whether steps that are no rebuild's stand before it in the file: they may make what it needs."""
+        steps = self.file_steps or self.steps
+        return any(one.plain is None for one in steps[: steps.index(step)])
 
     @property
     def comparison(self) -> list[Step]:
@@ -179,21 +194,18 @@ class Migration:
                 f"{self.path.name} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
                 hint="Rename the file, or leave --record out. Nothing was run.",
             )
-        if any("rpc_migrations." in step.sql for step in self.steps if step.plain is None):
+        steps = self.file_steps or self.steps
+        if any("rpc_migrations." in step.sql for step in steps if step.plain is None):
             raise StepFileError(
                 f"{self.path.name} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
                 hint="Leave --record out for this file. Nothing was run.",
             )
         statements = [
             sql
-            for step in self.steps
+            for step in steps
             for sql in ((one.sql for one in step.statements) if step.plain is None else step.plain)
         ]
         return {"version": match["version"], "name": match["name"], "statements": statements}
-
-    def check(self) -> None:
-        """Raise StepFileError, naming every line, where something in it cannot run in a step."""
-        check([self])
 
 
 def check(migrations: Iterable[Migration]) -> None:
@@ -224,25 +236,106 @@ def check(migrations: Iterable[Migration]) -> None:
 
 
 def read_migration(path: Path, *, name: str | None = None) -> Migration:
-    """Read a migration file; the migration's name is the file's, without its ending, unless another one is given.
+    """Read a migration file that is one migration, called as the file unless another name is given. Raises as read_migrations does."""
+    (migration,) = read_migrations(path, name=name)
+    return migration
+
+
+def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, ...]:
+    """Read a migration file: one migration, or as many as it rebuilds tables. The name of the first one is the file's, without its
+    ending, unless another one is given; the others have the table in theirs.
 
     Raises StepFileError: no such file, not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
-    begins a step, a control character in a name, a name used twice or kept for the steps of a rollback.
+    begins a step, a control character in a name, a name used twice or kept for the steps of a rollback, a table rebuilt twice.
     """
     _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
     text = _read(path)
     steps = _steps(path, text)
     _check_names(path, steps, is_ours=name is not None)
-    migration = Migration(name or path.stem, path, tuple(steps))
-    return replace(migration, rollback=tuple(_rollback_steps(migration, text)))
+    first, *others = _parts(path, steps)
+    migration = Migration(name or path.stem, path, first)
+    if not others:
+        return (replace(migration, rollback=tuple(_rollback_steps(migration, text))),)
+    migrations = migration, *(Migration(migration.name_of_part(part[0]), path, part) for part in others)
+    _rollback_steps(migration, text)  # which refuses one
+    return tuple(replace(one, file_steps=tuple(steps)) for one in migrations)
+
+
+def check_stops(migrations: Sequence[Migration], until: str | None, *, before_swap: bool) -> None:
+    """Raise StepFileError where none of a file's migrations has the step called `until`, or swaps tables."""
+    names = list(dict.fromkeys(step.name for one in migrations for step in one.steps))
+    file = migrations[0].path.name
+    if until is not None and until not in names:
+        listed = ", ".join(f'"{name}"' for name in names)
+        raise StepFileError(f'{file} has no step "{until}".', hint=f"Its steps: {listed}.")
+    if before_swap and not any(step.swaps for one in migrations for step in one.steps):
+        raise StepFileError(f"{file} swaps no table.", hint="Leave --stop-before-swap out.")
+
+
+def up_to(
+    migrations: Sequence[Migration],
+    until: str | None,
+    *,
+    before_swap: bool,
+    is_done: Callable[[Migration, Step], bool] = lambda *_: False,
+) -> tuple[Migration, ...]:
+    """The migrations of a file up to the step called `until`, with it, or up to a swap, without it.
+
+    Where several have such a step, it is that of the first one in which it is not done.
+    """
+    stops = [
+        (is_done(migration, step), place, end)
+        for place, migration in enumerate(migrations)
+        for end, step in _stops(migration, until, before_swap=before_swap)
+    ]
+    if not stops:
+        return tuple(migrations)
+    _, last, end = min(stops)
+    steps = migrations[last].steps
+    if end == len(steps):
+        return tuple(migrations[: last + 1])
+    return (*migrations[:last], replace(migrations[last], steps=steps[:end], stops_before=steps[end].name))
+
+
+def _stops(migration: Migration, until: str | None, *, before_swap: bool) -> Iterator[tuple[int, Step]]:
+    """How many steps are to be run at most, and the step that says so."""
+    for place, step in enumerate(migration.steps):
+        if step.name == until:
+            yield place + 1, step
+        if before_swap and step.swaps:
+            yield place, step
+
+
+def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:
+    """The steps of a file's migrations: from the second table on, a rebuild's block begins one."""
+    parts: list[list[Step]] = [[]]
+    tables: set[str] = set()
+    for step in steps:
+        if step.block in tables:
+            raise StepFileError(
+                f"{path}, line {step.line}: a second rebuild of {step.block}.",
+                hint="Write all that is altered about it into one.",
+            )
+        if step.block:
+            tables.add(step.block)
+        if step.begins_a_copy and any(one.begins_a_copy for one in parts[-1]):
+            if not step.block:
+                raise StepFileError(
+                    f"{path}, line {step.line}: a second table that is rebuilt step by step.",
+                    hint="Put it into a file of its own, or write it as a block, `-- rebuild: public.orders`.",
+                )
+            parts.append([])
+        parts[-1].append(step)
+    return [tuple(part) for part in parts]
 
 
 def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
     """Raise StepFileError for a name that is used twice, or kept for the steps of a rollback or of finishing."""
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}  # and whether a rebuild gave it, as it does to the steps of each table
     for step in steps:
         _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
-        if step.name in seen:
+        is_given = step.plain is not None
+        if step.name in seen and not (is_given and seen[step.name]):
             raise StepFileError(
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
                 hint="Give each step a name of its own.",
@@ -254,7 +347,7 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
                 f'{path}, line {step.line}: names that begin with "{prefix}" belong to {owner}.',
                 hint="Give the step another name.",
             )
-        seen.add(step.name)
+        seen[step.name] = is_given
 
 
 def _rollback_steps(migration: Migration, text: str) -> list[Step]:
@@ -274,6 +367,10 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
         why = "a rebuild has a way back of its own" if migration.rebuilds else "there is one above it already"
         raise StepFileError(f"{path}, line {line}: a rollback comment too many: {why}.", hint="Take it out.")
     steps = _steps(path, "\n" * (line - 1) + text[start:end])  # so that lines are counted as in the file
+    if any(step.block for step in steps):
+        raise StepFileError(
+            f"{path}, line {line}: a rebuild in a rollback comment.", hint="Write it into a migration of its own."
+        )
     if not any(step.statements for step in steps):
         raise StepFileError(
             f"{path}, line {line}: the rollback comment has no SQL.", hint="Write some, or take it out."
@@ -384,7 +481,8 @@ def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
     rebuild = read_rebuild(path, mark.line, mark.name, mark.rebuild["backup"], text, first_line=mark.line)
     for place, (name, sql, is_batch) in enumerate(rebuild.steps()):
         plain = () if place else tuple(one.sql for one in rebuild.statements)
-        yield Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain)
+        block = None if place else rebuild.name
+        yield Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain, block=block)
 
 
 def _marks(path: Path, text: str) -> list[_Mark]:
@@ -414,11 +512,6 @@ def _marks(path: Path, text: str) -> list[_Mark]:
             )
         elif _NEARLY_A_STEP_LINE.match(comment) and not text[line_start:start].strip():
             near.append((line, comment.strip()))
-    if len(rebuilds := [mark for mark in marks if mark.rebuild]) > 1:
-        raise StepFileError(
-            f"{path}, line {rebuilds[1].line}: a second rebuild.",
-            hint="One file rebuilds one table. Put it into a file of its own.",
-        )
     if marks and near:
         line, comment = near[0]
         raise StepFileError(

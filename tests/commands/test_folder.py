@@ -2,76 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from advisors import cluster_for_the_cli, find_cli
 from conftest import Scripts
-from faults.harness import Outcome, settings_for
-from local_supabase import Cluster, Database, LocalSupabase
+from local_supabase import Cluster, LocalSupabase
+from migration_folder import Project, failure
 from projects import one
-from rpc_migrations.cli import run_files
-from rpc_migrations.console import Console
-from rpc_migrations.console.document import document
-from rpc_migrations.errors import MigrationError
 from schema_dump import dump_schema
 from step_runner import deploy
 
-OPTIONS: dict[str, Any] = {
-    "to": None, "include_all": False, "record": False, "accept_edits": False, "rollback": False, "finish": False, "discard_changes": False, "give_up": False,
-    "remove_when_done": False, "until": None, "stop_before_swap": False, "dry_run": False, "status": False, "write_sql": False, "online": False,
-}  # fmt: skip
 CLI_HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"
-
-
-class Project:
-    """A folder of migration files, and the database that they are for."""
-
-    def __init__(self, supabase: LocalSupabase, database: Database, folder: Path) -> None:
-        self.supabase, self.database = supabase, database
-        self.folder = folder / "supabase" / "migrations"
-        self.folder.mkdir(parents=True)
-
-    def write(self, **files: str) -> None:
-        """Write files; their names have no leading underscore and no ending."""
-        for name, text in files.items():
-            (self.folder / f"{name.removeprefix('_')}.sql").write_text(text)
-
-    def run(self, *names: str, **options: Any) -> Outcome:
-        """Run run_migration.py in this process: of the folder, or of files in it."""
-        console = Console("test", as_json=True, quiet=True)
-        outcome = Outcome(0)
-        paths = [self.folder / f"{name}.sql" for name in names] or [self.folder]
-        settings = settings_for(self.supabase.url, self.supabase.service_key)
-        try:
-            outcome.exit_code = run_files(argparse.Namespace(paths=paths, **OPTIONS | options), settings, console)
-        except MigrationError as error:
-            outcome.exit_code, outcome.error = error.exit_code, error
-        outcome.lines, outcome.report = console.report.lines, document(console.report)
-        return outcome
-
-    @property
-    def tables(self) -> list[str]:
-        """Names of the tables in public, in the order in which they were made."""
-        with self.database.connect() as connection:
-            rows = connection.execute(
-                "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by oid"
-            )
-            return [name for (name,) in rows.fetchall()]
-
-
-@pytest.fixture
-def project(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Project:
-    with database.connect() as connection:
-        deploy(connection)
-    return Project(supabase, database, tmp_path)
 
 
 def make(table: str) -> str:
@@ -80,12 +27,6 @@ def make(table: str) -> str:
 
 
 THREE = {"_20260101000000_a": make("a"), "_20260102000000_b": make("b"), "_20260103000000_c": make("c")}
-
-
-def failure(outcome: Outcome) -> MigrationError:
-    """The error that it ended with."""
-    assert outcome.error is not None
-    return outcome.error
 
 
 def test_each_file_is_run_once_in_the_order_of_the_names(project: Project) -> None:

@@ -16,6 +16,8 @@ from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file,
 TABLE = """
 create type public.level as enum ('low', 'high');
 create domain public.short as text check (length(value) < 40);
+create domain public.count as integer check (value >= 0);
+create domain public.tally as public.count;
 create function public.touch() returns trigger language plpgsql as $$ begin return new; end $$;
 create table public.customers (id integer primary key, name text unique);
 create table public.orders (
@@ -29,7 +31,9 @@ create table public.orders (
     old_two integer default 7,
     twice integer generated always as (cents * 2) stored,
     made_at timestamptz default '2026-01-01 00:00:00+00',
-    span int4range
+    span int4range,
+    counts integer[] default array[1, 2],
+    tally public.tally default 3
 );
 create index orders_note on public.orders (note, level);
 create index orders_old on public.orders (old_one);
@@ -70,6 +74,12 @@ ACCEPTED = {
     "exchange names": "alter table orders rename old_one to a; alter table orders rename level to old_one; alter table orders rename a to level",
     "type": "alter table orders alter number type bigint",
     "type with length": "alter table orders alter column old_one type varchar(100)",
+    "domain over a number": "alter table orders alter column number type tally",
+    "domain to what it is made of": "alter table orders alter column tally type bigint",
+    "domain to another": "alter table orders alter column tally type count",
+    "array of another type": "alter table orders alter column counts type bigint[]",
+    "array of a domain": "alter table orders alter column counts type tally[]",
+    "array of text": "alter table orders alter column counts type text[]",
     "domain": "alter table orders alter column old_one set data type short",
     "enum": "alter table orders alter level drop default, alter level type level using level::level, alter level set default 'low'",
     "using": "alter table orders drop column twice, alter column cents type numeric(12, 2) using cents / 100.0",
@@ -153,6 +163,34 @@ def test_as_psql_would(orders: Connection, database: Database, other: Database, 
     run(orders, read(ROLLBACK))
     assert dump_schema(database) == before
     assert contents(orders) == rows_before
+
+
+TYPES = (
+    "integer", "bigint", "numeric(8, 2)", "real", "text", "varchar(5)", "char(3)", "name", "boolean", "date", "timestamp", "timestamptz",
+    "time", "interval", "uuid", "json", "jsonb", "bytea", "inet", "cidr", "oid", "regclass", "xml", "int4range", "point", "bit(4)",
+    "public.level", "public.short", "public.count", "public.tally", "integer[]", "bigint[]", "text[]", "public.tally[]", "public.level[]",
+    "timestamp[]", "public.list", "public.orders", "tsvector", '"char"', "money",
+)  # fmt: skip
+
+
+def test_a_type_becomes_what_alter_table_lets_it_become(orders: Connection) -> None:
+    """Every pair of them: no USING is asked for where psql asks for none, and the other way round."""
+    orders.execute("create domain public.list as integer[]")
+    wrong = []
+    for old, new in itertools.product(TYPES, TYPES):
+        with orders.transaction(force_rollback=True):
+            orders.execute(f"create table public.one (value {old})".encode())
+            (fits,) = (
+                orders.execute("select rpc_migrations.type_fits(%s::regtype, %s::regtype)", [old, new]).fetchone() or ()
+            )
+            try:
+                orders.execute(f"alter table public.one alter column value type {new}".encode())
+                takes = True
+            except psycopg.errors.DatatypeMismatch:
+                takes = False
+        if fits != takes:
+            wrong.append(f"{old} to {new}: {takes}")
+    assert not wrong
 
 
 REFUSED = {

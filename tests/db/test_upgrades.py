@@ -20,7 +20,7 @@ from checkout import Checkout, said
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.output_files import migration_sql
-from rpc_migrations.step_file import read_migration
+from rpc_migrations.step_file import read_migration, read_migrations
 from schema_dump import dump_schema
 from step_runner import DB, Connection
 
@@ -183,7 +183,7 @@ def test_scripts_that_are_older_say_so(
 def test_a_migration_file_that_is_older_says_so(admin: Connection) -> None:
     make_newer(admin)
     with pytest.raises(psycopg.errors.RaiseException, match="a newer version of execute_sql is deployed") as error:
-        admin.execute(migration_sql(read_migration(DB / f"{NAME}.sql")).encode())
+        admin.execute(migration_sql(NAME, read_migrations(DB / f"{NAME}.sql")).encode())
     assert error.value.diag.message_hint == "Update the scripts, and write this file again."
 
 

@@ -18,7 +18,7 @@ from conftest import TESTS
 from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import sql
 from rpc_migrations.errors import SqlError, StepFileError
-from rpc_migrations.step_file import read_migration
+from rpc_migrations.step_file import check, read_migration, read_migrations
 from step_runner import deploy
 
 FILES = TESTS / "migration_files"
@@ -186,7 +186,7 @@ def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) ->
     wanted = re.match(r"-- refused: line (\d+): (.*)\n", file.read_text(encoding="utf-8"))
     assert wanted
     with pytest.raises(StepFileError, match="cannot run as it is; nothing was sent") as error:
-        read_migration(file).check()
+        check(read_migrations(file))
     first = (error.value.details or "").split("\n")[0]
     assert first.startswith(f"{name}.sql:{wanted[1]}: {wanted[2]}")
 
@@ -197,4 +197,4 @@ def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) ->
     ids=lambda file: file.stem,
 )
 def test_no_other_file_is_refused(file: Path) -> None:
-    read_migration(file).check()
+    check(read_migrations(file))

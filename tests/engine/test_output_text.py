@@ -57,7 +57,7 @@ def statements(text: str) -> list[str]:
 
 def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
-        text = output_files.migration_sql(migration)
+        text = output_files.migration_sql(migration.name, [migration])
         do = ["Do"] * (1 + len(migration.steps))  # the first one asks whether execute_sql is there
         assert statements(text) == ["TRANS_STMT_BEGIN", "VariableSet", *do, "TRANS_STMT_COMMIT"]
         assert all(one.sql in text for step in migration.steps for one in split(step.sql))
@@ -66,7 +66,7 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
 
 def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
-        text = output_files.migration_sql(migration, online=True)
+        text = output_files.migration_sql(migration.name, [migration], online=True)
         # Names of ours first; then, for each step, its timeout again.
         assert statements(text) == ["VariableSet", "Do", *["VariableSet", "Do"] * len(migration.steps)]
         assert text.count("        commit;\n") == len(migration.steps)
@@ -83,7 +83,7 @@ def test_the_function_is_made_in_one_transaction(db: Path) -> None:
 def test_the_files_fit_into_the_sql_editor(clusters: Migration, db: Path) -> None:
     for path in (
         output_files.write_deployment(opening_sql(None, keep_texts=False)),
-        output_files.write_migration(clusters),
+        output_files.write_migration(clusters.name, [clusters]),
     ):
         assert path.stat().st_size < 1_000_000, "about 1 MB a paste"
         assert path.read_text().startswith("-- "), "a person reads what it is"
@@ -100,14 +100,14 @@ def test_the_files_fit_into_the_sql_editor(clusters: Migration, db: Path) -> Non
 def test_files_are_named_after_what_they_do(
     clusters: Migration, db: Path, prefix: str, online: bool, name: str
 ) -> None:
-    assert output_files.write_migration(clusters, prefix=prefix, online=online) == db / name
+    assert output_files.write_migration(clusters.name, [clusters], prefix=prefix, online=online) == db / name
 
 
 def test_a_file_is_replaced_whole_and_everybody_may_read_it(clusters: Migration, db: Path) -> None:
-    path = output_files.write_migration(clusters)
+    path = output_files.write_migration(clusters.name, [clusters])
     whole = path.read_text()
     path.write_text(whole + "x" * 100_000)
-    assert output_files.write_migration(clusters) == path
+    assert output_files.write_migration(clusters.name, [clusters]) == path
     assert path.read_text() == whole
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [file.name for file in db.iterdir()] == [path.name]
@@ -117,7 +117,7 @@ def test_a_file_is_replaced_whole_and_everybody_may_read_it(clusters: Migration,
 def test_a_failure_leaves_the_old_text_and_nothing_else(
     clusters: Migration, db: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    path = output_files.write_migration(clusters)
+    path = output_files.write_migration(clusters.name, [clusters])
     path.write_text("old")
 
     def full(*_: object, **__: object) -> None:
@@ -125,7 +125,7 @@ def test_a_failure_leaves_the_old_text_and_nothing_else(
 
     monkeypatch.setattr(*((Path, "replace") if stage == "replace" else (output_files.os, "fdopen")), full)  # type: ignore[attr-defined]
     with pytest.raises(MigrationError, match="No space left on device") as error:
-        output_files.write_migration(clusters)
+        output_files.write_migration(clusters.name, [clusters])
     assert error.value.hint
     assert path.read_text() == "old"
     assert [file.name for file in db.iterdir()] == [path.name]

@@ -76,7 +76,10 @@ def test_refused(tmp_path: Path, text: str, said: str) -> None:
         ("-- rebuild public.orders", "looks like a line that begins a rebuild"),
         ("  -- rebuild: public.orders", "looks like a line that begins a rebuild"),
         ("select 1;\n-- rebuild: public.orders", "SQL above its first step"),
-        ("-- rebuild: public.one\nalter table one add x int;\n-- rebuild: public.orders", "line 3: a second rebuild"),
+        (
+            "-- rebuild: public.orders\nalter table orders add y int;\n-- rebuild: public.orders",
+            "line 3: a second rebuild of public.orders",
+        ),
     ],
 )
 def test_line_that_is_none(tmp_path: Path, line: str, said: str) -> None:

@@ -31,6 +31,8 @@ MIGRATE = Namespace(
     status=False,
     write_sql=False,
     online=False,
+    until=None,
+    stop_before_swap=False,
 )
 
 

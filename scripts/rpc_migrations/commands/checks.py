@@ -10,7 +10,7 @@ from ..console import Console
 from ..report import Check
 from ..settings import PROJECT_ROOT, Settings
 from ..shapes import CHECK
-from ..step_file import read_migration
+from ..step_file import read_migrations
 from .connection import connected, require_credentials
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ TITLE = "Verification of user_clusters and prompt_refinements"
 
 def doctor(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Look at everything that a migration needs; 1 if something is in the way."""
-    migration = read_migration(options.file)
+    migrations = read_migrations(options.file)
     require_credentials(settings)
     with connected(settings, console) as client:
         from ..doctor import examine
 
-        checks = examine(client, settings, migration)
+        checks = examine(client, settings, migrations)
     return 0 if console.checks("What was found; nothing was changed", checks) else 1
 
 

@@ -24,8 +24,9 @@ from ..folder import (
     runs,
 )
 from ..settings import Settings
+from ..step_file import check_stops, up_to
 from .connection import connected, require_credentials
-from .migration import cut, remove_when_done, write, write_as_way_out
+from .migration import remove_when_done, write, write_as_way_out
 from .question import before_migrating, warn_of_missing
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         return write(options, settings, console)
     folder = read_folder(options.paths)
     if is_one_file:
-        folder = replace(folder, migrations=tuple(cut(options, one) for one in folder.migrations))
+        check_stops(folder.migrations, options.until, before_swap=options.stop_before_swap)
     if options.record:
         refuse_equal_versions(folder)
     require_credentials(settings)
@@ -52,6 +53,8 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         _settle_edits(client, files, console, accept=options.accept_edits)
         chosen = choose(files, up_to=options.to, include_all=options.include_all)
         check(files, chosen)
+        if is_one_file:
+            chosen = _stopped(options, chosen)
         planned = list(runs(folder, chosen, record=options.record))
         _ask(client, chosen, settings, console)
         if options.record:
@@ -64,8 +67,8 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
             else:
                 runner.run_together(client, migration, settings, console)
         remove_when_done(options, client, console)
-    left = [one.migration.path.name for one in files if not one.is_applied and one not in chosen]
-    if left:
+    left = [one.migration.title for one in files if not one.is_applied and one not in chosen]
+    if left and not is_one_file:
         console.say(f"Not run, because of --to: {', '.join(left)}")
     return 0
 
@@ -100,6 +103,18 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     return 0
 
 
+def _stopped(options: argparse.Namespace, chosen: list[File]) -> list[File]:
+    """Those of one file's that the options ask for."""
+    statuses = {one.migration.name: one.status for one in chosen}
+    stopped = up_to(
+        [one.migration for one in chosen],
+        options.until,
+        before_swap=options.stop_before_swap,
+        is_done=lambda migration, step: statuses[migration.name].is_done(step),
+    )
+    return [replace(one, migration=migration) for one, migration in zip(chosen, stopped, strict=False)]
+
+
 def _settle_edits(client: RpcClient, files: list[File], console: Console, *, accept: bool) -> None:
     """Raise where steps that were done have been edited; or record their new text where that is wanted."""
     edited = [one for one in files if one.edited]
@@ -123,13 +138,13 @@ def _ask(client: RpcClient, chosen: list[File], settings: Settings, console: Con
 def _record_applied(client: RpcClient, files: list[File], history: journal.History, console: Console) -> None:
     """Tell the Supabase CLI's table of files that were applied here without that."""
     for one in files:
-        if one.state == APPLIED and one.migration.version not in history.by_cli:
+        if one.state == APPLIED and one.migration.is_last and one.migration.version not in history.by_cli:
             journal.record(client, one.migration)
             console.say(f"{one.migration.path.name}: recorded for the Supabase CLI.")
 
 
 def _all_applied(folder: Folder, files: list[File]) -> str:
-    if len(files) == 1:
+    if len({one.migration.path for one in files}) == 1:
         return f"{folder.name} is {files[0].state} already."
     by_cli = sum(one.state != APPLIED and one.is_applied for one in files)
     applied = sum(one.is_applied for one in files)

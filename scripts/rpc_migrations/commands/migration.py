@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, StepFileError
 from ..finishing import close_way_back, finishing_of, with_checks
 from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
-from ..step_file import Migration, read_migration
+from ..step_file import Migration, Step, check, check_stops, read_migration, read_migrations, up_to
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
 from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
@@ -32,37 +33,57 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
     """Run what is left of a migration; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
-    migration = _read_steps(options)
+    migrations = read_migrations(options.file)
+    _check(options, migrations)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        def before(status: Status) -> None:
-            if not before_migrating(client, [migration], settings, console):
-                warn_of_missing(status, console)
+        statuses = {one.name: read_status(client, one) for one in migrations} if len(migrations) > 1 else {}
+        left = [one for one in migrations if not statuses or _has_work(one, statuses[one.name])] or migrations[-1:]
 
-        runner.migrate(client, migration, settings, console, before)
+        def warn(status: Status) -> None:
+            warn_of_missing(status, console)
+
+        def ask(status: Status) -> None:
+            if not before_migrating(client, left, settings, console):
+                warn(status)
+
+        def is_done(migration: Migration, step: Step) -> bool:
+            return bool(statuses) and statuses[migration.name].is_done(step)
+
+        stopped = up_to(left, options.until, before_swap=options.stop_before_swap, is_done=is_done)
+        for place, migration in enumerate(stopped):
+            runner.migrate(client, migration, settings, console, warn if place else ask)
         remove_when_done(options, client, console)
     return 0
+
+
+def _has_work(migration: Migration, status: Status) -> bool:
+    """Whether there is something left of it to be done, or to be told."""
+    return not status.has_done(migration) or bool(status.edited_steps(migration))
 
 
 def roll_back(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Take a migration back; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
-    migration, rollback = read_migration(options.file), _read_steps(options)
+    migrations = reversed(read_migrations(options.file))
+    rollbacks = _read_steps(options)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        def before(status: Status) -> None:
-            if status.finished_at:
-                raise MigrationError(
-                    f"The way back of {migration.name} was closed on {status.finished_at}.",
-                    hint="Nothing was changed. The original table was dropped then. To undo the migration, write another one.",
-                )
-            if options.discard_changes:
-                before_discarding(client, status, settings, console)
+        for migration, rollback in zip(migrations, rollbacks, strict=True):
 
-        runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
+            def before(status: Status, name: str = migration.name) -> None:
+                if status.finished_at:
+                    raise MigrationError(
+                        f"The way back of {name} was closed on {status.finished_at}.",
+                        hint="Nothing was changed. The original table was dropped then. To undo the migration, write another one.",
+                    )
+                if options.discard_changes:
+                    before_discarding(client, status, settings, console)
+
+            runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
         remove_when_done(options, client, console)
     return 0
 
@@ -71,14 +92,15 @@ def finish(options: argparse.Namespace, settings: Settings, console: Console) ->
     """Close the way back of a migration; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
-    migration, finishing = read_migration(options.file), _read_steps(options)
+    migrations, finishings = read_migrations(options.file), _read_steps(options)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
+        for migration, finishing in zip(migrations, finishings, strict=True):
 
-        def before(dropped: list[str]) -> None:
-            _verify(client, options.file, console)
-            before_finishing(migration, dropped, settings, console)
+            def before(dropped: list[str], migration: Migration = migration) -> None:
+                _verify(client, options.file, console)
+                before_finishing(migration, dropped, settings, console)
 
-        close_way_back(client, migration, finishing, settings, console, before)
+            close_way_back(client, migration, finishing, settings, console, before)
         remove_when_done(options, client, console)
     return 0
 
@@ -99,22 +121,25 @@ def _verify(client: RpcClient, file: Path, console: Console) -> None:
 
 def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Print each step and its SQL, and run nothing; ask the database where it stands if we can."""
-    steps = _read_steps(options)
-    done: set[str] | None = None
+    migrations = _read_steps(options)
+    done: list[set[str] | None] = [None] * len(migrations)
     if settings.has_credentials:
         with connected(settings, console) as client:
             from ..rebuilt_table import size_warning
 
             try:
-                status = read_status(client, steps)
-                done = {step.name for step in steps.steps if status.is_done(step)}
-                if warning := size_warning(client, steps):
-                    console.warn(warning)
+                for place, migration in enumerate(migrations):
+                    status = read_status(client, migration)
+                    done[place] = {step.name for step in migration.steps if status.is_done(step)}
+                    if warning := size_warning(client, migration):
+                        console.warn(warning)
             except NotDeployed as reason:
                 console.warn(f"{reason.message} {reason.hint or ''}".strip())
     else:
         console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
-    console.plan(steps, "finish" if options.finish else "roll back" if options.rollback else "migrate", done)
+    action = "finish" if options.finish else "roll back" if options.rollback else "migrate"
+    for migration, steps_done in zip(migrations, done, strict=True):
+        console.plan(migration, action, steps_done)
     return 0
 
 
@@ -125,11 +150,13 @@ def write(options: argparse.Namespace, settings: Settings, console: Console) -> 
 
 def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Print what the journal says of a migration."""
-    migration = read_migration(options.file)
+    migrations = read_migrations(options.file)
     require_credentials(settings)
     with connected(settings, console) as client:
-        where_it_stands = read_status(client, migration)
-        console.status(migration, where_it_stands, read_calls(client) if options.verbose else None)
+        for migration in migrations:
+            is_last = migration is migrations[-1]
+            calls = read_calls(client) if options.verbose and is_last else None
+            console.status(migration, read_status(client, migration), calls)
     return 0
 
 
@@ -141,14 +168,20 @@ def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Co
         console.say(f"execute_sql was taken away; the journal is kept. {later}: {DEPLOY_COMMAND} --for 1h")
 
 
-def _read_steps(options: argparse.Namespace) -> Migration:
-    """The steps that the options mean: those of the migration, which can run as they are, or those of its rollback."""
-    migration = read_migration(options.file)
+def _read_steps(options: argparse.Namespace) -> tuple[Migration, ...]:
+    """The steps that the options mean, of each migration of the file, in the order in which they are run: its own, which can run as
+    they are, or those of its rollback, the last migration first, or those that close its way back.
+    """
+    migrations = read_migrations(options.file)
     if options.finish:
-        return finishing_of(migration)
-    if not options.rollback:
-        migration.check()
-        return cut(options, migration)
+        return tuple(finishing_of(migration) for migration in migrations)
+    if options.rollback:
+        return tuple(_rollback_of(options, migration) for migration in reversed(migrations))
+    _check(options, migrations)
+    return up_to(migrations, options.until, before_swap=options.stop_before_swap)
+
+
+def _rollback_of(options: argparse.Namespace, migration: Migration) -> Migration:
     if migration.rollback:
         if options.discard_changes or options.give_up:
             raise StepFileError(
@@ -156,25 +189,25 @@ def _read_steps(options: argparse.Namespace) -> Migration:
                 hint=f"Leave {'--give-up' if options.give_up else '--discard-changes'} out.",
             )
         rollback = replace(migration, steps=migration.rollback)
-        rollback.check()
+        check([rollback])
         return rollback
     file = ROLLBACK_DISCARDING_FILE if options.discard_changes else ROLLBACK_FILE
     rollback = read_migration(GIVING_UP_FILE if options.give_up else file, name=migration.name)
     return rollback if options.give_up else replace(rollback, steps=migration.end_of(rollback.steps))
 
 
-def cut(options: argparse.Namespace, migration: Migration) -> Migration:
-    """The steps of a migration that the options ask for."""
-    until, before_swap = getattr(options, "until", None), getattr(options, "stop_before_swap", False)
-    return migration.up_to(until, before_swap=before_swap)
+def _check(options: argparse.Namespace, migrations: Sequence[Migration]) -> None:
+    """Raise StepFileError where the steps cannot run as they are, or the options name one that is not there."""
+    check(migrations)
+    check_stops(migrations, options.until, before_swap=options.stop_before_swap)
 
 
 def _write(options: argparse.Namespace) -> Path:
     prefix = "finish_" if options.finish else "rollback_" if options.rollback else ""
-    steps = _read_steps(options)
+    migrations = _read_steps(options)
     if options.finish and (checks := checks_of(options.file)):
-        steps = with_checks(steps, checks)
-    return output_files.write_migration(steps, prefix=prefix, online=options.online)
+        migrations = tuple(with_checks(migration, checks) for migration in migrations)
+    return output_files.write_migration(options.file.stem, migrations, prefix=prefix, online=options.online)
 
 
 def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:

@@ -121,7 +121,7 @@ def _in_a_line(client: RpcClient, migration: Migration) -> str:
     if table is None:
         return f"{migration.path.name}: {count(len(migration.steps), 'step')}"
     size = f" ({table.rows_in_words}, {table.size})" if table.is_there else ", which is not there yet"
-    return f"{migration.path.name}: rebuilds {table.name}{size}"
+    return f"{migration.title}: rebuilds {table.name}{size}"
 
 
 def _about_table(table: RebuiltTable) -> list[str]:

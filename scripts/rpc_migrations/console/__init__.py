@@ -140,9 +140,8 @@ class Console:
     @contextmanager
     def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
         """Show the steps of a run while they run; `status`: where the journal says that the migration stands before it."""
-        if self._run:
-            self.report.earlier_runs.append(self._run)
-        run = self._run = self.report.result = RunReport.of(migration, action, status)
+        run = self._run = RunReport.of(migration, action, status)
+        self.report.add(run)
         doing = {"migrate": "Migrating", "roll back": "Rolling back", "finish": "Finishing"}[action]
         self.say(f"{doing}: {migration.name}, {count(len(migration.steps), 'step')}")
         with self._view.steps(run):
@@ -243,7 +242,8 @@ class Console:
         """Each step, done or to do (as far as is known; nothing is where `done` is None), and its SQL."""
         steps = [PlannedStep(step, "done" if done and step.name in done else "to do") for step in migration.steps]
         plan = PlanReport(migration.name, action, steps)
-        self.report.outcome, self.report.result = "dry run", plan
+        self.report.outcome = "dry run"
+        self.report.add(plan)
         what = {"migrate": "", "roll back": "the rollback of ", "finish": "finishing "}[action] + migration.name
         self.say(f"Plan of {what}, {count(len(migration.steps), 'step')}. Nothing is run.")
         self._show("plan", plan)
@@ -251,7 +251,8 @@ class Console:
     def status(self, migration: Migration, status: Status, calls: dict[str, Any] | None) -> None:
         """What the journal says of a migration's steps and runs, and the last calls where they were asked for."""
         found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy, calls)
-        self.report.outcome, self.report.result = "done", found
+        self.report.outcome = "done"
+        self.report.add(found)
         columns = ["step", "state", "rows", "seconds", "calls", "finished"]
         self._show("table", f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
         columns = ["started", "action", "by", "ended", "message"]
@@ -277,7 +278,8 @@ class Console:
     def folder(self, title: str, files: list[File], others: list[dict[str, Any]], *, outcome: str) -> None:
         """Where the files of a folder stand, and what else the journal has (migration, state, finished_at, client)."""
         listed = [one.to_dict() for one in files]
-        self.report.outcome, self.report.result = outcome, FolderReport(listed, others)
+        self.report.outcome = outcome
+        self.report.add(FolderReport(listed, others))
         rows = [
             [
                 one["file"],
@@ -301,7 +303,7 @@ class Console:
     def checks(self, title: str, checks: list[Check]) -> bool:
         """Checks that passed or failed, and how many of each. Returns whether all have passed."""
         report = ChecksReport(title, checks)
-        self.report.result = report
+        self.report.add(report)
         failed = len(report.failed)
         self.report.outcome = "failed" if failed else "done"
         rows = [["passed" if check.passed else "FAILED", check.check, check.detail or ""] for check in checks]

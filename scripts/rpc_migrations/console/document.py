@@ -13,7 +13,7 @@ def document(report: Report) -> dict[str, Any]:
     return {
         "command": report.command, "outcome": report.outcome,
         "lines": report.lines, "warnings": report.warnings, "notes": report.notes,
-        **_result(report.result, report.earlier_runs),
+        **_result(report.result, report.earlier),
         **({"files": report.files} if report.files else {}),
         **({"error": report.error.to_dict()} if report.error else {}),
         **({} if report.requests is None else {"requests": report.requests, "longest_request": round(report.longest_request, 3)}),
@@ -21,12 +21,21 @@ def document(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _result(
-    result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None, earlier_runs: list[RunReport]
-) -> dict[str, Any]:
+def _result(result: Any, earlier: list[Any]) -> dict[str, Any]:
+    """The last result. Of the runs before it the steps stand with its own; what else came before it is a list of its own."""
+    content = _content(result)
+    if isinstance(result, RunReport):
+        runs = [one for one in [*earlier, result] if isinstance(one, RunReport)]
+        content["steps"] = [{"migration": run.migration, **_step(step)} for run in runs for step in run.steps.values()]
+    elif earlier:
+        content["earlier"] = [_content(one) for one in earlier]
+    return content
+
+
+def _content(result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None) -> dict[str, Any]:
     match result:
         case RunReport():
-            return _run(result, earlier_runs)
+            return _run(result)
         case PlanReport():
             steps = [
                 {"name": one.step.name, "state": one.state, "batch": one.step.batch, "sql": one.step.sql}
@@ -41,12 +50,11 @@ def _result(
             return {}
 
 
-def _run(run: RunReport, earlier_runs: list[RunReport]) -> dict[str, Any]:
-    """The last run, with the steps of all; where it came to its end, also what to do next, and the table that it rebuilt."""
+def _run(run: RunReport) -> dict[str, Any]:
+    """A run; where it came to its end, also what to do next, and the table that it rebuilt."""
     closing = {} if run.next_steps is None else {"next": run.next_steps, "table": run.table}
-    steps = [_step(step) for one in [*earlier_runs, run] for step in one.steps.values()]
     pauses = {"held_back": round(run.held_back, 3)} if run.held_back else {}
-    return {"migration": run.migration, "action": run.action, "steps": steps, **pauses, **closing}
+    return {"migration": run.migration, "action": run.action, **pauses, **closing}
 
 
 def _step(step: StepReport) -> dict[str, Any]:
