@@ -210,6 +210,25 @@ CARRIED = {
         "create publication narrow for table public.things where (amount between 1 and 5 and low = 1) with (publish = 'insert'); "
         "create statistics public.within on (low between 1 and 2 and flag), amount from public.things"
     ),
+    "arrays, domains and subqueries in expressions": (
+        "create domain public.sure as boolean; create function public.is_sure(text) returns public.sure immutable language sql as 'select true'; "
+        "create function public.same() returns trigger language plpgsql as 'begin return new; end'; "
+        "alter table public.things add short varchar(20) default 's', add long varchar default 'l', add ratio float8 default 1, add \"in''out\" varchar(20), "
+        "add constraint known check (is_sure(name) and name <> 'ARRAY[x])::' and (is_sure(short) or amount > 0) or name = any (array[short, \"in''out\"])), "
+        "add constraint ratios check (ratio = any (array[amount, 1]) or ratio <> all (array[amount]) or (ratio, amount) = (2, 3) and is_sure(name)), "
+        "add is_known boolean generated always as (is_sure(long) and name = any (array['a', long])) stored; "
+        "create index by_known on public.things ((name = any (array[short, 'a']))) where is_sure(name) and name <> all (array[long]); "
+        "create table public.words (word varchar(20), ratio float8); create policy known on public.things using (name in (select 'a') and is_sure(name)) "
+        "with check (exists (select null from public.words) or exists (select distinct 'SELECT ''a''::text', null from public.words where word in (select 'b'))); "
+        "create view public.known as select t.id, is_sure(t.name) and t.name in (select 'a' union select null) as it, (select null) as nothing "
+        "from public.things as t join public.words as w on is_sure(w.word) and t.name = any (array[w.word, t.short]) where t.ratio = any (array[t.amount, 2]); "
+        "create rule known as on delete to public.things where is_sure(old.name) and old.name = any (array['q', old.long]) do instead nothing; "
+        "create trigger known before update on public.things for each row when (is_sure(new.name) and new.name = any (array[new.short])) execute function public.same(); "
+        "create function public.known() returns bigint begin atomic select count(*) from public.things "
+        "where is_sure(name) and name = any (array[long, short]) and name in (select 'a'); end; "
+        "create policy known on public.words using (word in (select 'a') and exists (select null from public.things as t where is_sure(t.name) and t.name = any (array[t.long]))); "
+        "create statistics public.known on (is_sure(name) and name = any (array[short])), amount from public.things"
+    ),
     "policy": (
         "create function public.is_member(bigint) returns boolean language sql stable security definer "
         "as 'select exists (select from public.things where id = $1)'; "

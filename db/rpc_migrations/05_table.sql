@@ -32,34 +32,6 @@ as $function$
 $function$;
 
 
--- A text as PostgreSQL writes it, such that it is parsed to what it was written from; of itself it is not always:
--- - `(ARRAY['a'::character varying, ...])::text[]`, which stands for "status in ('a', ...)", would be read as an array whose elements
---   are cast one by one; so with `(ARRAY[1, 2])::numeric[]`. The array gets its own type beside the other. (Within a string constant its
---   quotes would be doubled, so that none is found there.)
--- - `((x >= 1) AND (x <= 9)) AND y`, which stands for "x between 1 and 9 and y", would be read as one AND of three; so with OR. A cast to
---   the type that it has keeps such a group together, and leaves no trace.
-create or replace function rpc_migrations.parsed_alike(text text) returns text
-language sql immutable
-set search_path = ''
-as $function$
-    select case when parsed_alike.text !~ '\) (AND|OR) |ARRAY\[\d' then w.text else (
-        select string_agg(
-            case when t.token[1] ~ '^["'']' then t.token[1] else regexp_replace(
-                regexp_replace(t.token[1], '\) (AND|OR) ', ')::boolean \1 ', 'g'),
-                'ARRAY\[(\d+(?:, \d+)*)\](\)?)::', 'ARRAY[\1]::integer[]\2::', 'g'
-            ) end, '' order by t.place)
-        from regexp_matches(w.text, '"(?:[^"]|"")*"|''(?:[^'']|'''')*''|[^"'']+', 'g') with ordinality as t (token, place)
-    ) end
-    from (
-        select regexp_replace(
-            parsed_alike.text,
-            'ARRAY\[(E?''(?:[^'']|'''')*''::([^][()'',]+)(?:, E?''(?:[^'']|'''')*''::\2)*)\](\)?)::',
-            'ARRAY[\1]::\2[]\3::', 'g'
-        ) as text
-    ) as w;
-$function$;
-
-
 -- One thing that belongs to a table or depends on it: what kind of thing it is; its name; its definition apart from the name
 -- and the table (null where the name says all); the statement that makes it on the table "as_name"; the statement that must
 -- come first to take it off the table that it is on (null: none); and when it is carried over ("phase"): before the copy
@@ -107,7 +79,7 @@ begin
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-        cross join lateral (select rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid)) as text) as e
+        cross join lateral (select rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid), d.adbin::text) as text) as e
         left join pg_catalog.pg_depend as o
             on o.refclassid = 'pg_catalog.pg_class'::regclass and o.refobjid = a.attrelid and o.refobjsubid = a.attnum
             and o.classid = 'pg_catalog.pg_class'::regclass and o.deptype = 'i' and a.attidentity <> ''
@@ -185,7 +157,10 @@ as $function$
     select left(d.definition, length(d.definition) - length(d.timing)) || o.options || d.timing
     from (
         select
-            rpc_migrations.parsed_alike(pg_get_constraintdef(con.oid)) as definition,
+            rpc_migrations.parsed_alike(pg_get_constraintdef(con.oid), concat(con.conbin::text, (
+                select concat(i.indexprs::text, i.indpred::text)
+                from pg_catalog.pg_index as i where i.indexrelid = con.conindid and con.contype = 'x'
+            ))) as definition,
             case when con.contype in ('p', 'u') and con.condeferrable then ' DEFERRABLE' || case when con.condeferred then ' INITIALLY DEFERRED' else '' end
                 else '' end as timing
     ) as d

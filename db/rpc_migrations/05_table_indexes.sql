@@ -36,7 +36,7 @@ begin
         select
             'build', 'index', x.relname::text,
             case when i.indisunique then 'unique ' else '' end || parts.rest,
-            format('create %sindex %I on %s using %s', case when i.indisunique then 'unique ' end, x.relname, as_name, rpc_migrations.parsed_alike(parts.rest)),
+            format('create %sindex %I on %s using %s', case when i.indisunique then 'unique ' end, x.relname, as_name, rpc_migrations.parsed_alike(parts.rest, concat(i.indexprs::text, i.indpred::text))),
             null
         from pg_catalog.pg_index as i
         inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
@@ -61,7 +61,7 @@ begin
                     from unnest(x.stxkeys::int2[]) with ordinality as k (number, place)
                     inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
                 ), (
-                    select string_agg(format('(%s)', rpc_migrations.parsed_alike(e.text)), ', ' order by e.place)
+                    select string_agg(format('(%s)', rpc_migrations.parsed_alike(e.text, x.stxexprs::text)), ', ' order by e.place)
                     from unnest(pg_get_statisticsobjdef_expressions(x.oid)) with ordinality as e (text, place)
                 )) as rest,
                 -- apart from the order of the columns, which is the table's

@@ -30,7 +30,7 @@ begin
         select
             'swap', 'trigger', t.tgname::text,
             replace(pg_get_triggerdef(t.oid), format(' ON %s ', relation::regclass), ' ON it '),
-            regexp_replace(rpc_migrations.parsed_alike(pg_get_triggerdef(t.oid)), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_triggerdef(t.oid), t.tgqual::text), '^(.*?) ON ' || rpc_migrations.as_pattern(relation::regclass::text) || ' ',
                 format('\1 ON %s ', replace(as_name, '\', '\\')))
             || coalesce(format('; alter table %s ', as_name) || rpc_migrations.firing(t.tgenabled) || format(' trigger %I', t.tgname), '')
             || rpc_migrations.extension_marks('pg_catalog.pg_trigger', t.oid, format('trigger %I on %s', t.tgname, as_name)),
@@ -41,7 +41,7 @@ begin
         select
             'swap', 'rule', r.rulename::text,
             regexp_replace(pg_get_ruledef(r.oid), '^CREATE RULE .*? TO ' || rpc_migrations.as_pattern(relation::regclass::text), 'CREATE RULE'),
-            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid)), '^(.*? TO )' || rpc_migrations.as_pattern(relation::regclass::text), format('\1%s', replace(as_name, '\', '\\')))
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid), concat(r.ev_qual::text, r.ev_action::text)), '^(.*? TO )' || rpc_migrations.as_pattern(relation::regclass::text), format('\1%s', replace(as_name, '\', '\\')))
             || coalesce(format(' alter table %s ', as_name) || rpc_migrations.firing(r.ev_enabled) || format(' rule %I', r.rulename), ''),
             null
         from pg_catalog.pg_rewrite as r
@@ -85,8 +85,8 @@ begin
                 || coalesce(' using (' || r.using_text || ')', '') || coalesce(' with check (' || r.check_text || ')', '') as rule
             from (
                 select
-                    p.*, rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid)) as using_text,
-                    rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid)) as check_text
+                    p.*, rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) as using_text,
+                    rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid), p.polwithcheck::text) as check_text
                 from pg_catalog.pg_policy as p
                 where p.polrelid = relation
             ) as r
@@ -220,7 +220,7 @@ begin
             format('alter publication %I add table %s', p.pubname, as_name)
             || coalesce((select ' (' || string_agg(quote_ident(a.attname), ', ' order by a.attnum) || ')' from pg_catalog.pg_attribute as a
                 where a.attrelid = relation and a.attnum = any (r.prattrs)), '')
-            || coalesce(' where (' || rpc_migrations.parsed_alike(pg_get_expr(r.prqual, r.prrelid)) || ')', ''),
+            || coalesce(' where (' || rpc_migrations.parsed_alike(pg_get_expr(r.prqual, r.prrelid), r.prqual::text) || ')', ''),
             format('alter publication %I drop table %s', p.pubname, as_name)
         from pg_catalog.pg_publication_rel as r
         inner join pg_catalog.pg_publication as p on p.oid = r.prpubid

@@ -171,7 +171,7 @@ begin
     return query
         select
             'swap', 'function', p.oid::regprocedure::text, null,
-            case when p.prosqlbody is null then pg_get_functiondef(p.oid) else rpc_migrations.parsed_alike(pg_get_functiondef(p.oid)) end
+            case when p.prosqlbody is null then pg_get_functiondef(p.oid) else rpc_migrations.parsed_alike(pg_get_functiondef(p.oid), p.prosqlbody::text) end
             || case when d.on_rows then format(
                 '; select rpc_migrations.set_function_rights(%1$L, %3$L); alter routine %1$s owner to %2$s; comment on routine %1$s is %4$L',
                 p.oid::regprocedure, p.proowner::regrole, p.proacl, obj_description(p.oid, 'pg_proc')) else '' end
@@ -183,7 +183,7 @@ begin
         select
             'swap', 'view', v.oid::regclass::text, null,
             format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')',
-                rpc_migrations.parsed_alike(pg_get_viewdef(v.oid))),
+                rpc_migrations.parsed_alike(pg_get_viewdef(v.oid), r.ev_action::text)),
             null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
@@ -191,7 +191,7 @@ begin
         union all
         select
             'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
-            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid)), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
+            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid), concat(r.ev_qual::text, r.ev_action::text)), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation;
 end;
@@ -210,8 +210,8 @@ begin
         select
             'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null,
             format('alter policy %I on %s', p.polname, p.polrelid::regclass)
-            || coalesce(' using (' || rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid)) || ')', '')
-            || coalesce(' with check (' || rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid)) || ')', ''),
+            || coalesce(' using (' || rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) || ')', '')
+            || coalesce(' with check (' || rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid), p.polwithcheck::text) || ')', ''),
             null
         from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
         inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
