@@ -62,7 +62,7 @@ begin
     return query
         select
             'columns', 'column', a.attname::text, null,
-            format('alter table %s add column %I %s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
+            format('alter table %s add column %I %s%s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
                 case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
                 case
                     when a.attgenerated = 's' then format(' generated always as (%s) stored', e.text)
@@ -72,9 +72,10 @@ begin
                         case a.attidentity when 'a' then 'always' else 'by default' end, (parse_ident(as_name))[1], s.relname,
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
-                    when d.adbin is not null then ' default ' || e.text
                 end,
-                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
+                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end,
+                -- apart: in the same statement it is evaluated, and here the functions that it calls find no others by their search_path
+                case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end),
             null
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid

@@ -307,7 +307,8 @@ begin
                 raise;
             end if;
             if sqlstate ~ '^42' then
-                reasons := reasons || format('%s: %s (%s); a function that it calls has to name its schemas, or have a search_path of its own',
+                reasons := reasons || format('%s: %s (%s); a function that it calls has to name its schemas, or have a search_path of its own '
+                    '(alter function ... set search_path = public, extensions)',
                     expression.what, sqlerrm, sqlstate);
             end if;
         end;

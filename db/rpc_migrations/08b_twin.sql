@@ -109,7 +109,7 @@ begin
     for part in
         select p.* from rpc_migrations.describe_table(copy.old_table, twin_name) as p where p.phase = 'columns'
     loop
-        execute part.statement;
+        perform rpc_migrations.make_again(part.kind, part.name, part.statement);
     end loop;
     copy.new_table := to_regclass(twin_name);
     perform rpc_migrations.adapt_new_table(copy);
@@ -118,14 +118,15 @@ begin
     where a.attrelid = copy.old_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
     execute format(
         'create table rpc_migrations_twin.rpc_migrations_sample as select %s from only %s limit 1000', columns, copy.old_table::regclass);
-    execute format(
-        'insert into %s (%s) overriding system value select %2$s from rpc_migrations_twin.rpc_migrations_sample', twin_name, columns);
+    perform rpc_migrations.make_again('a generated column', null, format(
+        'insert into %s (%s) overriding system value select %2$s from rpc_migrations_twin.rpc_migrations_sample', twin_name, columns));
     for part in
         select p.*
         from rpc_migrations.describe_table(copy.old_table, twin_name) as p
         where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
     loop
-        execute regexp_replace(part.statement, ' not valid$', '');  -- in small letters: a key that is made so in the swap only
+        -- in small letters: a key that is made so in the swap only
+        perform rpc_migrations.make_again(part.kind, part.name, regexp_replace(part.statement, ' not valid$', ''));
         if part.kind = 'statistics' then
             execute format('alter statistics rpc_migrations.%I set schema rpc_migrations_twin', part.name);
         end if;

@@ -10,7 +10,8 @@ as $function$
 begin
     execute statement;
 exception when syntax_error_or_access_rule_violation then
-    raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name), sqlerrm
+    raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name), concat(sqlerrm, case when sqlstate in ('42883', '42P01', '42704')
+        then '; a function that it calls has to name its schemas, or have a search_path of its own (alter function ... set search_path = public, extensions)' end)
     using errcode = 'RM001', hint = 'No table in use was changed. Change it, or drop it and make it again after the migration; then run the '
         'same command again.';
 end;

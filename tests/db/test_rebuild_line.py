@@ -242,6 +242,18 @@ REFUSED = {
     "values that do not fit": ("", "alter table orders alter cents type smallint using cents * 1000", "smallint"),
     "null where there may be none": ("", "alter table orders alter note set not null", "null"),
     "another value each time": ("", "alter table orders drop twice, alter cents type numeric using random()", "the same value each time"),
+    "generated column whose function finds another by the search_path": (
+        "create function public.cut(text) returns text language sql immutable as 'select left($1, 3)'; "
+        "create function public.short(text) returns text language plpgsql immutable as 'begin return cut($1); end'; "
+        "alter table public.orders add brief text generated always as (short(note)) stored",
+        "alter table orders add status text", "search_path of its own",
+    ),
+    "check whose function finds another by the search_path": (
+        "create function public.is_it(text) returns boolean language sql immutable as 'select true'; "
+        "create function public.is_that(text) returns boolean language sql immutable as 'select is_it($1)'; "
+        "alter table public.orders add constraint that check (is_that(note))",
+        "alter table orders add status text", "search_path of its own",
+    ),
     "unknown column": ("", "alter table orders alter nothing type text", "nothing"),
     "no cast": ("", "alter table orders alter note type integer", "cannot be cast automatically"),
 }  # fmt: skip
@@ -293,6 +305,10 @@ create publication all_of_it for table public.orders;
 create statistics public.together on note, level from public.orders;
 alter table public.orders add parent integer constraint orders_parent_fkey references public.orders (id) on delete cascade;
 alter table public.orders add again serial;
+create function public.a_word() returns text language sql immutable as $$ select 'word' $$;
+create function public.word() returns text language sql stable as 'select a_word()';
+create function public.new_word() returns text language sql as 'select word()';
+alter table public.orders add word text default word() not null, add new_word text default new_word();
 create index orders_again on public.orders (again);
 """
 
