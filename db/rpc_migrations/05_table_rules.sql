@@ -73,8 +73,12 @@ begin
         where c.oid = relation and setting.is_on
         union all
         select
-            case when strpos(concat(p.using_text, p.check_text), relation::regclass::text) > 0 then 'swap' else 'build' end,
-            'policy', p.polname::text, p.rule, format('create policy %I on %s %s', p.polname, as_name, p.rule), null
+            case when p.on_rows or strpos(concat(p.using_text, p.check_text), relation::regclass::text) > 0 then 'swap' else 'build' end,
+            case when p.on_rows then 'policy on a function of its rows' else 'policy' end, p.polname::text, p.rule,
+            format('create policy %I on %s %s', p.polname, as_name, p.rule)
+            || case when p.on_rows then coalesce(format('; comment on policy %I on %s is %L', p.polname, as_name, obj_description(p.oid, 'pg_policy')), '')
+                else '' end,
+            null
         from (
             select
                 r.*,
@@ -85,7 +89,9 @@ begin
                 || coalesce(' using (' || r.using_text || ')', '') || coalesce(' with check (' || r.check_text || ')', '') as rule
             from (
                 select
-                    p.*, rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) as using_text,
+                    p.*,
+                    p.oid in (select d.object from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d) as on_rows,
+                    rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) as using_text,
                     rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid), p.polwithcheck::text) as check_text
                 from pg_catalog.pg_policy as p
                 where p.polrelid = relation
@@ -186,7 +192,10 @@ begin
             from pg_catalog.pg_rewrite as r where r.ev_class = relation
             union all
             select format('policy %I on %s', p.polname, as_name), obj_description(p.oid, 'pg_policy')
-            from pg_catalog.pg_policy as p where p.polrelid = relation
+            from pg_catalog.pg_policy as p
+            where
+                p.polrelid = relation
+                and p.oid not in (select d.object from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d)
         ) as o
         where o.comment is not null;
 end;

@@ -128,7 +128,8 @@ $function$;
 
 
 -- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped: until they get
--- their own text again, within the same transaction, a view has no rows and a policy allows nothing.
+-- their own text again, within the same transaction, a view has no rows and a policy allows nothing. A policy of the table itself is
+-- dropped: it comes again on the table that has the name then, and on the original one in a rollback (see exchange_back).
 create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -154,7 +155,11 @@ begin
             format('alter policy %I on %s%s%s', p.polname, p.polrelid::regclass,
                 case when p.polqual is not null then ' using (false)' end, case when p.polwithcheck is not null then ' with check (false)' end)
         from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d
-        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;
+        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation
+        union all
+        select 'swap', 'policy on a function of its rows', p.polname::text, null, null, format('drop policy %I on %s', p.polname, relation::regclass)
+        from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d
+        inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid = relation;
 end;
 $function$;
 

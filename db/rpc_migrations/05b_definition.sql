@@ -175,7 +175,8 @@ as $function$
     where
         not exists (select from altered)
         or s.kind in (
-            'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table'
+            'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table',
+            'policy on a function of its rows'
         )
         or s.kind = 'sequence' and exists (
             select from altered as a where a.alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', s.name, 'new', s.name))

@@ -1,9 +1,8 @@
 -- What is in the way of a rebuild and belongs to others: views, policies, functions and keys that depend on the table and cannot be
 -- made again by us, each with the statements that take it away and put it back.
 
--- Whether something is a view, or a policy of another table than this, which get their text again (or a materialized view, which is
--- told by itself).
-create or replace function rpc_migrations.is_made_by_its_text(catalog oid, object oid, relation oid) returns boolean
+-- Whether something is a view or a policy, which get their text again (or a materialized view, which is told by itself).
+create or replace function rpc_migrations.is_made_by_its_text(catalog oid, object oid) returns boolean
 language sql stable
 set search_path = ''
 as $function$
@@ -12,8 +11,7 @@ as $function$
             select from pg_catalog.pg_rewrite as r
             inner join pg_catalog.pg_class as v on v.oid = r.ev_class
             where r.oid = is_made_by_its_text.object and r.rulename = '_RETURN' and v.relkind in ('v', 'm'))
-        or catalog = 'pg_catalog.pg_policy'::regclass and exists (
-            select from pg_catalog.pg_policy as p where p.oid = is_made_by_its_text.object and p.polrelid <> is_made_by_its_text.relation);
+        or catalog = 'pg_catalog.pg_policy'::regclass;
 $function$;
 
 
@@ -75,15 +73,10 @@ begin
         inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e'
         union all
         select 'something that depends on a function which takes or returns its rows',
-            format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure),
-            case when own.oid is not null then format('drop policy %I on %s', own.polname, relation::regclass) end, (
-                select s.statement from rpc_migrations.describe_security(relation, relation::regclass::text) as s
-                where s.kind = 'policy' and s.name = own.polname)
+            format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), null, null
         from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
-        left join pg_catalog.pg_policy as own on d.classid = 'pg_catalog.pg_policy'::regclass and own.oid = d.objid
-        where f.on_rows
-            and not rpc_migrations.is_made_by_its_text(d.classid, d.objid, relation)
+        where f.on_rows and not rpc_migrations.is_made_by_its_text(d.classid, d.objid)
         union all
         select distinct 'something that uses the type of its rows', pg_describe_object(d.classid, d.objid, d.objsubid), null, null
         from pg_catalog.pg_class as c
@@ -91,7 +84,7 @@ begin
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
         where c.oid = relation and d.objid <> t.typarray
             and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
-            and not rpc_migrations.is_made_by_its_text(d.classid, d.objid, relation)
+            and not rpc_migrations.is_made_by_its_text(d.classid, d.objid)
         union all
         select 'the default of another column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
             format('alter table %s alter column %I drop default', a.attrelid::regclass, a.attname),

@@ -130,9 +130,10 @@ begin
     if copy.source is not null then
         carried := rpc_migrations.statements_to_carry(
             copy.source, copy.target, name_in_use, array[
-                'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table'
+                'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table',
+                'policy on a function of its rows'
             ]);
-        carried := rpc_migrations.texts_from_before(carried, copy.retold);
+        carried := rpc_migrations.with_own_policies(rpc_migrations.texts_from_before(carried, copy.retold), copy.definition);
         perform rpc_migrations.run_each(carried, 'detach');
     end if;
     perform rpc_migrations.move_aside(copy.new_table, kept);
@@ -176,6 +177,24 @@ as $function$
         ), '{}')
         order by e.place), '[]')
     from jsonb_array_elements(carried) with ordinality as e (value, place);
+$function$;
+
+
+-- Policies that call a function of the table's rows: the new table's are let go, and the original table gets those again that it had.
+create or replace function rpc_migrations.with_own_policies(carried jsonb, definition jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(e.value order by e.place, e.later), '[]')
+    from (
+        select c.value, 1 as place, c.later
+        from jsonb_array_elements(carried) with ordinality as c (value, later)
+        where c.value ->> 'kind' <> 'policy on a function of its rows' or c.value ->> 'detach' is not null
+        union all
+        select d.value, 2, d.later
+        from jsonb_array_elements(definition) with ordinality as d (value, later)
+        where d.value ->> 'kind' = 'policy on a function of its rows' and d.value ->> 'statement' is not null
+    ) as e;
 $function$;
 
 
