@@ -115,6 +115,12 @@ CARRIED = {
         "alter table public.pointers add constraint p1 foreign key (thing) references public.things (id), "
         "add constraint p2 foreign key (thing) references public.things (id)"
     ),
+    "unique index in place of a primary key": (
+        "alter table public.things add side text not null default gen_random_uuid()::text; create unique index two_sides on public.things (side, id); "
+        "create unique index perhaps on public.things (amount, name) where amount > 1; create unique index lower on public.things (lower(side)); "
+        "do $$ begin alter table public.things drop constraint if exists things_pkey, drop constraint if exists the_key, drop constraint if exists earlier_pkey; "
+        "exception when dependent_objects_still_exist then null; end $$"
+    ),
     "index": (
         "create index on public.things (name); create index partial on public.things (amount) where amount > 1; "
         "create index expression on public.things using hash (lower(name)); "
@@ -429,7 +435,10 @@ def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]
 # What is refused: a kind, the statements that make it, and a word of the message. Those that begin with "superuser" are run by one:
 # postgres may not do so, or the catalog has to be told of something that cannot be made here.
 REFUSED = {
-    "no primary key": ("alter table public.things drop constraint things_pkey", "no primary key"),
+    "no primary key, nor a unique index in place of one": (
+        "alter table public.things drop constraint things_pkey, add constraint late unique (id) deferrable; create unique index maybe on public.things (amount); "
+        "create unique index partial on public.things (id) where id > 0; create unique index word on public.things (lower(name))", "no primary key",
+    ),
     "primary key with a period": (
         "alter table public.things drop constraint things_pkey, add valid_in int4range default '[1,2)', add of_what int4range "
         "default '[1,2)'; update public.things set of_what = int4range(amount, amount + 1); "

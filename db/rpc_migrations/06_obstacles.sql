@@ -40,8 +40,9 @@ begin
                 'alter table %1$s no force row level security', 'alter table %1$s force row level security'
             where c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
             union all
-            select 'it has no primary key; add one (alter table ... add primary key ...)', null, null, null, null
-            where not exists (select from pg_catalog.pg_index as i where i.indrelid = c.oid and i.indisprimary and i.indisvalid)
+            select 'it has no primary key, nor a unique index of columns that may not be null; add one (alter table ... add primary key ...)',
+                null, null, null, null
+            where rpc_migrations.key_index(c.oid) is null
             union all
             select 'it inherits from, or is a partition of', i.inhparent::regclass::text, i.inhparent::regclass::text,
                 case when c.relispartition then 'alter table %2$s detach partition %1$s' else 'alter table %1$s no inherit %2$s' end,
@@ -125,12 +126,12 @@ begin
         from pg_catalog.pg_constraint as c
         where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
         union all
-        select 'a column of its primary key is called as one of ours', a.attname::text,
+        select 'a column of its key is called as one of ours', a.attname::text,
             format('alter table %s rename column %I to %I', relation::regclass, a.attname, 'my_' || a.attname),
             format('alter table %s rename column %I to %I', relation::regclass, 'my_' || a.attname, a.attname)
         from pg_catalog.pg_index as i
         inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = any (i.indkey::int2[])
-        where i.indrelid = relation and i.indisprimary and a.attname in ('rpc_migrations_id', 'rpc_migrations_truncated', 'rpc_migrations_place')
+        where i.indexrelid = rpc_migrations.key_index(relation) and a.attname in ('rpc_migrations_id', 'rpc_migrations_truncated', 'rpc_migrations_place')
         union all
         select 'an index in a tablespace of its own', x.oid::regclass::text,
             format('alter index %s set tablespace pg_default', x.oid::regclass), format('alter index %s set tablespace %I', x.oid::regclass, t.spcname)

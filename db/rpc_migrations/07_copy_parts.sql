@@ -130,8 +130,33 @@ as $function$
 $function$;
 
 
--- The primary key of a table: [{name, operator}], the equality operator being the one of the index's operator class
--- (strategy 3 of a btree), so that no search_path decides what "equal" means.
+-- The index by which the rows of a table are told apart: the primary key's, or, where it has none, a unique one of columns that may
+-- not be null, whatever its kind (the tables that Prisma makes between two others have such). Null: none.
+create or replace function rpc_migrations.key_index(relation oid) returns oid
+language sql stable
+set search_path = ''
+as $function$
+    select i.indexrelid
+    from pg_catalog.pg_index as i
+    where
+        i.indrelid = relation and i.indisvalid
+        and (
+            i.indisprimary
+            or i.indisunique and i.indimmediate and not i.indisexclusion and i.indpred is null and i.indexprs is null
+            and not exists (
+                select
+                from unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+                inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.attnum
+                where k.place <= i.indnkeyatts and (not a.attnotnull or rpc_migrations.may_hold_null(relation, a.attnum))
+            )
+        )
+    order by i.indisprimary desc, i.indisreplident desc, i.indnkeyatts, i.indkey::text
+    limit 1;
+$function$;
+
+
+-- The primary key of a table, or what it has in place of one: [{name, operator}], the equality operator being the one of the
+-- index's operator class (strategy 3 of a btree), so that no search_path decides what "equal" means.
 create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -147,7 +172,7 @@ as $function$
         on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
     inner join pg_catalog.pg_operator as o on o.oid = m.amopopr
     inner join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
-    where i.indrelid = relation and i.indisprimary and k.place <= i.indnkeyatts;
+    where i.indexrelid = rpc_migrations.key_index(relation) and k.place <= i.indnkeyatts;
 $function$;
 
 

@@ -23,8 +23,12 @@ begin
             o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
             o.attcollation <> n.attcollation as other_collation,
             o.attcollation <> n.attcollation and o.attnum = any (
-                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = old_table and i.indisprimary
+                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table)
             ) as other_order,
+            not n.attnotnull and o.attnum = any (
+                select unnest(i.indkey::int2[])
+                from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
+            ) as loose_key,
             (
                 select string_agg(distinct w.ev_class::regclass::text, ', ')
                 from pg_catalog.pg_depend as p
@@ -58,6 +62,10 @@ begin
         end if;
         if col.other_order then
             problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
+        end if;
+        if col.loose_key then
+            problems := array_append(problems, format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; '
+                'declare it not null', col.name));
         end if;
         if col.must_fill and col.default_value is not null then
             -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.

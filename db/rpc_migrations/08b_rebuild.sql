@@ -148,7 +148,7 @@ begin
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
             o.attcollation <> n.attcollation and o.attnum = any (
-                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indrelid = copy.old_table and i.indisprimary
+                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(copy.old_table)
             ) as other_order,
             (
                 select string_agg(distinct w.ev_class::regclass::text, ', ')

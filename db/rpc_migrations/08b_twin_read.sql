@@ -138,7 +138,7 @@ as $function$
             c.oid = copy.old_table as is_old,
             array_agg(coalesce(m.new, a.attname) order by k.place) as names
         from (values (copy.old_table), (twin)) as c (oid)
-        inner join pg_catalog.pg_index as i on i.indrelid = c.oid and i.indisprimary
+        inner join pg_catalog.pg_index as i on i.indexrelid = rpc_migrations.key_index(c.oid)
         cross join lateral unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
         inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
         left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on c.oid = copy.old_table and m.old = a.attname
@@ -149,7 +149,7 @@ as $function$
         select a.attname::text as name
         from pg_catalog.pg_index as i
         inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::int2[])
-        where i.indrelid = copy.old_table and i.indisprimary
+        where i.indexrelid = rpc_migrations.key_index(copy.old_table)
     )
     select format('the new table: %s', o) from rpc_migrations.obstacles_in_words(twin) as o where o is not null
     union all

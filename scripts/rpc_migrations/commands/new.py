@@ -42,6 +42,7 @@ _NOT_ASKED = "-- Set SUPABASE_URL and SUPABASE_SERVICE_KEY to have the table's c
 _PARTS_QUERY = """
 select p.phase, p.kind, coalesce(p.name, '') as name, coalesce(p.statement, '') as statement
 from rpc_migrations.describe_table(to_regclass({table}), {table}) as p
+where p.statement is not null or p.detach is null
 """
 _PART = {"phase": str, "kind": str, "name": str, "statement": str}
 _CONSTRAINTS = (
@@ -99,11 +100,7 @@ def _rebuild(options: argparse.Namespace, settings: Settings, console: Console) 
 def _describe(parts: list[dict[str, str]]) -> str:
     """The table's columns and constraints, and the names of what else is carried over, as comments."""
     lines = ["The table now:"]
-    lines += [
-        f"  {re.split(' add (?:column )?', one['statement'], maxsplit=1)[1]}"
-        for one in parts
-        if one["kind"] == "column"
-    ]
+    lines += [f"  {_column(one['statement'])}" for one in parts if one["kind"] == "column"]
     lines += [f"  {re.split(' add ', one['statement'], maxsplit=1)[1]}" for one in parts if one["kind"] in _CONSTRAINTS]
     others = [
         one for one in parts if one["kind"] not in ("column", "owner", "grant", *_CONSTRAINTS, *_TOLD_WITH_COLUMNS)
@@ -113,3 +110,10 @@ def _describe(parts: list[dict[str, str]]) -> str:
     lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
     lines += [f"  rights of {', '.join(roles)}"] if roles else []
     return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))
+
+
+def _column(statement: str) -> str:
+    """A column as CREATE TABLE takes it, of the statements that add it and set its default."""
+    added, _, default = statement.partition("; alter table ")
+    column = added.split(" add column ", maxsplit=1)[1]
+    return column + default[default.find(" set default ") + len(" set") :] if default else column
