@@ -116,4 +116,7 @@ def _column(statement: str) -> str:
     """A column as CREATE TABLE takes it, of the statements that add it and set its default."""
     added, _, default = statement.partition("; alter table ")
     column = added.split(" add column ", maxsplit=1)[1]
-    return column + default[default.find(" set default ") + len(" set") :] if default else column
+    end = " not null" if column.endswith(" not null") else ""
+    return (
+        column.removesuffix(end) + default[default.find(" set default ") + len(" set") :] + end if default else column
+    )
