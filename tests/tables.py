@@ -232,6 +232,8 @@ CARRIED = {
         "create trigger known before update on public.things for each row when (is_sure(new.name) and new.name = any (array[new.short])) execute function public.same(); "
         "create function public.known() returns bigint begin atomic select count(*) from public.things "
         "where is_sure(name) and name = any (array[long, short]) and name in (select 'a'); end; "
+        "create function public.is_known() returns boolean return exists (select null from public.things where name in (select 'a' where is_sure(name)) "
+        "and amount not in (select 5 union select null)); "
         "create policy known on public.words using (word in (select 'a') and exists (select null from public.things as t where is_sure(t.name) and t.name = any (array[t.long]))); "
         "create statistics public.known on (is_sure(name) and name = any (array[short])), amount from public.things"
     ),

@@ -34,6 +34,7 @@ as $function$
 declare
     name constant text := '(?:"(?:[^"]|"")*"|[a-z_]\w*)';
     type constant text := format('(?:%1$s\.)?%1$s(?: varying| precision| with time zone| without time zone)?', name);
+    constant_end constant text := '[,;)]|$|\s+(?:[;)]|FROM|WHERE|GROUP|HAVING|WINDOW|UNION|INTERSECT|EXCEPT|ORDER|LIMIT|OFFSET|FETCH|FOR|END)';
     string constant text := 'E?''(?:[^'']|'''')*''';
     tokens text[];
     token text;
@@ -48,7 +49,7 @@ begin
     end if;
     select array_agg(t.token[1] order by t.place) into tokens
     from regexp_matches(text, concat(
-        '(?:SELECT (?:DISTINCT )?|,\n *)(?:NULL|', string, ')::', type, '(?:\(\d+\))?(?:\[\])?(?=\)|,\n|\n|;|$)',
+        '(?:SELECT (?:DISTINCT )?|,\n *)(?:NULL|', string, ')::', type, '(?:\(\d+\))?(?:\[\])?(?=', constant_end, ')',
         '|', string, '|"(?:[^"]|"")*"|[A-Za-z_]\w*|[][(),]|[^][(),A-Za-z_"'']+'
     ), 'g') with ordinality as t (token, place);
     for i in 1 .. cardinality(tokens) loop
