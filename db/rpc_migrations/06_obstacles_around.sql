@@ -54,7 +54,9 @@ begin
         select 'a table that inherits from it', i.inhrelid::regclass::text,
             format('alter table %s no inherit %s', i.inhrelid::regclass, relation::regclass),
             format('alter table %s inherit %s', i.inhrelid::regclass, relation::regclass)
-        from pg_catalog.pg_inherits as i where i.inhparent = relation
+        from pg_catalog.pg_inherits as i
+        inner join pg_catalog.pg_class as p on p.oid = i.inhparent and p.relkind = 'r'  -- of one with partitions it is told that it is one
+        where i.inhparent = relation
         union all
         select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass),
             format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
