@@ -33,50 +33,53 @@ set search_path = ''
 as $function$
 declare
     name constant text := '(?:"(?:[^"]|"")*"|[a-z_]\w*)';
-    type constant text := format('(?:%1$s\.)?%1$s(?: varying| precision| with time zone| without time zone)?', name);
-    constant_end constant text := '[,;)]|$|\s+(?:[;)]|FROM|WHERE|GROUP|HAVING|WINDOW|UNION|INTERSECT|EXCEPT|ORDER|LIMIT|OFFSET|FETCH|FOR|END)';
-    string constant text := 'E?''(?:[^'']|'''')*''';
-    tokens text[];
+    type constant text := format('(?:%1$s\.)?%1$s(?: varying| precision| with time zone| without time zone)?(?:\[\])?', name);
+    clause_end constant text := '(?=[,;]|\s+(?:;|FROM|WHERE|GROUP|HAVING|WINDOW|UNION|INTERSECT|EXCEPT|ORDER|LIMIT|OFFSET|FETCH|FOR|END|$)';
+    tokens text[];  -- brackets, constants, quoted names, and what stands between them
     token text;
+    item_end text;
     written text := '';
     kinds text[] := '{}';  -- of the brackets that are open: a group, an array, or another
     joined_by text[] := '{}';  -- AND or OR, where it stands directly in them
     are_names boolean[] := '{}';  -- whether there is nothing else in them
     level integer := 0;
 begin
-    if coalesce(text !~ 'ARRAY\[|\) (AND|OR) |SELECT ', true) then
+    -- Most have nothing of it, and this runs under the locks of the swap.
+    if coalesce(text !~ '\]\)::|\)\) (AND|OR) |(AND|OR) [^()]*\) (AND|OR) |(SELECT (DISTINCT )?|, *\n? *)(NULL::|E?'')', true) then
         return text;
     end if;
     select array_agg(t.token[1] order by t.place) into tokens
-    from regexp_matches(text, concat(
-        '(?:SELECT (?:DISTINCT )?|,\n *)(?:NULL|', string, ')::', type, '(?:\(\d+\))?(?:\[\])?(?=', constant_end, ')',
-        '|', string, '|"(?:[^"]|"")*"|[A-Za-z_]\w*|[][(),]|[^][(),A-Za-z_"'']+'
-    ), 'g') with ordinality as t (token, place);
+    from regexp_matches(text, 'E?''(?:[^'']|'''')*''|"(?:[^"]|"")*"|[][()]|[^][()"'']+', 'g') with ordinality as t (token, place);
     for i in 1 .. cardinality(tokens) loop
         token := tokens[i];
-        if token ~ '^(SELECT |,\n)' then
-            token := token || ' AS "?column?"';
-        elsif token in ('(', '[') then
+        if token in ('(', '[') then
             are_names[level] := false;
             level := level + 1;
             kinds[level] := case
-                when token = '[' and tokens[i - 1] = 'ARRAY' then 'array'
-                when token = '(' and coalesce(tokens[i - 1] !~ '^(["a-z_]|OVER$)', true) then 'group'
+                when token = '[' and tokens[i - 1] ~ '\mARRAY$' then 'array'
+                when token = '(' and coalesce(tokens[i - 1] !~ '([a-z0-9_"]|\mOVER )$', true) then 'group'
                 else 'other' end;
             joined_by[level] := null;
             are_names[level] := true;
         elsif token in (')', ']') then
-            if kinds[level] = 'group' and tokens[i + 1] = ' ' and tokens[i + 2] = joined_by[level] then
+            if kinds[level] = 'group' and starts_with(tokens[i + 1], ' ' || joined_by[level] || ' ') then
                 token := ')::boolean';
             elsif kinds[level] = 'array' and tokens[i + 1] = ')' and starts_with(tokens[i + 2], '::') then
                 token := ']::' || coalesce(case when are_names[level] then rpc_migrations.converted_columns(tree) end, 'pg_catalog."any"');
             end if;
             level := level - 1;
-        else
-            if token in ('AND', 'OR') then
-                joined_by[level] := token;
+        elsif token ~ '''$' then
+            are_names[level] := false;
+        elsif token !~ '^"' then
+            joined_by[level] := coalesce(substring(token from ' (AND|OR) '), joined_by[level]);
+            are_names[level] := are_names[level] and token !~ '[^\w., ]|\m\d';
+            item_end := clause_end || case when coalesce(tokens[i + 1], ')') = ')' then '|$)' else ')' end;
+            if starts_with(token, '::') and tokens[i - 1] ~ '''$' and tokens[i - 2] ~ '(SELECT (DISTINCT )?|,\n *)E?$' then
+                token := regexp_replace(token, '^(::' || type || ')' || item_end, '\1 AS "?column?"');
             end if;
-            are_names[level] := are_names[level] and token ~ '^(["a-z_]|[., ]+$)';
+            if strpos(token, 'NULL::') > 0 then
+                token := regexp_replace(token, '((?:SELECT (?:DISTINCT )?|,\n *)NULL::' || type || ')' || item_end, '\1 AS "?column?"', 'g');
+            end if;
         end if;
         written := written || token;
     end loop;
