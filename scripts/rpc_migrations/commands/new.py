@@ -109,6 +109,8 @@ def _describe(parts: list[dict[str, str]]) -> str:
     lines += ["", "Carried over besides:"] if others or roles else []
     lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
     lines += [f"  rights of {', '.join(roles)}"] if roles else []
+    # What makes PostgreSQL read an expression as it was is of no use to a person.
+    lines = [line.replace('::pg_catalog."any"', "") for line in lines]
     return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))
 
 
