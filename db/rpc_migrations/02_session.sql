@@ -6,37 +6,42 @@
 -- What a session keeps beyond its transaction, to be compared afterwards. "names" are settings to be noted by name: those
 -- with a dot in theirs are listed nowhere.
 create or replace function rpc_migrations.session_state(names text[]) returns jsonb
-language sql volatile
+language plpgsql volatile
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select jsonb_build_object(
-        'settings', (
-            select coalesce(jsonb_object_agg(s.name, s.setting), '{}')
-            from pg_catalog.pg_settings as s
-            where
-                s.source = 'session'
-                and s.name not in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
-        ),
-        'named', (
-            select coalesce(jsonb_object_agg(n, current_setting(n, true)), '{}')
-            from unnest(names) as n
-            where not exists (select from pg_catalog.pg_settings as s where lower(s.name) = n)
-        ),
-        'locks', (
-            select coalesce(jsonb_agg(jsonb_build_array(l.classid, l.objid, l.objsubid, l.mode)), '[]')
-            from pg_catalog.pg_locks as l
-            where l.locktype = 'advisory' and l.granted and l.pid = pg_backend_pid()
-        ),
-        'temporary', (
-            select coalesce(jsonb_agg(jsonb_build_array(d.classid, d.objid)), '[]')
-            from pg_catalog.pg_depend as d
-            where d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = pg_my_temp_schema()
-        ),
-        'prepared', (
-            select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
-        ),
-        'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c where c.is_holdable)
+begin
+    return (
+        select jsonb_build_object(
+            'settings', (
+                select coalesce(jsonb_object_agg(s.name, s.setting), '{}')
+                from pg_catalog.pg_settings as s
+                where
+                    s.source = 'session'
+                    and s.name not in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
+            ),
+            'named', (
+                select coalesce(jsonb_object_agg(n, current_setting(n, true)), '{}')
+                from unnest(names) as n
+                where not exists (select from pg_catalog.pg_settings as s where lower(s.name) = n)
+            ),
+            'locks', (
+                select coalesce(jsonb_agg(jsonb_build_array(l.classid, l.objid, l.objsubid, l.mode)), '[]')
+                from pg_catalog.pg_locks as l
+                where l.locktype = 'advisory' and l.granted and l.pid = pg_backend_pid()
+            ),
+            'temporary', (
+                select coalesce(jsonb_agg(jsonb_build_array(d.classid, d.objid)), '[]')
+                from pg_catalog.pg_depend as d
+                where d.refclassid = 'pg_catalog.pg_namespace'::regclass and d.refobjid = pg_my_temp_schema()
+            ),
+            'prepared', (
+                select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
+            ),
+            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c where c.is_holdable)
+        )
     );
+end;
 $function$;
 
 
@@ -162,31 +167,35 @@ $function$;
 -- What others have put where our texts look names up, and what PostgreSQL would take for its own there: a function
 -- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner.
 create or replace function rpc_migrations.impostors() returns setof text
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    with places as (
-        select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('public', 'extensions')
-    )
-    select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole)
-    from pg_catalog.pg_proc as p
-    where
-        p.pronamespace in (select place.oid from places as place)
-        and not pg_has_role(p.proowner, current_user, 'usage')
-        and exists (
-            select from pg_catalog.pg_proc as s
-            where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
+begin
+    return query
+        with places as (
+            select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('public', 'extensions')
         )
-    union all
-    select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole)
-    from pg_catalog.pg_operator as o
-    where
-        o.oprnamespace in (select place.oid from places as place)
-        and not pg_has_role(o.oprowner, current_user, 'usage')
-        and exists (
-            select from pg_catalog.pg_operator as s
-            where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace
-        );
+        select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole)
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace in (select place.oid from places as place)
+            and not pg_has_role(p.proowner, current_user, 'usage')
+            and exists (
+                select from pg_catalog.pg_proc as s
+                where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
+            )
+        union all
+        select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole)
+        from pg_catalog.pg_operator as o
+        where
+            o.oprnamespace in (select place.oid from places as place)
+            and not pg_has_role(o.oprowner, current_user, 'usage')
+            and exists (
+                select from pg_catalog.pg_operator as s
+                where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace
+            );
+end;
 $function$;
 
 

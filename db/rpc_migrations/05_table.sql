@@ -14,21 +14,30 @@
 
 -- The options that somebody has set, of those in reloptions or attoptions; null where there are none.
 create or replace function rpc_migrations.set_options(options text[]) returns text[]
-language sql immutable
+language plpgsql immutable
 set search_path = ''
 as $function$
-    select array_agg(o.setting order by o.place)
-    from unnest(options) with ordinality as o (setting, place)
-    where not starts_with(o.setting, 'pg_');
+begin
+    if options is null then  -- most have none
+        return null;
+    end if;
+    return (
+        select array_agg(o.setting order by o.place)
+        from unnest(options) with ordinality as o (setting, place)
+        where not starts_with(o.setting, 'pg_')
+    );
+end;
 $function$;
 
 
 -- A role as GRANT and CREATE POLICY take it: quoted, and 0 is everybody.
 create or replace function rpc_migrations.role_name(role oid) returns text
-language sql stable
+language plpgsql stable
 set search_path = ''
 as $function$
-    select case role when 0 then 'public' else role::regrole::text end;
+begin
+    return case role when 0 then 'public' else role::regrole::text end;
+end;
 $function$;
 
 
@@ -42,13 +51,18 @@ create type rpc_migrations.part as (phase text, kind text, name text, definition
 
 -- Whether a column that is "not null" may hold a NULL all the same: PostgreSQL 18 has such constraints that are not valid.
 create or replace function rpc_migrations.may_hold_null(relation oid, attnum smallint) returns boolean
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select exists (
-        select from pg_catalog.pg_constraint as c
-        where c.conrelid = relation and c.contype = 'n' and c.conkey = array[may_hold_null.attnum] and not c.convalidated
+begin
+    return (
+        select exists (
+            select from pg_catalog.pg_constraint as c
+            where c.conrelid = relation and c.contype = 'n' and c.conkey = array[may_hold_null.attnum] and not c.convalidated
+        )
     );
+end;
 $function$;
 
 
@@ -138,41 +152,50 @@ $function$;
 -- key itself could be.
 create or replace function rpc_migrations.taken_off_keys(relation oid)
 returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name)
-language sql stable
+language plpgsql stable rows 2
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select
-        coalesce(s.conname, k.name), k.refers_to, k.definition, k.is_valid,
-        coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname
-    from rpc_migrations.foreign_keys as k
-    left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
-    where k.relation = taken_off_keys.relation and (k.stand_in is null or s.oid is not null);
+begin
+    return query
+        select
+            coalesce(s.conname, k.name), k.refers_to::oid, k.definition, k.is_valid,
+            coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname
+        from rpc_migrations.foreign_keys as k
+        left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
+        where k.relation = taken_off_keys.relation and (k.stand_in is null or s.oid is not null);
+end;
 $function$;
 
 
 -- A constraint as ALTER TABLE takes it: with the options of its index, which pg_get_constraintdef leaves out for keys.
 create or replace function rpc_migrations.constraint_definition(con pg_catalog.pg_constraint) returns text
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select left(d.definition, length(d.definition) - length(d.timing)) || o.options || d.timing
-    from (
-        select
-            rpc_migrations.parsed_alike(pg_get_constraintdef(con.oid), concat(con.conbin::text, (
-                select concat(i.indexprs::text, i.indpred::text)
-                from pg_catalog.pg_index as i where i.indexrelid = con.conindid and con.contype = 'x'
-            ))) as definition,
-            case when con.contype in ('p', 'u') and con.condeferrable then ' DEFERRABLE' || case when con.condeferred then ' INITIALLY DEFERRED' else '' end
-                else '' end as timing
-    ) as d
-    cross join lateral (
-        select coalesce((
-            select ' WITH (' || string_agg(format('%I = %L', split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)), ', ') || ')'
-            from pg_catalog.pg_class as x
-            cross join lateral unnest(rpc_migrations.set_options(x.reloptions)) as s (setting)
-            where x.oid = con.conindid and con.contype in ('p', 'u')
-        ), '') as options
-    ) as o;
+begin
+    return (
+        select left(d.definition, length(d.definition) - length(d.timing)) || o.options || d.timing
+        from (
+            select
+                rpc_migrations.parsed_alike(pg_get_constraintdef(con.oid), concat(con.conbin::text, (
+                    select concat(i.indexprs::text, i.indpred::text)
+                    from pg_catalog.pg_index as i where i.indexrelid = con.conindid and con.contype = 'x'
+                ))) as definition,
+                case when con.contype in ('p', 'u') and con.condeferrable then ' DEFERRABLE' || case when con.condeferred then ' INITIALLY DEFERRED' else '' end
+                    else '' end as timing
+        ) as d
+        cross join lateral (
+            select coalesce((
+                select ' WITH (' || string_agg(format('%I = %L', split_part(s.setting, '=', 1), substr(s.setting, strpos(s.setting, '=') + 1)), ', ') || ')'
+                from pg_catalog.pg_class as x
+                cross join lateral unnest(rpc_migrations.set_options(x.reloptions)) as s (setting)
+                where x.oid = con.conindid and con.contype in ('p', 'u')
+            ), '') as options
+        ) as o
+    );
+end;
 $function$;
 
 

@@ -8,19 +8,24 @@ returns table (
     oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget integer,
     default_name text, new_name text, last_name text
 )
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select
-        s.oid, s.stxrelid, s.stxname, s.stxnamespace, s.stxowner, s.stxstattarget, n.default_name, m.new_name,
-        format('%s.%I', s.stxnamespace::regnamespace, case when m.new_name = n.default_name then s.stxname else m.new_name end)
-    from pg_catalog.pg_statistic_ext as s
-    inner join pg_catalog.pg_class as c on c.oid = s.stxrelid
-    cross join lateral (
-        select concat_ws('.', case when s.stxnamespace <> c.relnamespace then s.stxnamespace::regnamespace end, s.stxname) as default_name
-    ) as n
-    cross join lateral (select coalesce(names ->> ('statistics ' || n.default_name), n.default_name) as new_name) as m
-    where s.stxrelid = relation;
+#variable_conflict use_column
+begin
+    return query
+        select
+            s.oid, s.stxrelid, s.stxname, s.stxnamespace, s.stxowner, s.stxstattarget::integer, n.default_name, m.new_name,
+            format('%s.%I', s.stxnamespace::regnamespace, case when m.new_name = n.default_name then s.stxname else m.new_name end)
+        from pg_catalog.pg_statistic_ext as s
+        inner join pg_catalog.pg_class as c on c.oid = s.stxrelid
+        cross join lateral (
+            select concat_ws('.', case when s.stxnamespace <> c.relnamespace then s.stxnamespace::regnamespace end, s.stxname) as default_name
+        ) as n
+        cross join lateral (select coalesce(names ->> ('statistics ' || n.default_name), n.default_name) as new_name) as m
+        where s.stxrelid = relation;
+end;
 $function$;
 
 
@@ -77,7 +82,7 @@ $function$;
 
 -- The valid indexes of a table and the names that they have on the new one.
 create or replace function rpc_migrations.index_names(relation oid, names jsonb) returns table (index oid, new_name text)
-language plpgsql stable
+language plpgsql stable rows 5
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -96,13 +101,18 @@ $function$;
 
 -- The statements that mark something to be dropped along with an extension; "" where it is not.
 create or replace function rpc_migrations.extension_marks(catalog regclass, object oid, described text) returns text
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select coalesce(string_agg(format('; alter %s depends on extension %I', described, e.extname), '' order by e.extname), '')
-    from pg_catalog.pg_depend as d
-    inner join pg_catalog.pg_extension as e on d.refclassid = 'pg_catalog.pg_extension'::regclass and e.oid = d.refobjid
-    where d.classid = catalog and d.objid = object and d.deptype = 'x';
+begin
+    return (
+        select coalesce(string_agg(format('; alter %s depends on extension %I', described, e.extname), '' order by e.extname), '')
+        from pg_catalog.pg_depend as d
+        inner join pg_catalog.pg_extension as e on d.refclassid = 'pg_catalog.pg_extension'::regclass and e.oid = d.refobjid
+        where d.classid = catalog and d.objid = object and d.deptype = 'x'
+    );
+end;
 $function$;
 
 

@@ -140,7 +140,7 @@ $function$;
 
 -- The sequences of a table's identity columns.
 create or replace function rpc_migrations.identity_sequences(relation oid) returns table (column_name name, sequence oid)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -165,39 +165,40 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select 'swap', 'comment', o.what, null, format('comment on %s is %L', o.what, o.comment), null
+        select 'swap', 'comment', o.what, null, format('comment on %s is %L', o.what, d.description), null
         from (
-            select format('table %s', as_name) as what, obj_description(relation, 'pg_class') as comment
+            select format('table %s', as_name) as what, 'pg_catalog.pg_class'::regclass as catalog, relation as object, 0 as part
             union all
-            select format('column %s.%I', as_name, a.attname), col_description(relation, a.attnum)
+            select format('column %s.%I', as_name, a.attname), 'pg_catalog.pg_class', relation, a.attnum
             from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
             union all
-            select format('constraint %I on %s', coalesce(names ->> n.key, c.conname), as_name), obj_description(c.oid, 'pg_constraint')
+            select format('constraint %I on %s', coalesce(names ->> n.key, c.conname), as_name), 'pg_catalog.pg_constraint', c.oid, 0
             from pg_catalog.pg_constraint as c
             cross join lateral (select 'constraint ' || c.conname as key) as n
             where c.conrelid = relation and c.confrelid <> relation and names -> n.key is distinct from 'null'
             union all
-            select format('index %I.%I', (parse_ident(as_name))[1], x.new_name), obj_description(x.index, 'pg_class')
+            select format('index %I.%I', (parse_ident(as_name))[1], x.new_name), 'pg_catalog.pg_class', x.index, 0
             from rpc_migrations.index_names(relation, names) as x
             union all
-            select format('sequence %I.%I', (parse_ident(as_name))[1], coalesce(names ->> ('sequence ' || s.relname), s.relname)),
-                obj_description(s.oid, 'pg_class')
+            select
+                format('sequence %I.%I', (parse_ident(as_name))[1], coalesce(names ->> ('sequence ' || s.relname), s.relname)),
+                'pg_catalog.pg_class', s.oid, 0
             from rpc_migrations.identity_sequences(relation) as q
             inner join pg_catalog.pg_class as s on s.oid = q.sequence
             union all
-            select format('trigger %I on %s', t.tgname, as_name), obj_description(t.oid, 'pg_trigger')
+            select format('trigger %I on %s', t.tgname, as_name), 'pg_catalog.pg_trigger', t.oid, 0
             from pg_catalog.pg_trigger as t where t.tgrelid = relation and not t.tgisinternal
             union all
-            select format('rule %I on %s', r.rulename, as_name), obj_description(r.oid, 'pg_rewrite')
+            select format('rule %I on %s', r.rulename, as_name), 'pg_catalog.pg_rewrite', r.oid, 0
             from pg_catalog.pg_rewrite as r where r.ev_class = relation
             union all
-            select format('policy %I on %s', p.polname, as_name), obj_description(p.oid, 'pg_policy')
+            select format('policy %I on %s', p.polname, as_name), 'pg_catalog.pg_policy', p.oid, 0
             from pg_catalog.pg_policy as p
             where
                 p.polrelid = relation
                 and p.oid not in (select d.object from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d)
         ) as o
-        where o.comment is not null;
+        inner join pg_catalog.pg_description as d on d.classoid = o.catalog and d.objoid = o.object and d.objsubid = o.part;
 end;
 $function$;
 

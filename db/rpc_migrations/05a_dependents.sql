@@ -5,7 +5,7 @@
 -- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows; and views, rules
 -- and policies that depend on a function which takes or returns its rows.
 create or replace function rpc_migrations.depending(catalog regclass, relation oid) returns table (object oid, on_rows boolean)
-language plpgsql stable
+language plpgsql stable rows 5
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -13,18 +13,24 @@ begin
     return query
         select o.object, bool_or(o.on_rows)
         from (
-            select d.objid as object, d.refclassid = 'pg_catalog.pg_type'::regclass as on_rows
-            from pg_catalog.pg_class as c
-            inner join pg_catalog.pg_type as t on t.oid = c.reltype
-            inner join pg_catalog.pg_depend as d
-                on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid
-                or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid in (select s.sequence from rpc_migrations.identity_sequences(relation) as s)
-                or d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
-            where c.oid = relation and d.classid = catalog
+            select d.objid as object, r.catalog = 'pg_catalog.pg_type'::regclass as on_rows
+            from (
+                select v.catalog, v.object
+                from pg_catalog.pg_class as c
+                inner join pg_catalog.pg_type as t on t.oid = c.reltype
+                cross join lateral (
+                    values ('pg_catalog.pg_class'::regclass, c.oid), ('pg_catalog.pg_type', t.oid), ('pg_catalog.pg_type', t.typarray)
+                ) as v (catalog, object)
+                where c.oid = relation
+                union all
+                select 'pg_catalog.pg_class', s.sequence from rpc_migrations.identity_sequences(relation) as s
+            ) as r (catalog, object)
+            inner join pg_catalog.pg_depend as d on d.refclassid = r.catalog and d.refobjid = r.object
+            where d.classid = depending.catalog
             union all
             select f.object, false
-            from rpc_migrations.depending_on_functions_of_rows(catalog, relation) as f
-            where catalog in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_policy'::regclass)
+            from rpc_migrations.depending_on_functions_of_rows(depending.catalog, relation) as f
+            where depending.catalog in ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_policy'::regclass)
         ) as o
         group by o.object;
 end;
@@ -33,7 +39,7 @@ $function$;
 
 -- The functions that take or return rows of a table: their parameters or result have the type of these.
 create or replace function rpc_migrations.functions_of_rows(relation oid) returns table (oid oid)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -50,7 +56,7 @@ $function$;
 
 -- Whatever catalog's rows depend on one of these functions.
 create or replace function rpc_migrations.depending_on_functions_of_rows(catalog regclass, relation oid) returns table (object oid)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$

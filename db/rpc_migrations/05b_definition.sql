@@ -75,86 +75,101 @@ $function$;
 -- the same columns, which may differ in what a deletion does. "kind" as in new_names.
 create or replace function rpc_migrations.pairs(source oid, target oid)
 returns table (kind text, old_name text, new_name text)
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    with
-    items as (
-        select p.kind, p.name, p.definition, relation.is_old
-        from (values (source, true), (target, false)) as relation (oid, is_old)
-        cross join lateral rpc_migrations.describe_constraints(relation.oid, 'x') as p
+#variable_conflict use_column
+begin
+    return query
+        with
+        items as (
+            select p.kind, p.name, p.definition, relation.is_old
+            from (values (source, true), (target, false)) as relation (oid, is_old)
+            cross join lateral rpc_migrations.describe_constraints(relation.oid, 'x') as p
+            union all
+            select p.kind, p.name, p.definition, relation.is_old
+            from (values (source, true), (target, false)) as relation (oid, is_old)
+            cross join lateral rpc_migrations.describe_indexes(relation.oid, 'x') as p
+        ),
+        exact as (
+            select o.kind, o.name, o.definition
+            from items as o
+            inner join items as n using (kind, name, definition)
+            where o.is_old and not n.is_old
+        ),
+        others as (
+            select i.*, row_number() over (partition by i.is_old, i.kind, i.definition order by i.name) as place
+            from items as i
+            where (i.kind, i.name, i.definition) not in (select e.kind, e.name, e.definition from exact as e)
+        ),
+        equal as (
+            select o.kind, o.name, n.name as new_name
+            from others as o
+            inner join others as n using (kind, definition, place)
+            where o.is_old and not n.is_old
+        ),
+        keys as (
+            select o.kind, o.name, o.name as new_name
+            from others as o
+            inner join others as n using (kind, name)
+            where o.is_old and not n.is_old and o.kind = 'foreign key'
+                and regexp_replace(o.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')') = regexp_replace(n.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')')
+                and o.name not in (select e.name from equal as e where e.kind = o.kind)
+        )
+        select e.kind, e.name, e.name from exact as e
         union all
-        select p.kind, p.name, p.definition, relation.is_old
-        from (values (source, true), (target, false)) as relation (oid, is_old)
-        cross join lateral rpc_migrations.describe_indexes(relation.oid, 'x') as p
-    ),
-    exact as (
-        select o.kind, o.name, o.definition
-        from items as o
-        inner join items as n using (kind, name, definition)
-        where o.is_old and not n.is_old
-    ),
-    others as (
-        select i.*, row_number() over (partition by i.is_old, i.kind, i.definition order by i.name) as place
-        from items as i
-        where (i.kind, i.name, i.definition) not in (select e.kind, e.name, e.definition from exact as e)
-    ),
-    equal as (
-        select o.kind, o.name, n.name as new_name
-        from others as o
-        inner join others as n using (kind, definition, place)
-        where o.is_old and not n.is_old
-    ),
-    keys as (
-        select o.kind, o.name, o.name as new_name
-        from others as o
-        inner join others as n using (kind, name)
-        where o.is_old and not n.is_old and o.kind = 'foreign key'
-            and regexp_replace(o.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')') = regexp_replace(n.definition, '\) (MATCH|ON|DEFERRABLE|NOT) .*$', ')')
-            and o.name not in (select e.name from equal as e where e.kind = o.kind)
-    )
-    select e.kind, e.name, e.name from exact as e
-    union all
-    select e.kind, e.name, e.new_name from equal as e
-    union all
-    select k.kind, k.name, k.new_name from keys as k;
+        select e.kind, e.name, e.new_name from equal as e
+        union all
+        select k.kind, k.name, k.new_name from keys as k;
+end;
 $function$;
 
 
 -- What the old table's constraints, indexes, statistics and identity sequences are called on the new one, where it has them:
 -- {"index NAME": NAME}, with "constraint", "statistics" or "sequence" for "index". Null: it does without.
 create or replace function rpc_migrations.new_names(source oid, target oid) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select coalesce(jsonb_object_agg(n.key, n.new_name), '{}')
-    from (
-        select format('constraint %s', c.conname) as key, null::text as new_name
-        from pg_catalog.pg_constraint as c
-        inner join pg_catalog.pg_attribute as o on o.attrelid = source and array[o.attnum] = c.conkey
-        inner join pg_catalog.pg_attribute as a on a.attrelid = target and a.attname = o.attname and not a.attnotnull
-        where c.conrelid = source and c.contype = 'n' and c.convalidated
-        union all
-        select format('%s %s', case when p.kind in ('index', 'statistics') then p.kind else 'constraint' end, p.old_name), p.new_name
-        from rpc_migrations.pairs(source, target) as p
-        union all
-        select format('sequence %s', os.relname), ns.relname::text
-        from rpc_migrations.identity_sequences(source) as o
-        inner join rpc_migrations.identity_sequences(target) as n using (column_name)
-        inner join pg_catalog.pg_class as os on os.oid = o.sequence
-        inner join pg_catalog.pg_class as ns on ns.oid = n.sequence
-    ) as n;
+begin
+    return (
+        select coalesce(jsonb_object_agg(n.key, n.new_name), '{}')
+        from (
+            select format('constraint %s', c.conname) as key, null::text as new_name
+            from pg_catalog.pg_constraint as c
+            inner join pg_catalog.pg_attribute as o on o.attrelid = source and array[o.attnum] = c.conkey
+            inner join pg_catalog.pg_attribute as a on a.attrelid = target and a.attname = o.attname and not a.attnotnull
+            where c.conrelid = source and c.contype = 'n' and c.convalidated
+            union all
+            select format('%s %s', case when p.kind in ('index', 'statistics') then p.kind else 'constraint' end, p.old_name), p.new_name
+            from rpc_migrations.pairs(source, target) as p
+            union all
+            select format('sequence %s', os.relname), ns.relname::text
+            from rpc_migrations.identity_sequences(source) as o
+            inner join rpc_migrations.identity_sequences(target) as n using (column_name)
+            inner join pg_catalog.pg_class as os on os.oid = o.sequence
+            inner join pg_catalog.pg_class as ns on ns.oid = n.sequence
+        ) as n
+    );
+end;
 $function$;
 
 
 -- What ALTER TABLE has made of a table whose copy is that target (see 08b_rebuild.sql). Null: the step file made it.
 create or replace function rpc_migrations.alteration_of(source oid, target oid) returns jsonb
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select c.alteration
-    from rpc_migrations.copies as c
-    where c.old_table = alteration_of.source and c.new_table = alteration_of.target and c.ended_at is null;
+begin
+    return (
+        select c.alteration
+        from rpc_migrations.copies as c
+        where c.old_table = alteration_of.source and c.new_table = alteration_of.target and c.ended_at is null
+    );
+end;
 $function$;
 
 
@@ -162,36 +177,41 @@ $function$;
 -- 08b_rebuild.sql), and what others have that depends on the old one.
 create or replace function rpc_migrations.wanted(source oid, target oid, as_name text)
 returns table (phase text, kind text, name text, definition text, statement text, detach text, place bigint, is_altered boolean)
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    with altered as materialized (
-        select a as alteration from rpc_migrations.alteration_of(source, target) as a where a is not null
-    )
-    select s.phase, s.kind, s.name, s.definition, s.statement, s.detach, s.place, exists (select from altered)
-    from rpc_migrations.describe_table(
-        source, as_name, case when exists (select from altered) then '{}' else rpc_migrations.new_names(source, target) end
-    ) with ordinality as s (phase, kind, name, definition, statement, detach, place)
-    where
-        not exists (select from altered)
-        or s.kind in (
-            'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table',
-            'policy on a function of its rows'
+#variable_conflict use_column
+begin
+    return query
+        with altered as materialized (
+            select a as alteration from rpc_migrations.alteration_of(source, target) as a where a is not null
         )
-        or s.kind = 'sequence' and exists (
-            select from altered as a where a.alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', s.name, 'new', s.name))
-        )
-        or s.kind = 'place of statistics' and exists (
-            select
-            from altered as a
-            cross join lateral jsonb_to_recordset(a.alteration -> 'parts') as p (kind text, name text)
-            inner join rpc_migrations.statistics_names(source, '{}') as n on n.default_name = p.name
-            where p.kind = 'statistics' and format('%s.%I', n.stxnamespace::regnamespace, n.stxname) = s.name
-        )
-    union all
-    select p.value ->> 'phase', p.value ->> 'kind', p.value ->> 'name', p.value ->> 'definition', p.value ->> 'statement', null, p.place - 100000, true
-    from altered as a
-    cross join lateral jsonb_array_elements(a.alteration -> 'parts') with ordinality as p (value, place);
+        select s.phase, s.kind, s.name, s.definition, s.statement, s.detach, s.place, exists (select from altered)
+        from rpc_migrations.describe_table(
+            source, as_name, case when exists (select from altered) then '{}' else rpc_migrations.new_names(source, target) end
+        ) with ordinality as s (phase, kind, name, definition, statement, detach, place)
+        where
+            not exists (select from altered)
+            or s.kind in (
+                'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table',
+                'policy on a function of its rows'
+            )
+            or s.kind = 'sequence' and exists (
+                select from altered as a where a.alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', s.name, 'new', s.name))
+            )
+            or s.kind = 'place of statistics' and exists (
+                select
+                from altered as a
+                cross join lateral jsonb_to_recordset(a.alteration -> 'parts') as p (kind text, name text)
+                inner join rpc_migrations.statistics_names(source, '{}') as n on n.default_name = p.name
+                where p.kind = 'statistics' and format('%s.%I', n.stxnamespace::regnamespace, n.stxname) = s.name
+            )
+        union all
+        select p.value ->> 'phase', p.value ->> 'kind', p.value ->> 'name', p.value ->> 'definition', p.value ->> 'statement', null, p.place - 100000, true
+        from altered as a
+        cross join lateral jsonb_array_elements(a.alteration -> 'parts') with ordinality as p (value, place);
+end;
 $function$;
 
 
@@ -199,25 +219,30 @@ $function$;
 -- name is as the step file wants it, where "conflicts" does not object. A column of another type takes no setting for the storage of long values.
 create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
 returns table (kind text, name text, definition text, statement text, detach text, place bigint)
-language sql stable
+language plpgsql stable
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    with
-    has as (select t.* from rpc_migrations.describe_table(target, as_name, '{}') as t),
-    pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
-    select s.kind, s.name, s.definition, s.statement, s.detach, s.place
-    from rpc_migrations.wanted(source, target, as_name) as s
-    where
-        s.phase = wanted_phase
-        and not exists (select from has as t where t.kind = s.kind and t.name = s.name)
-        and (s.is_altered or not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name))
-        and not exists (
-            select from pg_catalog.pg_attribute as a
-            where
-                a.attrelid = target and a.attstorage = 'p' and s.kind = 'column setting' and not s.is_altered
-                and s.name in (format('storage of %I', a.attname), format('compression of %I', a.attname))
-        )
-    order by s.place;
+#variable_conflict use_column
+begin
+    return query
+        with
+        has as (select t.* from rpc_migrations.describe_table(target, as_name, '{}') as t),
+        pairs as (select p.* from rpc_migrations.pairs(source, target) as p)
+        select s.kind, s.name, s.definition, s.statement, s.detach, s.place
+        from rpc_migrations.wanted(source, target, as_name) as s
+        where
+            s.phase = wanted_phase
+            and not exists (select from has as t where t.kind = s.kind and t.name = s.name)
+            and (s.is_altered or not exists (select from pairs as p where p.kind = s.kind and p.old_name = s.name))
+            and not exists (
+                select from pg_catalog.pg_attribute as a
+                where
+                    a.attrelid = target and a.attstorage = 'p' and s.kind = 'column setting' and not s.is_altered
+                    and s.name in (format('storage of %I', a.attname), format('compression of %I', a.attname))
+            )
+        order by s.place;
+end;
 $function$;
 
 

@@ -21,7 +21,7 @@ from benchmarks.plot import plot
 SIZES = (1_000, 100_000, 1_000_000)
 LARGE = 10_000_000
 # At 10,000,000 rows the others would only repeat what psql shows.
-WITHOUT_TOOLS = ("ours", "ours-psql", "psql-1", "psql")
+WITHOUT_TOOLS = ("ours", "ours-psql", "ours-back", "repack", "psql-1", "psql")
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures the migration over REST beside the guide's SQL by psql, dbmate, yoyo and the Supabase CLI, on one "
+        description="Measures the migration over REST beside the guide's SQL by psql, dbmate, yoyo and the Supabase CLI, and pg_repack, on one "
         "PostgreSQL, while two processes write and one reads. Tools that are not on the PATH are skipped. With POSTGREST=/path the "
         "real PostgREST runs in place of the stand-in; with PG_BIN another PostgreSQL.",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from local_supabase import Database, LocalSupabase
+from local_supabase.programs import find_programs
 
 from benchmarks.delay import delaying_proxy
 
@@ -47,9 +48,12 @@ class Contender:
     title: str
     prepare: Prepare
     program: str | None = None
+    server_program: str | None = None  # the same beside the server's own
 
     def why_not(self) -> str | None:
         """What is missing, or None."""
+        if self.server_program is not None and not (find_programs() / self.server_program).exists():
+            return f"{self.server_program} is not installed for this PostgreSQL (PG_BIN)"
         return None if self.program is None or find_program(self.program) else f"{self.program} is not installed"
 
 
@@ -129,6 +133,38 @@ def _ours_by_psql(database: Database, folder: Path) -> Iterator[Callable[[], Fin
     yield lambda: run_command(psql(database, ROOT / "db" / "migrate_user_clusters_online_output.sql"), {})
 
 
+@contextmanager
+def _ours_back(database: Database, folder: Path) -> Iterator[Callable[[], Finished]]:
+    """The rollback of a migration that has been made before."""
+    with _ours(database, folder) as migrate, LocalSupabase(database, subprocess=True) as supabase:
+        migrate()
+        yield lambda: run_command(script("rollback_clusters.py", "--json"), supabase.environment())
+
+
+@contextmanager
+def _pg_repack(database: Database, folder: Path) -> Iterator[Callable[[], Finished]]:
+    """The same table rebuilt as it is, with no new column and no comparison, by a superuser over a direct connection."""
+    with database.connect("supabase_admin") as connection:
+        connection.execute("create extension pg_repack")
+    where = [
+        "--host",
+        str(database.socket_directory),
+        "--port",
+        str(database.cluster.port),
+        "--username",
+        "supabase_admin",
+    ]
+    command = [
+        str(database.cluster.programs / "pg_repack"),
+        *where,
+        "--dbname",
+        database.name,
+        "--table",
+        "public.user_clusters",
+    ]
+    yield lambda: run_command(command, {})
+
+
 def _with_guide(write: Callable[[Database, Path], tuple[list[str], dict[str, str]]]) -> Prepare:
     """A tool with the guide's SQL: `write` puts into the folder what the tool reads, and says how to start it."""
 
@@ -182,6 +218,8 @@ CONTENDERS = (
     Contender("ours", "this project, over REST", _ours),
     Contender("ours-far", f"this project, {DELAY * 1000:.0f} ms further away", _ours_far_away),
     Contender("ours-psql", "this project, `psql -f` of the online file", _ours_by_psql),
+    Contender("ours-back", "this project, the rollback", _ours_back),
+    Contender("repack", "pg_repack, the table as it is", _pg_repack, server_program="pg_repack"),
     Contender("psql-1", "guide's SQL, `psql -1`", _with_psql("--single-transaction")),
     Contender("psql", "guide's SQL, `psql`, statement by statement", _with_psql()),
     Contender("dbmate", "guide's SQL, dbmate", _with_guide(_dbmate), "dbmate"),

@@ -8,10 +8,10 @@ from benchmarks.files import FileMeasurement
 from benchmarks.measure import Measurement
 
 COLUMNS = (
-    "", "time", "of `psql -1`", "longest stall of a read", "of a write", "rows missing for", "writes lost",
+    "", "time", "of `psql -1`", "of pg_repack", "longest stall of a read", "of a write", "rows missing for", "writes lost",
     "users deleted", "failed", "over 200 ms", "longest", "client memory", "requests", "longest request",
 )  # fmt: skip
-_BASE = "psql-1"
+_BASES = ("psql-1", "repack")
 
 
 def seconds(value: float | None) -> str:
@@ -26,9 +26,9 @@ def markdown(measurements: Sequence[Measurement]) -> str:
     parts = []
     for rows in _sizes(measurements):
         of_size = [one for one in measurements if one.rows == rows]
-        base = next((one.seconds for one in of_size if one.contender == _BASE), None)
+        bases = [next((one.seconds for one in of_size if one.contender == name), None) for name in _BASES]
         lines = [_line(COLUMNS), _line(["---"] + ["---:"] * (len(COLUMNS) - 1))]
-        lines += [_line(_cells(one, base)) for one in of_size]
+        lines += [_line(_cells(one, bases)) for one in of_size]
         parts.append(f"### {rows:,} rows\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -75,10 +75,10 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(one: Measurement, base: float | None) -> list[str]:
+def _cells(one: Measurement, bases: Sequence[float | None]) -> list[str]:
     seen = one.seen
     return [
-        one.title, seconds(one.seconds), f"{one.seconds / base:.2f}" if base else "", seconds(seen.longest_read),
+        one.title, seconds(one.seconds), *(f"{one.seconds / base:.2f}" if base else "" for base in bases), seconds(seen.longest_read),
         seconds(seen.longest_write), seconds(seen.missing_seconds) if seen.missing_seconds else "never", str(seen.lost),
         str(seen.deletions), str(seen.deletions_failed), str(seen.slow_deletions), seconds(seen.longest_deletion),
         f"{one.memory:.0f} MB", str(one.requests or ""), seconds(one.longest_request),
