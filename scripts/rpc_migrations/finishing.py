@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
-from .journal import read_status
+from .journal import Status, read_status
 from .rebuilt_table import rows_in_words
 from .settings import PROJECT_ROOT, Settings
 from .shapes import Maybe
@@ -56,6 +56,15 @@ def what_is_dropped(client: RpcClient, migration: Migration) -> list[str]:
     ]
 
 
+def refuse_unfinished(status: Status, migration: Migration) -> None:
+    """Raise MigrationError where steps of it are left."""
+    if left := [step.name for step in migration.steps if not status.is_done(step)]:
+        raise MigrationError(
+            f"{len(left)} of {len(migration.steps)} steps of {migration.name} are not done: {', '.join(left)}.",
+            hint="Nothing was changed. Run the migration to its end first.",
+        )
+
+
 def close_way_back(
     client: RpcClient,
     migration: Migration,
@@ -73,11 +82,7 @@ def close_way_back(
     status = read_status(client, migration)
     try:
         dropped = what_is_dropped(client, migration)
-        if left := [step.name for step in migration.steps if not status.is_done(step)]:
-            raise MigrationError(
-                f"{len(left)} of {len(migration.steps)} steps of {migration.name} are not done: {', '.join(left)}.",
-                hint="Nothing was changed. Run the migration to its end first.",
-            )
+        refuse_unfinished(status, migration)
         before(dropped)
         Run(client, finishing, "finish", settings, console).carry_out(status)
     except NothingToDo as reason:

@@ -177,6 +177,28 @@ def test_in_a_folder(tables: Project) -> None:
     assert tables.run().report["outcome"] == "nothing to do"
 
 
+def test_what_refuses_to_finish_the_second_one_keeps_the_first(tables: Project) -> None:
+    assert tables.run(FILE, until="swap the tables").exit_code == 0
+    tables.run(FILE, until="copy the rows")
+    assert f"{FILE} (public.lines) has not put the new table in place" in failure(tables.run(FILE, finish=True)).message
+    assert tables.run(FILE).exit_code == 0
+    with tables.database.connect() as connection:
+        connection.execute("create view public.old_lines as select * from public.lines_backup")
+    assert "public.old_lines" in failure(tables.run(FILE, finish=True)).message
+    assert "orders_backup" in tables.tables
+
+
+def test_one_that_is_finished_keeps_the_others_from_going_back(tables: Project) -> None:
+    """As where the other one was not confirmed."""
+    assert tables.run(FILE).exit_code == 0
+    first = tables.folder / "first" / f"{FILE}.sql"
+    first.parent.mkdir()
+    first.write_text(WIDE.split("-- rebuild: public.lines", maxsplit=1)[0])
+    assert tables.run(f"first/{FILE}", finish=True).exit_code == 0
+    assert f"way back of {FILE} was closed" in failure(tables.run(FILE, rollback=True)).message
+    assert types(tables) == WIDE_TYPES
+
+
 def test_finishing_closes_both_ways_back(tables: Project) -> None:
     assert tables.run(FILE).exit_code == 0
     assert tables.run(FILE, finish=True).exit_code == 0

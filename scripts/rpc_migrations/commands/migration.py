@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..access import read_calls
 from ..console import Console
-from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, StepFileError
-from ..finishing import close_way_back, finishing_of, with_checks
+from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, StepFileError
+from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import Migration, Step, check, check_stops, read_migration, read_migrations, up_to
@@ -67,19 +67,17 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     """Take a migration back; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
-    migrations = reversed(read_migrations(options.file))
+    migrations = tuple(reversed(read_migrations(options.file)))
     rollbacks = _read_steps(options)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
+        for migration in migrations[1:]:  # before anything is changed; of the first one `before` does it
+            _refuse_finished(migration, read_status(client, migration))
         for migration, rollback in zip(migrations, rollbacks, strict=True):
 
-            def before(status: Status, name: str = migration.name) -> None:
-                if status.finished_at:
-                    raise MigrationError(
-                        f"The way back of {name} was closed on {status.finished_at}.",
-                        hint="Nothing was changed. The original table was dropped then. To undo the migration, write another one.",
-                    )
+            def before(status: Status, migration: Migration = migration) -> None:
+                _refuse_finished(migration, status)
                 if options.discard_changes:
                     before_discarding(client, status, settings, console)
 
@@ -88,12 +86,24 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     return 0
 
 
+def _refuse_finished(migration: Migration, status: Status) -> None:
+    if status.finished_at:
+        raise MigrationError(
+            f"The way back of {migration.name} was closed on {status.finished_at}.",
+            hint="Nothing was changed. The original table was dropped then. To undo the migration, write another one.",
+        )
+
+
 def finish(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Close the way back of a migration; without credentials, or where nobody lets us in, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
     migrations, finishings = read_migrations(options.file), _read_steps(options)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
+        for migration in migrations[1:]:  # before anything is dropped; of the first one close_way_back does it
+            with suppress(NothingToDo):
+                what_is_dropped(client, migration)
+            refuse_unfinished(read_status(client, migration), migration)
         for migration, finishing in zip(migrations, finishings, strict=True):
 
             def before(dropped: list[str], migration: Migration = migration) -> None:
