@@ -192,6 +192,11 @@ begin
         from rpc_migrations.spare_tables(copy) as t
         inner join pg_catalog.pg_class as c on c.oid = t.relation
     loop
+        begin
+            execute format('lock table only %s in access share mode', spare.oid);
+        exception when undefined_table or syntax_error then  -- its name is a number by then
+            raise exception 'another session is dropping what was kept' using errcode = 'lock_not_available';
+        end;
         relation := spare.oid::text;
         is_original := spare.is_original;
         rows := spare.estimate;
