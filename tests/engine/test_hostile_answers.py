@@ -181,7 +181,8 @@ def test_odd_json_for_the_commands_that_look(odd: LocalSupabase, tmp_path: Path,
     options = argparse.Namespace(file=file, verbose=True, via=None, open_for=None, keep_texts=False)
     wrong: list[Any] = []
     for place in range(1, {"doctor": 11, "verify": 3, "status": 3, "deploy": 5}[command]):
-        for body in [*(json.dumps(answer).encode() for answer in [*ODD[:14], *rows_with("answer", ODD[:14])]), *RAW]:
+        bodies = [*(json.dumps(answer).encode() for answer in [*ODD[:14], *rows_with("answer", ODD[:14])]), *RAW]
+        for body in bodies[place % 3 :: 3]:  # another third for each request: all for each takes minutes
             with FaultProxy(odd.url, lambda r, n=place, b=body: answer_with(b) if r.number == n else None) as proxy:  # type: ignore[misc]
                 settings = settings_for(proxy.url, odd.service_key, patience=0.2, request_timeout=5.0)
                 try:
