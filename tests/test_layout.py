@@ -94,3 +94,9 @@ def test_the_map_of_the_rooms_has_every_file_once() -> None:
     there = {path for folder in ("scripts", "db", "tests") for path in files_of_a_room(f"{folder}/")}
     assert sorted(str(path.relative_to(ROOT)) for path in there - times.keys()) == [], "not in tests/README.md"
     assert [path for path, number in times.items() if number > 1] == [], "twice in tests/README.md"
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports them by that, and takes the second one for the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
