@@ -16,17 +16,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import StepFileError
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import as_run, refusals, without_transaction
 from .sql import quote_literal
 from .sql_text import COMMENTS, Statement, canonical, split, walk
+
+if TYPE_CHECKING:
+    from .journal import Status
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 FINISH_PREFIX = "close the way back: "  # and so do these
@@ -106,7 +110,8 @@ class Step:
     @cached_property
     def begins_a_copy(self) -> bool:
         """Whether it begins to rebuild a table."""
-        return _BEGINS_A_COPY.search(canonical(self.sql)) is not None
+        # Most name no schema of ours, and large ones take seconds to be read.
+        return "rpc_migrations" in self.sql and _BEGINS_A_COPY.search(canonical(self.sql)) is not None
 
     @property
     def swaps(self) -> bool:
@@ -277,14 +282,14 @@ def up_to(
     until: str | None,
     *,
     before_swap: bool,
-    is_done: Callable[[Migration, Step], bool] = lambda *_: False,
+    statuses: Mapping[str, Status] = MappingProxyType({}),
 ) -> tuple[Migration, ...]:
-    """The migrations of a file up to the step called `until`, with it, or up to a swap, without it.
+    """The migrations of a file, all of it, up to the step called `until`, with it, or up to a swap, without it.
 
-    Where several have such a step, it is that of the first one in which it is not done.
+    Where several have such a step, it is that of the first one in which it is not done: `statuses`, by the migrations' names.
     """
     stops = [
-        (is_done(migration, step), place, end)
+        (migration.name in statuses and statuses[migration.name].is_done(step), place, end)
         for place, migration in enumerate(migrations)
         for end, step in _stops(migration, until, before_swap=before_swap)
     ]

@@ -126,6 +126,22 @@ def test_it_goes_on_in_the_second_one(tables: Project) -> None:
     assert types(tables) == WIDE_TYPES
 
 
+@pytest.mark.parametrize(
+    "file", [FILE, "wide"]
+)  # one that the Supabase CLI may have applied, and one that it does not know
+def test_until_a_step_that_only_the_first_one_has(tables: Project, file: str) -> None:
+    """Nothing of the second one is run, also when the first one is applied."""
+    tables.write(**{f"_{file}": f"-- step: before\nselect 1;\n{WIDE}"})
+    assert tables.run(file, until="before").exit_code == 0
+    assert tables.run(file, until="validate the foreign keys").exit_code == 0
+    half = NARROW_TYPES.replace("orders.id integer", "orders.id bigint")
+    again = tables.run(file, until="before")
+    assert (again.exit_code, again.report["outcome"], types(tables)) == (0, "nothing to do", half)
+    assert 'before "begin the copy" are done' in again.lines[-1]
+    assert tables.run(file).exit_code == 0
+    assert types(tables) == WIDE_TYPES
+
+
 def test_what_refuses_the_second_one_is_told_before_the_first(tables: Project) -> None:
     with tables.database.connect() as connection:
         connection.execute("create view public.numbers as select id from public.lines")

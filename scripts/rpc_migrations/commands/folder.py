@@ -51,15 +51,16 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         history = journal.read_history(client)
         files = look_up(folder, history)
         _settle_edits(client, files, console, accept=options.accept_edits)
-        chosen = choose(files, up_to=options.to, include_all=options.include_all)
+        wanted = _stopped(options, files) if is_one_file else files
+        chosen = choose(wanted, up_to=options.to, include_all=options.include_all)
         check(files, chosen)
-        if is_one_file:
-            chosen = _stopped(options, chosen)
         planned = list(runs(folder, chosen, record=options.record))
         _ask(client, chosen, settings, console)
         if options.record:
             _record_applied(client, files, history, console)
-        if not chosen:
+        if not chosen and wanted[-1].migration.stops_before:
+            console.already_done(wanted[-1].migration, wanted[-1].status)
+        elif not chosen:
             console.nothing_to_do(_all_applied(folder, files))
         for migration in planned:
             if migration.rebuilds or migration.stops_before:
@@ -103,16 +104,11 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     return 0
 
 
-def _stopped(options: argparse.Namespace, chosen: list[File]) -> list[File]:
-    """Those of one file's that the options ask for."""
-    statuses = {one.migration.name: one.status for one in chosen}
-    stopped = up_to(
-        [one.migration for one in chosen],
-        options.until,
-        before_swap=options.stop_before_swap,
-        is_done=lambda migration, step: statuses[migration.name].is_done(step),
-    )
-    return [replace(one, migration=migration) for one, migration in zip(chosen, stopped, strict=False)]
+def _stopped(options: argparse.Namespace, files: list[File]) -> list[File]:
+    """Those of one file's migrations that the options ask for."""
+    migrations, statuses = [one.migration for one in files], {one.migration.name: one.status for one in files}
+    stopped = up_to(migrations, options.until, before_swap=options.stop_before_swap, statuses=statuses)
+    return [replace(one, migration=migration) for one, migration in zip(files, stopped, strict=False)]
 
 
 def _settle_edits(client: RpcClient, files: list[File], console: Console, *, accept: bool) -> None:

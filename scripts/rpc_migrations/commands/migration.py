@@ -16,7 +16,7 @@ from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, S
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
-from ..step_file import Migration, Step, check, check_stops, read_migration, read_migrations, up_to
+from ..step_file import Migration, check, check_stops, read_migration, read_migrations, up_to
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
 from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
@@ -39,7 +39,8 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         from .. import runner
 
         statuses = {one.name: read_status(client, one) for one in migrations} if len(migrations) > 1 else {}
-        left = [one for one in migrations if not statuses or _has_work(one, statuses[one.name])] or migrations[-1:]
+        *others, last = up_to(migrations, options.until, before_swap=options.stop_before_swap, statuses=statuses)
+        left = [*(one for one in others if _has_work(one, statuses[one.name])), last]
 
         def warn(status: Status) -> None:
             warn_of_missing(status, console)
@@ -48,11 +49,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
             if not before_migrating(client, left, settings, console):
                 warn(status)
 
-        def is_done(migration: Migration, step: Step) -> bool:
-            return bool(statuses) and statuses[migration.name].is_done(step)
-
-        stopped = up_to(left, options.until, before_swap=options.stop_before_swap, is_done=is_done)
-        for place, migration in enumerate(stopped):
+        for place, migration in enumerate(left):
             runner.migrate(client, migration, settings, console, warn if place else ask)
         remove_when_done(options, client, console)
     return 0
