@@ -26,7 +26,7 @@ begin
                 select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table)
             ) as other_order,
             not n.attnotnull and o.attnum = any (
-                select unnest(i.indkey::int2[])
+                select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
             ) as loose_key,
             (

@@ -307,9 +307,7 @@ begin
                 raise;
             end if;
             if sqlstate ~ '^42' then
-                reasons := reasons || format('%s: %s (%s); a function that it calls has to name its schemas, or have a search_path of its own '
-                    '(alter function ... set search_path = public, extensions)',
-                    expression.what, sqlerrm, sqlstate);
+                reasons := reasons || format('%s: %s (%s); %s', expression.what, sqlerrm, sqlstate, rpc_migrations.what_a_function_needs());
             end if;
         end;
     end loop;

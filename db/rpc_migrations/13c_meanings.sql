@@ -10,11 +10,20 @@ as $function$
 begin
     execute statement;
 exception when syntax_error_or_access_rule_violation then
-    raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name), concat(sqlerrm, case when sqlstate in ('42883', '42P01', '42704')
-        then '; a function that it calls has to name its schemas, or have a search_path of its own (alter function ... set search_path = public, extensions)' end)
+    raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name),
+        concat_ws('; ', sqlerrm, case when sqlstate in ('42883', '42P01', '42704') then rpc_migrations.what_a_function_needs() end)
     using errcode = 'RM001', hint = 'No table in use was changed. Change it, or drop it and make it again after the migration; then run the '
         'same command again.';
 end;
+$function$;
+
+
+-- What a function needs that is called where nothing is found by the application's search_path, for a message.
+create or replace function rpc_migrations.what_a_function_needs() returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select 'a function that it calls has to name its schemas, or have a search_path of its own (alter function ... set search_path = public, extensions)';
 $function$;
 
 

@@ -16,21 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import StepFileError
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import as_run, refusals, without_transaction
 from .sql import quote_literal
 from .sql_text import COMMENTS, Statement, canonical, split, walk
-
-if TYPE_CHECKING:
-    from .journal import Status
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 FINISH_PREFIX = "close the way back: "  # and so do these
@@ -264,51 +260,6 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
     migrations = migration, *(Migration(migration.name_of_part(part[0]), path, part) for part in others)
     _rollback_steps(migration, text)  # which refuses one
     return tuple(replace(one, file_steps=tuple(steps)) for one in migrations)
-
-
-def check_stops(migrations: Sequence[Migration], until: str | None, *, before_swap: bool) -> None:
-    """Raise StepFileError where none of a file's migrations has the step called `until`, or swaps tables."""
-    names = list(dict.fromkeys(step.name for one in migrations for step in one.steps))
-    file = migrations[0].path.name
-    if until is not None and until not in names:
-        listed = ", ".join(f'"{name}"' for name in names)
-        raise StepFileError(f'{file} has no step "{until}".', hint=f"Its steps: {listed}.")
-    if before_swap and not any(step.swaps for one in migrations for step in one.steps):
-        raise StepFileError(f"{file} swaps no table.", hint="Leave --stop-before-swap out.")
-
-
-def up_to(
-    migrations: Sequence[Migration],
-    until: str | None,
-    *,
-    before_swap: bool,
-    statuses: Mapping[str, Status] = MappingProxyType({}),
-) -> tuple[Migration, ...]:
-    """The migrations of a file, all of it, up to the step called `until`, with it, or up to a swap, without it.
-
-    Where several have such a step, it is that of the first one in which it is not done: `statuses`, by the migrations' names.
-    """
-    stops = [
-        (migration.name in statuses and statuses[migration.name].is_done(step), place, end)
-        for place, migration in enumerate(migrations)
-        for end, step in _stops(migration, until, before_swap=before_swap)
-    ]
-    if not stops:
-        return tuple(migrations)
-    _, last, end = min(stops)
-    steps = migrations[last].steps
-    if end == len(steps):
-        return tuple(migrations[: last + 1])
-    return (*migrations[:last], replace(migrations[last], steps=steps[:end], stops_before=steps[end].name))
-
-
-def _stops(migration: Migration, until: str | None, *, before_swap: bool) -> Iterator[tuple[int, Step]]:
-    """How many steps are to be run at most, and the step that says so."""
-    for place, step in enumerate(migration.steps):
-        if step.name == until:
-            yield place + 1, step
-        if before_swap and step.swaps:
-            yield place, step
 
 
 def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:

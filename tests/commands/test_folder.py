@@ -409,7 +409,10 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     """It lists what the table has, and can be run when its statement is written."""
     with project.database.connect() as connection:
         connection.execute(
-            "create table public.a (id integer primary key, name text default 'x' not null); create index named on public.a (name)"
+            "create table public.a (id integer primary key, name text default 'x' not null, one integer references public.a, two integer); "
+            "create table public.b (id integer primary key); create index named on public.a (name); "
+            "alter table public.a add constraint own foreign key (one) references public.b, "
+            "add constraint open foreign key (two) references public.b not valid"
         )
     command = ("new_migration.py", "wider ids", "--folder", str(project.folder), "--rebuild", "public.A")
     done = scripts(*command, env=project.supabase.environment())
@@ -417,7 +420,9 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     (file,) = project.folder.iterdir()
     text = file.read_text()
     for line in (
-        "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)", "--   index named", "--   rights of anon, authenticated, service_role",
+        "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)",
+        "--   constraint own FOREIGN KEY (one) REFERENCES public.b(id)", "--   constraint open FOREIGN KEY (two) REFERENCES public.b(id) NOT VALID",
+        "--   index named", "--   rights of anon, authenticated, service_role",
     ):  # fmt: skip
         assert line in text.split("\n"), text
     file.write_text(text.replace("-- alter", "alter"))

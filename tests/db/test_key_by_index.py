@@ -30,6 +30,15 @@ def test_a_new_table_that_may_lack_it(pairs: Connection) -> None:
     assert pairs.execute("select count(*) from public.pairs").fetchone() == (3,)
 
 
+def test_what_the_index_includes_may_be_null(pairs: Connection) -> None:
+    """Nothing is told apart by it."""
+    pairs.execute("drop index public.pairs_once; create unique index pairs_once on public.pairs (a, b) include (note)")
+    run(pairs, rebuild_file("pairs", "a bigint not null, b text not null, note text"))
+    pairs.execute("insert into public.pairs values (4, 'c')")
+    run(pairs, read(ROLLBACK))
+    assert pairs.execute("select count(*) from public.pairs").fetchone() == (4,)
+
+
 def test_one_that_came_to_lack_it(pairs: Connection) -> None:
     """The rollback refuses rather than lose the rows; mended, it keeps all that was written."""
     run(pairs, rebuild_file("pairs", "a bigint not null, b text not null"))

@@ -24,10 +24,10 @@ from ..folder import (
     runs,
 )
 from ..settings import Settings
-from ..step_file import check_stops, up_to
 from .connection import connected, require_credentials
 from .migration import remove_when_done, write, write_as_way_out
 from .question import before_migrating, warn_of_missing
+from .stops import check_stops, up_to
 
 if TYPE_CHECKING:
     from ..client import RpcClient

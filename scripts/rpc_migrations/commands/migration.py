@@ -16,10 +16,11 @@ from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, S
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..settings import PROJECT_ROOT, Settings
-from ..step_file import Migration, check, check_stops, read_migration, read_migrations, up_to
+from ..step_file import Migration, check, read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
 from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
+from .stops import check_stops, up_to
 
 if TYPE_CHECKING:
     from ..client import RpcClient

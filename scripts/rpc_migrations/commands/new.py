@@ -101,7 +101,9 @@ def _describe(parts: list[dict[str, str]]) -> str:
     """The table's columns and constraints, and the names of what else is carried over, as comments."""
     lines = ["The table now:"]
     lines += [f"  {_column(one['statement'])}" for one in parts if one["kind"] == "column"]
-    lines += [f"  {re.split(' add ', one['statement'], maxsplit=1)[1]}" for one in parts if one["kind"] in _CONSTRAINTS]
+    # In small letters: a foreign key that is made so in the swap only.
+    constraints = [one["statement"].removesuffix(" not valid") for one in parts if one["kind"] in _CONSTRAINTS]
+    lines += [f"  {re.split(' add ', statement, maxsplit=1)[1]}" for statement in constraints]
     others = [
         one for one in parts if one["kind"] not in ("column", "owner", "grant", *_CONSTRAINTS, *_TOLD_WITH_COLUMNS)
     ]
