@@ -78,7 +78,7 @@ begin
     began := clock_timestamp();
     for key in select k.* from jsonb_to_recordset(rehearsed.foreign_keys) as k (step text, statement text) loop
         perform rpc_migrations.limit_wait(copy, began);
-        select r.reason into reason from rpc_migrations.rehearse_step(array[key.statement], keys_as_well => true) as r;
+        reason := rpc_migrations.rehearse_key(key.statement);
         if reason is not null then
             reasons := reasons || format('step "%s": %s', key.step, reason);
         end if;
@@ -126,8 +126,7 @@ begin
         elsif goes_on and not step.batch then
             select r.* into rehearsed
             from rpc_migrations.rehearse_step(
-                case when step.separator is null then array[step.query] else string_to_array(step.query, step.separator) end,
-                keys_as_well => false
+                case when step.separator is null then array[step.query] else string_to_array(step.query, step.separator) end
             ) as r;
             goes_on := rehearsed.goes_on;
             foreign_keys := foreign_keys || (
@@ -151,10 +150,9 @@ end;
 $function$;
 
 
--- The statements of one step that define something; those that do nothing but add a foreign key are answered instead, unless they are
--- asked for. Those that fail because a table is empty, or by an exception of their own, say nothing about what they will do later.
+-- The statements of one step that define something; those that do nothing but add a foreign key are answered instead. Those that fail because a table is empty, or by an exception of their own, say nothing about what they will do later.
 create or replace function rpc_migrations.rehearse_step(
-    statements text[], keys_as_well boolean, out goes_on boolean, out reason text, out foreign_keys text[]
+    statements text[], out goes_on boolean, out reason text, out foreign_keys text[]
 )
 language plpgsql
 set search_path = ''
@@ -170,7 +168,7 @@ begin
         if what is null then
             goes_on := false;
             return;
-        elsif what = 'key' and not keys_as_well then
+        elsif what = 'key' then
             foreign_keys := foreign_keys || statement;
         elsif what <> 'data' then
             perform rpc_migrations.run_statements(statement, null);
@@ -183,6 +181,42 @@ exception when others then
     end if;
     goes_on := false;
     reason := case when sqlstate !~ '^(P0|21|23)' then format('%s (%s)', sqlerrm, sqlstate) end;
+end;
+$function$;
+
+
+-- A statement that adds a foreign key, as its step will run it. Answers the reason against it. What the key points at is locked for a moment
+-- only: whoever inserts a row into the table in use holds that and looks there next, and we will want to lock the table in use.
+create or replace function rpc_migrations.rehearse_key(statement text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    keys rpc_migrations.foreign_keys[];
+    key rpc_migrations.foreign_keys;
+begin
+    begin
+        perform rpc_migrations.run_statements(statement, null);
+        perform rpc_migrations.defer_foreign_keys();
+        keys := array(select k from rpc_migrations.foreign_keys as k);
+        raise exception using errcode = 'RM007';
+    exception when sqlstate 'RM007' then
+        null;
+    end;
+    for key in
+        insert into rpc_migrations.foreign_keys
+        select k.* from unnest(keys) as k
+        where not exists (select from rpc_migrations.foreign_keys as o where o.relation = k.relation and o.name = k.name)
+        returning *
+    loop
+        perform rpc_migrations.hold_place(key);
+    end loop;
+    return null;
+exception when others then
+    if not rpc_migrations.tells_against_it(sqlstate) then
+        raise;
+    end if;
+    return case when sqlstate !~ '^(P0|21|23)' then format('%s (%s)', sqlerrm, sqlstate) end;
 end;
 $function$;
 

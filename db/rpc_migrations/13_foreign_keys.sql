@@ -40,7 +40,7 @@ set lock_timeout = '20ms'
 as $function$
 declare
     new_table regclass;
-    key record;
+    key rpc_migrations.foreign_keys;
 begin
     for new_table in
         select distinct c.conrelid
@@ -54,19 +54,28 @@ begin
         end if;
         perform rpc_migrations.take_off_keys(new_table, and_cascades => true);
         for key in
-            select k.name, k.comment
-            from rpc_migrations.foreign_keys as k
-            where k.relation = new_table and k.stand_in is null
+            select k.* from rpc_migrations.foreign_keys as k where k.relation = new_table and k.stand_in is null
         loop
-            execute format('alter table %s add constraint %I check (true)', new_table, key.name);
-            execute format('comment on constraint %I on %s is %L', key.name, new_table, key.comment);
-            update rpc_migrations.foreign_keys as k
-            set is_valid = k.definition !~ ' NOT ENFORCED$', stand_in = (
-                select c.oid from pg_catalog.pg_constraint as c where c.conrelid = new_table and c.conname = key.name
-            )
-            where k.relation = new_table and k.name = key.name;
+            perform rpc_migrations.hold_place(key);
         end loop;
     end loop;
+end;
+$function$;
+
+
+-- Puts a check in the place of a foreign key that was taken off a new table: what the table's other statements name is there.
+create or replace function rpc_migrations.hold_place(key rpc_migrations.foreign_keys) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute format('alter table %s add constraint %I check (true)', key.relation, key.name);
+    execute format('comment on constraint %I on %s is %L', key.name, key.relation, key.comment);
+    update rpc_migrations.foreign_keys as k
+    set is_valid = k.definition !~ ' NOT ENFORCED$', stand_in = (
+        select c.oid from pg_catalog.pg_constraint as c where c.conrelid = key.relation and c.conname = key.name
+    )
+    where k.relation = key.relation and k.name = key.name;
 end;
 $function$;
 
