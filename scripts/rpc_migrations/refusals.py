@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .sql_text import COMMENTS, Statement, split, unquoted, walk
+from .sql_text import COMMENTS, IDENTIFIER, Statement, split, unquoted, walk
 
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
@@ -22,7 +22,7 @@ _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, writ
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
-_NAME = r"""(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*|"(?:[^"]|"")+")"""
+_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
 _GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
 _TABLE_OF_INTO = re.compile(
     rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
