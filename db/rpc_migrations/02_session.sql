@@ -12,10 +12,11 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return (
+        with listed as materialized (select s.name, s.setting, s.source from pg_catalog.pg_settings as s)  -- takes a millisecond
         select jsonb_build_object(
             'settings', (
                 select coalesce(jsonb_object_agg(s.name, s.setting), '{}')
-                from pg_catalog.pg_settings as s
+                from listed as s
                 where
                     s.source = 'session'
                     and s.name not in ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')
@@ -23,7 +24,7 @@ begin
             'named', (
                 select coalesce(jsonb_object_agg(n, current_setting(n, true)), '{}')
                 from unnest(names) as n
-                where not exists (select from pg_catalog.pg_settings as s where lower(s.name) = n)
+                where not exists (select from listed as s where lower(s.name) = n)
             ),
             'locks', (
                 select coalesce(jsonb_agg(jsonb_build_array(l.classid, l.objid, l.objsubid, l.mode)), '[]')
@@ -173,14 +174,18 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        with places as (
+        with
+        places as (
             select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('public', 'extensions')
+        ),
+        others as materialized (
+            select r.oid from pg_catalog.pg_roles as r where not pg_has_role(r.oid, current_user, 'usage')
         )
         select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole)
         from pg_catalog.pg_proc as p
         where
             p.pronamespace in (select place.oid from places as place)
-            and not pg_has_role(p.proowner, current_user, 'usage')
+            and p.proowner in (select other.oid from others as other)
             and exists (
                 select from pg_catalog.pg_proc as s
                 where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
@@ -190,7 +195,7 @@ begin
         from pg_catalog.pg_operator as o
         where
             o.oprnamespace in (select place.oid from places as place)
-            and not pg_has_role(o.oprowner, current_user, 'usage')
+            and o.oprowner in (select other.oid from others as other)
             and exists (
                 select from pg_catalog.pg_operator as s
                 where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace

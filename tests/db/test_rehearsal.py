@@ -257,6 +257,23 @@ def test_a_lock_of_others_is_no_reason(things: Connection, database: Database, m
     assert "could not be rehearsed: others hold locks" in made[-1].answer["result"]["message"]
 
 
+def test_what_a_foreign_key_points_at_is_free_again(things: Connection, tmp_path: Path) -> None:
+    """Where the rehearsal wants the table in use it holds no lock on the parents: an insert that looks there would wait for us,
+    holding what we wait for, and so an application that writes would keep every table from being rehearsed.
+    """
+    things.execute("create table public.names (name text primary key)")
+    step = (
+        "alter table rpc_migrations.things add constraint named foreign key (name) references public.names not valid;"
+    )
+    things.execute(
+        "create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies, began timestamptz) returns void "
+        "language plpgsql as $$ begin raise exception 'holding %', coalesce((select string_agg(l.mode, ', ') from pg_locks as l "
+        "where l.pid = pg_backend_pid() and l.relation = 'public.names'::regclass), 'nothing'); end $$"
+    )
+    with pytest.raises(psycopg.Error, match="the swap: holding nothing"):
+        begin(things, rebuild_file("things", COLUMNS, f"\n-- step: define\n{step}\n"), tmp_path)
+
+
 def test_it_holds_its_locks_no_longer_than_the_swap_may(things: Connection) -> None:
     """With no time for its locks it is left out; undone, it holds none."""
     things.execute("set rpc_migrations.lock_budget = 0")
