@@ -66,8 +66,10 @@ end;
 $function$;
 
 
--- Columns, in their order, but for one that is generated from a later one.
-create or replace function rpc_migrations.describe_columns(relation oid, as_name text) returns setof rpc_migrations.part
+-- What the columns are made of: each with its place, with the last place that it is generated from, or its own, and with its default
+-- apart: in the statement that adds a column it is evaluated, and here the functions that it calls find no others by their search_path.
+create or replace function rpc_migrations.columns_of(relation oid, as_name text)
+returns table (name text, place smallint, needs integer, is_generated boolean, declaration text, default_statement text)
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -75,8 +77,16 @@ as $function$
 begin
     return query
         select
-            'columns', 'column', a.attname::text, null,
-            format('alter table %s add column %I %s%s%s%s%s', as_name, a.attname, format_type(a.atttypid, a.atttypmod),
+            a.attname::text, a.attnum,
+            greatest(a.attnum, (
+                select max(p.refobjsubid)
+                from pg_catalog.pg_depend as p
+                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = a.attrelid and a.attgenerated <> ''
+                    and (p.classid, p.objid, p.objsubid) in (
+                        ('pg_catalog.pg_class'::regclass, a.attrelid, a.attnum), ('pg_catalog.pg_attrdef'::regclass, d.oid, 0))
+            )),
+            a.attgenerated <> '',
+            format('%I %s%s%s%s', a.attname, format_type(a.atttypid, a.atttypmod),
                 case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end,
                 case
                     when a.attgenerated = 's' then format(' generated always as (%s) stored', e.text)
@@ -87,10 +97,8 @@ begin
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
                 end,
-                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end,
-                -- apart: in the same statement it is evaluated, and here the functions that it calls find no others by their search_path
-                case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end),
-            null
+                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
+            case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -100,17 +108,43 @@ begin
             and o.classid = 'pg_catalog.pg_class'::regclass and o.deptype = 'i' and a.attidentity <> ''
         left join pg_catalog.pg_sequence as q on q.seqrelid = o.objid
         left join pg_catalog.pg_class as s on s.oid = o.objid
-        where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
-        order by
-            greatest(a.attnum, (
-                select max(p.refobjsubid)
-                from pg_catalog.pg_depend as p
-                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = a.attrelid and a.attgenerated <> ''
-                    and (p.classid, p.objid, p.objsubid) in (
-                        ('pg_catalog.pg_class'::regclass, a.attrelid, a.attnum), ('pg_catalog.pg_attrdef'::regclass, d.oid, 0))
-            )),
-            a.attgenerated <> '', a.attnum;
+        where a.attrelid = relation and a.attnum > 0 and not a.attisdropped;
 end;
+$function$;
+
+
+-- Columns that are added one by one, in their order, but for one that is generated from a later one.
+create or replace function rpc_migrations.describe_columns(relation oid, as_name text) returns setof rpc_migrations.part
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select 'columns', 'column', c.name, null, concat(format('alter table %s add column ', as_name), c.declaration, c.default_statement), null
+        from rpc_migrations.columns_of(relation, as_name) as c
+        order by c.needs, c.is_generated, c.place;
+end;
+$function$;
+
+
+-- A table made with the columns that cannot be added one by one in their order: all up to the last one that an earlier one is generated
+-- from. There are none of these as a rule.
+create or replace function rpc_migrations.create_statement(relation oid, as_name text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    with
+    columns as (select c.* from rpc_migrations.columns_of(relation, as_name) as c),
+    first as (
+        select c.*
+        from columns as c
+        where c.place <= (select max(l.needs) from columns as l where l.needs > l.place)
+    )
+    select concat(
+        format('create table %s (%s)', as_name, string_agg(f.declaration, ', ' order by f.place)),
+        string_agg(f.default_statement, '' order by f.place))
+    from first as f;
 $function$;
 
 

@@ -1,8 +1,9 @@
 -- The twin: an empty table of the same columns, on which the statements are run to see what they do, in a schema of its own and with a
 -- sample of rows beside it. All of it is undone.
 
--- Runs the statements on a twin, and undoes it. Answers what they have made of the table: {parts, columns, dropped}, which are parts
--- as describe_table tells them, the old columns that are still there as [{old, new}], and the names of those that are gone.
+-- Runs the statements on a twin, and undoes it. Answers what they have made of the table: {create, parts, columns, dropped}, which are
+-- the statement that makes it, parts as describe_table tells them, the old columns that are still there as [{old, new}], and the names
+-- of those that are gone.
 -- Raises RM001 where that cannot be done online, or the statements' own error.
 create or replace function rpc_migrations.try_alterations(copy rpc_migrations.copies, alterations text[], conversions jsonb) returns jsonb
 language plpgsql
@@ -93,6 +94,15 @@ as $function$
 $function$;
 
 
+-- Whether a part that describe_table tells is a column which the table was made with.
+create or replace function rpc_migrations.has_column(relation oid, kind text, name text) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select kind = 'column' and exists (select from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attname = name);
+$function$;
+
+
 -- Makes the twin, in a schema of its own, with at most 1,000 of the rows; they are there twice, also as they were.
 create or replace function rpc_migrations.make_twin(copy rpc_migrations.copies, twin_name text) returns oid
 language plpgsql
@@ -104,10 +114,12 @@ declare
     part rpc_migrations.part;
 begin
     create schema rpc_migrations_twin;
-    execute format('create table %s ()', twin_name);
+    perform rpc_migrations.make_again('a generated column', null, rpc_migrations.create_statement(copy.old_table, twin_name));
     perform rpc_migrations.revoke_all(to_regclass(twin_name));
     for part in
-        select p.* from rpc_migrations.describe_table(copy.old_table, twin_name) as p where p.phase = 'columns'
+        select p.*
+        from rpc_migrations.describe_table(copy.old_table, twin_name) as p
+        where p.phase = 'columns' and not rpc_migrations.has_column(to_regclass(twin_name), p.kind, p.name)
     loop
         perform rpc_migrations.make_again(part.kind, part.name, part.statement);
     end loop;

@@ -41,6 +41,7 @@ as $function$
         )
     )
     select jsonb_build_object(
+        'create', (select rpc_migrations.create_statement(twin, n.before) from names as n),
         'parts', (
             select jsonb_agg(
                 jsonb_build_object('phase', p.phase, 'kind', p.kind, 'name', p.name, 'definition', p.definition, 'statement', p.statement)
@@ -95,13 +96,14 @@ declare
     new_table oid;
     statement text;
 begin
-    execute format('create table %s ()', new_name);
+    execute coalesce(copy.alteration ->> 'create', format('create table %s ()', new_name));
     new_table := to_regclass(new_name);
     perform rpc_migrations.revoke_all(new_table);
     for statement in
         select p.statement
-        from rows from (jsonb_to_recordset(copy.alteration -> 'parts') as (phase text, statement text)) with ordinality as p (phase, statement, place)
-        where p.phase = 'columns'
+        from rows from (jsonb_to_recordset(copy.alteration -> 'parts') as (phase text, kind text, name text, statement text))
+            with ordinality as p (phase, kind, name, statement, place)
+        where p.phase = 'columns' and not rpc_migrations.has_column(new_table, p.kind, p.name)
         order by p.place
     loop
         execute statement;
