@@ -323,7 +323,7 @@ CARRIED = {
     "right": (
         "revoke all on public.things from anon, authenticated, service_role; "
         "grant select on public.things to public; grant all on public.things to service_role with grant option; "
-        "grant select (name), update (amount, name) on public.things to authenticated; "
+        "grant select (name), update (amount, name) on public.things to authenticated; grant update (name) on public.things to postgres; "
         "grant references on public.things to anon"
     ),
     "comment": (

@@ -101,7 +101,8 @@ end;
 $function$;
 
 
--- Rights on the table and on single columns, in the order in which they were given; and the owner, who comes after them.
+-- Rights on the table and on single columns, in the order in which they were given; and the owner, who comes after them, and has all
+-- those on the table without being given any.
 create or replace function rpc_migrations.describe_rights(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -126,7 +127,7 @@ begin
                 where a.attrelid = relation and not a.attisdropped and a.attacl is not null
             ) as source
             cross join lateral aclexplode(source.acl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
-            where acl.grantee <> source.relowner
+            where acl.grantee <> source.relowner or source.column_name is not null
             order by source.place, acl.place
         ) as g
         union all
