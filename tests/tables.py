@@ -121,6 +121,12 @@ CARRIED = {
         "do $$ begin alter table public.things drop constraint if exists things_pkey, drop constraint if exists the_key, drop constraint if exists earlier_pkey; "
         "exception when dependent_objects_still_exist then null; end $$"
     ),
+    "no key of any kind": (
+        "do $$ begin if exists (select from pg_attribute where attrelid = 'public.things'::regclass and atttypid = 'xml'::regtype) then return; end if; "
+        "alter table public.things drop constraint if exists things_pkey, drop constraint if exists the_key, drop constraint if exists earlier_pkey, "
+        "drop constraint if exists things_id_key, drop constraint if exists earlier_id_key; "
+        "exception when dependent_objects_still_exist then null; end $$"
+    ),
     "index": (
         "create index on public.things (name); create index partial on public.things (amount) where amount > 1; "
         "create index expression on public.things using hash (lower(name)); "
@@ -421,15 +427,20 @@ def _declared(key: str) -> str:
     return words[0] + " not null"
 
 
+_WITHOUT_KEY = ("unique index in place of a primary key", "no key of any kind")
+
+
 def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]:
     """Any table with some of what is carried over, and always with these kinds."""
     others = st.lists(st.sampled_from(sorted(carried(version))), max_size=7, unique=True)
-    additions = others.map(lambda kinds: tuple(dict.fromkeys([*always, *kinds]))).flatmap(st.permutations).map(tuple)
+    additions = others.map(lambda kinds: tuple(dict.fromkeys([*always, *kinds]))).flatmap(st.permutations)
     return st.builds(
         Table,
         st.sampled_from(sorted(KEYS)),
         st.booleans(),
-        additions,
+        additions.map(
+            lambda kinds: tuple(sorted(kinds, key=_WITHOUT_KEY.__contains__))
+        ),  # others need the key to be made
         st.sampled_from(sorted(TEMPLATES)),
         st.just(version),
     )
@@ -438,8 +449,8 @@ def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]
 # What is refused: a kind, the statements that make it, and a word of the message. Those that begin with "superuser" are run by one:
 # postgres may not do so, or the catalog has to be told of something that cannot be made here.
 REFUSED = {
-    "no primary key, nor a unique index in place of one": (
-        "alter table public.things drop constraint things_pkey, add constraint late unique (id) deferrable; create unique index maybe on public.things (amount); "
+    "no key of any kind, and a type without equality": (
+        "alter table public.things add doc json; alter table public.things drop constraint things_pkey, add constraint late unique (id) deferrable; create unique index maybe on public.things (amount); "
         "create unique index partial on public.things (id) where id > 0; create unique index word on public.things (lower(name))", "no primary key",
     ),
     "primary key with a period": (

@@ -40,9 +40,15 @@ begin
                 'alter table %1$s no force row level security', 'alter table %1$s force row level security'
             where c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
             union all
-            select 'it has no primary key, nor a unique index of columns that may not be null; add one (alter table ... add primary key ...)',
-                null, null, null, null
-            where rpc_migrations.key_index(c.oid) is null
+            select 'it has no primary key, nor a unique index of columns that may not be null, and values of a type that cannot be compared; '
+                'add one (alter table ... add primary key ...)', a.attname::text, null, null, null
+            from pg_catalog.pg_attribute as a
+            where rpc_migrations.key_index(c.oid) is null and c.relkind = 'r'
+                and a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                and not rpc_migrations.can_be_told_apart(a.atttypid)
+            union all
+            select 'it has no column by which its rows could be told apart', null, null, null, null
+            where c.relkind = 'r' and not exists (select from rpc_migrations.key_columns(c.oid))
             union all
             select 'it inherits from, or is a partition of', i.inhparent::regclass::text, i.inhparent::regclass::text,
                 case when c.relispartition then 'alter table %2$s detach partition %1$s' else 'alter table %1$s no inherit %2$s' end,
@@ -129,9 +135,9 @@ begin
         select 'a column of its key is called as one of ours', a.attname::text,
             format('alter table %s rename column %I to %I', relation::regclass, a.attname, 'my_' || a.attname),
             format('alter table %s rename column %I to %I', relation::regclass, 'my_' || a.attname, a.attname)
-        from pg_catalog.pg_index as i
-        inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = any (i.indkey::int2[])
-        where i.indexrelid = rpc_migrations.key_index(relation) and a.attname in ('rpc_migrations_id', 'rpc_migrations_truncated', 'rpc_migrations_place')
+        from rpc_migrations.key_columns(relation) as k
+        inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
+        where a.attname in ('rpc_migrations_id', 'rpc_migrations_truncated', 'rpc_migrations_place', 'rpc_migrations_text')
         union all
         select 'an index in a tablespace of its own', x.oid::regclass::text,
             format('alter index %s set tablespace pg_default', x.oid::regclass), format('alter index %s set tablespace %I', x.oid::regclass, t.spcname)

@@ -102,13 +102,48 @@ as $function$
 $function$;
 
 
--- The condition that two rows have the same primary key, with the operators of the key's own index.
+-- The condition that two rows have the same key, with the operators of the key's own index. Where it is all columns, a hash of them lets
+-- the planner join by it.
 create or replace function rpc_migrations.key_match(copy rpc_migrations.copies, one_alias text, other_alias text) returns text
 language sql immutable
 set search_path = ''
 as $function$
-    select string_agg(format('%s.%I operator(%s) %s.%I', one_alias, k.name, k.operator, other_alias, k.name), ' and ')
+    select concat_ws(' and ',
+        'pg_catalog.hash_record_extended(row(' || string_agg(format('%s.%I', one_alias, k.name), ', ') filter (where k.operator is null)
+        || '), 0) = pg_catalog.hash_record_extended(row('
+        || string_agg(format('%s.%I', other_alias, k.name), ', ') filter (where k.operator is null) || '), 0)',
+        string_agg(
+            case when k.operator is null then format('%s.%I is not distinct from %s.%I', one_alias, k.name, other_alias, k.name)
+                else format('%s.%I operator(%s) %s.%I', one_alias, k.name, k.operator, other_alias, k.name) end, ' and '))
     from jsonb_to_recordset(copy.keys) as k (name text, operator text);
+$function$;
+
+
+-- Whether the rows of a copy have no key but all of their columns.
+create or replace function rpc_migrations.has_no_key(copy rpc_migrations.copies) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(copy.keys @> '[{"operator": null}]', false);
+$function$;
+
+
+-- The rows of each table that the other one lacks, or has less often, for tables that have no key. What is equal and written otherwise
+-- (1.0 and 1.00) is not the same.
+create or replace function rpc_migrations.rows_without_equal(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        $sql$
+        select %1$s from (
+            (select %1$s, row(%1$s)::text from only %2$s except all select %1$s, row(%1$s)::text from only %3$s)
+            union all
+            (select %1$s, row(%1$s)::text from only %3$s except all select %1$s, row(%1$s)::text from only %2$s)
+        ) as r (%1$s, rpc_migrations_text)
+        $sql$,
+        p.keys, p.source, p.target)
+    from rpc_migrations.copy_parts(copy) as p;
 $function$;
 
 
@@ -155,15 +190,15 @@ as $function$
 $function$;
 
 
--- The primary key of a table, or what it has in place of one: [{name, operator}], the equality operator being the one of the
--- index's operator class (strategy 3 of a btree), so that no search_path decides what "equal" means.
-create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
+-- The columns by which the rows of a table are told apart: those of its key's index, with the equality operator of the index's operator
+-- class (strategy 3 of a btree), so that no search_path decides what "equal" means; where it has no key, all that are not generated,
+-- without one. Rows that are the same in all of them are the same then: whatever is done to one of them is done to all, which are
+-- replayed together, as many as there are.
+create or replace function rpc_migrations.key_columns(relation oid) returns table (name name, number smallint, operator text, place bigint)
 language sql stable
 set search_path = ''
 as $function$
-    select jsonb_agg(
-        jsonb_build_object('name', a.attname, 'operator', format('%I.%s', n.nspname, o.oprname)) order by k.place
-    )
+    select a.attname, a.attnum, format('%I.%s', n.nspname, o.oprname), k.place
     from pg_catalog.pg_index as i
     cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, place)
     inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
@@ -172,7 +207,42 @@ as $function$
         on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
     inner join pg_catalog.pg_operator as o on o.oid = m.amopopr
     inner join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
-    where i.indexrelid = rpc_migrations.key_index(relation) and k.place <= i.indnkeyatts;
+    where i.indexrelid = rpc_migrations.key_index(relation) and k.place <= i.indnkeyatts
+    union all
+    select a.attname, a.attnum, null, a.attnum
+    from pg_catalog.pg_attribute as a
+    where
+        a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+        and rpc_migrations.key_index(relation) is null;
+$function$;
+
+
+-- The same as one JSON value: [{name, operator}].
+create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_agg(jsonb_build_object('name', k.name, 'operator', k.operator) order by k.place)
+    from rpc_migrations.key_columns(relation) as k;
+$function$;
+
+
+-- Whether the values of a type can be compared and hashed, which it takes to tell rows without a key apart.
+create or replace function rpc_migrations.can_be_told_apart(type oid) returns boolean
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    compared record;
+begin
+    execute format(
+        'select hash_record_extended(row(null::%1$s), 0), null::%1$s is not distinct from null::%1$s',
+        format_type(rpc_migrations.base_type(type), -1))
+    into compared;
+    return true;
+exception when undefined_function then
+    return false;
+end;
 $function$;
 
 

@@ -166,6 +166,15 @@ begin
         using errcode = 'RM005', hint = 'Rebuild one table in a step file, and finish or roll back the other migration first.';
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
+    if copy.old_table is not null and rpc_migrations.key_index(copy.old_table) is null then
+        execute format('select count(*) > 10000 from (select from only %s limit 10001) as r', copy.old_table::regclass) into has_rows;
+        if has_rows then
+            -- The swap reads all of it under its lock.
+            raise exception '% cannot be rebuilt: it has no primary key, nor a unique index of columns that may not be null, and more than 10,000 rows',
+                copy.old_table::regclass
+            using errcode = 'RM001', hint = 'Nothing was changed. Add one (alter table ... add primary key ...), then run the same command again.';
+        end if;
+    end if;
     if to_regclass(format('%I.%I', old_name[1], copy.backup_name)) is not null then
         raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
         using errcode = 'RM001',

@@ -1,6 +1,21 @@
 -- Which columns are copied, and whether the new table can hold every row that the old one has: types, NULLs, the order of columns. Rows that
 -- cannot be held are counted, and told with the query that finds them.
 
+-- What a column by which rows are told apart may not become: its values must be found by those of the other table.
+create or replace function rpc_migrations.problems_of_key(
+    old_table oid, number smallint, other_collation boolean, other_values boolean
+) returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        case when k.operator is null then 'column %I tells the rows apart, as the table has no primary key, and becomes another one; add a primary key before'
+            else 'column %I belongs to the primary key and has another collation' end, k.name)
+    from rpc_migrations.key_columns(old_table) as k
+    where k.number = problems_of_key.number and (other_collation or k.operator is null and other_values);
+$function$;
+
+
 -- Which columns are copied and how: every column of the old table that the new one has and does not generate.
 -- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
 create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
@@ -15,16 +30,13 @@ declare
 begin
     for col in
         select
-            o.attname as name, o.atttypid as old_type, n.atttypid as new_type,
+            o.attname as name, o.attnum as number, o.atttypid as old_type, n.atttypid as new_type,
             o.attname is not null as in_old, n.attname is not null as in_new,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
             o.attcollation <> n.attcollation as other_collation,
-            o.attcollation <> n.attcollation and o.attnum = any (
-                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table)
-            ) as other_order,
             not n.attnotnull and o.attnum = any (
                 select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
@@ -60,9 +72,6 @@ begin
             problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
                 col.name, case when col.other_collation then 'one of another collation' else col.new_type_name end, col.views));
         end if;
-        if col.other_order then
-            problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
-        end if;
         if col.loose_key then
             problems := array_append(problems, format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; '
                 'declare it not null', col.name));
@@ -71,6 +80,9 @@ begin
             -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
             execute format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name) into fallback;
         end if;
+        problems := problems || array(
+            select p from rpc_migrations.problems_of_key(
+                old_table, col.number, col.other_collation, col.old_type <> col.new_type or fallback is not null) as p);
         if col.must_fill and fallback is null then
             problems := problems || rpc_migrations.count_problem(old_table, format('%I is null', col.name), format('%I may not be null', col.name));
         end if;

@@ -147,9 +147,7 @@ begin
             n.attnotnull and not rpc_migrations.may_hold_null(new_table, n.attnum)
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
-            o.attcollation <> n.attcollation and o.attnum = any (
-                select unnest(i.indkey::int2[]) from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(copy.old_table)
-            ) as other_order,
+            o.attnum as number, o.attcollation <> n.attcollation as other_collation,
             (
                 select string_agg(distinct w.ev_class::regclass::text, ', ')
                 from pg_catalog.pg_depend as p
@@ -173,9 +171,8 @@ begin
             problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
                 col.name, col.new_type_name, col.views));
         end if;
-        if col.other_order then
-            problems := array_append(problems, format('column %I belongs to the primary key and has another collation', col.name));
-        end if;
+        problems := problems || array(
+            select p from rpc_migrations.problems_of_key(copy.old_table, col.number, col.other_collation, col.old_type <> col.new_type) as p);
         if not with_rows then
             null;
         elsif col.expression is not null then

@@ -138,29 +138,23 @@ as $function$
     key_columns as (
         select
             c.oid = copy.old_table as is_old,
-            array_agg(coalesce(m.new, a.attname) order by k.place) as names
+            array_agg(coalesce(m.new, k.name) order by k.place) as names
         from (values (copy.old_table), (twin)) as c (oid)
-        inner join pg_catalog.pg_index as i on i.indexrelid = rpc_migrations.key_index(c.oid)
-        cross join lateral unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
-        inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
-        left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on c.oid = copy.old_table and m.old = a.attname
-        where k.place <= i.indnkeyatts
+        cross join lateral rpc_migrations.key_columns(c.oid) as k
+        left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on c.oid = copy.old_table and m.old = k.name
+        where k.operator is not null
         group by c.oid
-    ),
-    old_key as (
-        select a.attname::text as name
-        from pg_catalog.pg_index as i
-        inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::int2[])
-        where i.indexrelid = rpc_migrations.key_index(copy.old_table)
     )
     select format('the new table: %s', o) from rpc_migrations.obstacles_in_words(twin) as o where o is not null
     union all
     select 'the primary key has other columns afterwards; rows are told by it, so that has to be done in a step after the rebuild'
-    where (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
+    where exists (select from key_columns as k where k.is_old)
+        and (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
     union all
-    select format('column %I belongs to the primary key and is renamed, dropped or converted; do that in a step after the rebuild', k.name)
-    from old_key as k
-    where k.name in (select c.name from changed as c) or alteration -> 'conversions' ? k.name
+    select format('column %I %s and is renamed, dropped or converted; do that in a step after the rebuild', k.name,
+        case when k.operator is null then 'tells the rows apart, as the table has no primary key,' else 'belongs to the primary key' end)
+    from rpc_migrations.key_columns(copy.old_table) as k
+    where k.name::text in (select c.name from changed as c) or alteration -> 'conversions' ? k.name::text
     union all
     -- Its own things follow a column that is renamed or dropped, on the twin as on the table; those of others do not.
     select distinct format('column %I is %s, and this depends on it: %s', c.name, case when c.new_name is null then 'dropped' else 'renamed' end,

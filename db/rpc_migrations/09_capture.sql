@@ -1,4 +1,4 @@
--- Capture: a trigger on the source writes the primary key of every row that is inserted, updated or deleted into a log, in
+-- Capture: a trigger on the source writes the key of every row that is inserted, updated or deleted into a log, in
 -- the transaction of the change. It never touches the target, so the application never waits for the copy. A truncation is
 -- an entry of its own.
 
@@ -20,7 +20,9 @@ begin
     execute format(
         'alter table %s add column rpc_migrations_id bigint generated always as identity primary key, '
         'add column rpc_migrations_truncated boolean not null default false', parts.log);
-    execute format('create index on %s (%s)', parts.log, parts.keys);
+    if not rpc_migrations.has_no_key(copy) then  -- a whole row may be too long for an index, and the write would fail
+        execute format('create index on %s (%s)', parts.log, parts.keys);
+    end if;
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
     execute format(
         'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',

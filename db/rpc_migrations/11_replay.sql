@@ -73,6 +73,9 @@ declare
 begin
     -- Those that can wait for the commit would raise their errors where nobody catches them.
     set constraints all immediate;
+    if rpc_migrations.has_no_key(copy) then
+        perform set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true);  -- there is no index, and the table is small
+    end if;
     if copy.source = copy.new_table and parts.kept is not null then
         return rpc_migrations.replay_entries_back(copy, entries);
     end if;

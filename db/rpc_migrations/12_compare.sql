@@ -27,16 +27,19 @@ begin
         $sql$
         select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
         from (
-            select count(*) as rows, bit_xor(hash_record_extended(row(%1$s), 0)) as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%1$s), 0)%8$s) as hash
             from only %2$s as s where %5$s
         ) as s
         cross join (
-            select count(*) as rows, bit_xor(hash_record_extended(row(%3$s), 0)) as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%3$s), 0)%8$s) as hash
             from only %4$s as t where %6$s
         ) as t
         $sql$,
         parts.source_row, parts.source, parts.target_row, parts.target,
-        rpc_migrations.not_logged(copy, 's'), rpc_migrations.not_logged(copy, 't'))
+        rpc_migrations.not_logged(copy, 's'), rpc_migrations.not_logged(copy, 't'),
+        -- Without a key a row may be there twice, which XOR does not see.
+        case when rpc_migrations.has_no_key(copy) then 'sum' else 'bit_xor' end,
+        case when rpc_migrations.has_no_key(copy) then '::numeric' end)
     into result;
     if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
@@ -60,24 +63,31 @@ set row_security = off
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
+    differing_keys text := format(
+        $sql$
+        select %1$s from only %2$s as s
+        where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.=) row(%6$s)::record)
+        union
+        select %1$s from only %3$s as t
+        where not exists (select from only %2$s as s where %4$s)
+        $sql$,
+        parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row);
     not_logged text := '';
 begin
+    if rpc_migrations.has_no_key(copy) then
+        differing_keys := rpc_migrations.rows_without_equal(copy);
+    end if;
     if to_regclass(parts.log) is not null then
         not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
     execute format(
         $sql$
-        with differing as (
-            select %1$s from only %2$s as s
-            where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.=) row(%6$s)::record)
-            union
-            select %1$s from only %3$s as t
-            where not exists (select from only %2$s as s where %4$s)
-        ),
-        counted as (select d.*, row_number() over () as rpc_migrations_place from differing as d %7$s)
-        select count(*), string_agg(row(%1$s)::text, ' ') filter (where c.rpc_migrations_place <= 5) from counted as c
+        with
+        differing as (%1$s),
+        counted as (select d.*, row_number() over () as rpc_migrations_place from differing as d %2$s)
+        select count(*), string_agg(row(%3$s)::text, ' ') filter (where c.rpc_migrations_place <= 5) from counted as c
         $sql$,
-        parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row, not_logged)
+        differing_keys, not_logged, parts.keys)
     into differing, examples;
 end;
 $function$;

@@ -57,6 +57,13 @@ begin
         return;
     end if;
     perform rpc_migrations.hold_source(copy);
+    if rpc_migrations.has_no_key(copy) then
+        execute format('insert into rpc_migrations.log_%s (%s) %s', copy.id,
+            (select p.keys from rpc_migrations.copy_parts(copy) as p), rpc_migrations.rows_without_equal(copy));
+        get diagnostics rows = row_count;
+        update rpc_migrations.copies as c set pass = 3 where c.id = copy.id;
+        return;  -- and is asked once more
+    end if;
     if copy.pass = 2 and rpc_migrations.changed_since(copy, 's') is not null then
         if rpc_migrations.batch_size(100) = 100 then
             rows := rpc_migrations.find_unpaired(copy);

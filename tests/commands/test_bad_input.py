@@ -370,8 +370,8 @@ TABLES = {
         ["public.user_clusters_backup is already there", "Rename it"],
     ),
     "no primary key": (
-        "alter table public.user_clusters drop constraint user_clusters_pkey",
-        ["public.user_clusters cannot be rebuilt", "primary key"],
+        "alter table public.user_clusters drop constraint user_clusters_pkey, add doc json",
+        ["public.user_clusters cannot be rebuilt", "primary key", "cannot be compared", "doc"],
     ),
     "user_id is text": (
         f"{NO_POLICIES} {NO_FOREIGN_KEY} alter table public.user_clusters alter user_id type text",

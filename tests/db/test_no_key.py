@@ -1,0 +1,157 @@
+"""A table without any key: its rows are told apart by all of their columns, and there may be several that are the same."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from local_supabase import Database
+from projects import one
+from schema_dump import dump_schema
+from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, steps_of
+
+COLUMNS = "kind text, amount numeric, at timestamptz, extra text default 'new'"
+ROWS = "select kind, amount::text, at from public.things order by 1, 2, 3"
+
+
+@pytest.fixture
+def things(admin: Connection) -> Connection:
+    """A connection to a database with the functions and a table without a key, that has rows twice and NULLs."""
+    deploy(admin)
+    admin.execute(
+        "create table public.things (kind text, amount numeric, at timestamptz); "
+        "insert into public.things values ('a', 1, null), ('a', 1, null), (null, null, null), ('b', 2.50, now())"
+    )
+    return admin
+
+
+def rows(connection: Connection) -> list[Any]:
+    """The rows, in the columns that both tables have."""
+    return connection.execute(ROWS).fetchall()
+
+
+# Each is one write of the application.
+WRITES = (
+    "insert into public.things values ('a', 1.0, null), ('c', 3, now())",
+    "delete from public.things where ctid = (select max(ctid) from public.things where kind = 'a')",
+    "update public.things set amount = amount + 1 where kind = 'b'",
+    "insert into public.things values (null, null, null)",
+    "update public.things set kind = 'd' where ctid = (select min(ctid) from public.things where kind = 'a')",
+    "delete from public.things where kind is null and ctid = (select min(ctid) from public.things where kind is null)",
+    "truncate public.things",
+    "insert into public.things select 'e', n % 3, null from generate_series(1, 30) as n",
+    "delete from public.things where ctid in (select ctid from public.things where amount = 1 limit 4)",
+)
+
+
+def test_writes_meanwhile(things: Connection, database: Database) -> None:
+    """Between any two calls the application writes, also to one of several rows that are the same. Nothing is lost, nothing is there too often,
+    and no call changes what it reads, at the swap and on the way back.
+    """
+    deploy(things, ONE_AT_A_TIME)
+    writes = itertools.cycle(WRITES)
+    with database.connect() as application:
+        for text in (rebuild_file("things", COLUMNS), read(ROLLBACK)):
+            left = rows(application)
+            for call in calls(things, text, shrink=9):
+                assert rows(application) == left, call.step
+                application.execute(next(writes).encode())
+                left = rows(application)
+            for write in (*WRITES[:6], *WRITES[7:]):  # since the swap, for the rollback to find
+                application.execute(write.encode())
+    assert one(things, "select count(*) from information_schema.columns where table_name = 'things'") == 3
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "update public.things set amount = 1.000 where amount = 1",
+        "insert into public.things values ('a', 1, null)",
+        "delete from public.things where ctid = (select max(ctid) from public.things where kind = 'a')",
+    ],
+    ids=["written otherwise", "one more", "one less"],
+)
+def test_a_change_since_the_swap_is_found(things: Connection, write: str) -> None:
+    """Also where an equal row is there on the other side."""
+    run(things, rebuild_file("things", COLUMNS))
+    things.execute(write.encode())
+    left = rows(things)
+    run(things, read(ROLLBACK))
+    assert rows(things) == left
+
+
+def test_the_comparison_counts_rows_that_are_the_same(things: Connection) -> None:
+    """Two rows too many of one kind and two too few of another are a difference, which XOR would not see."""
+    run(things, rebuild_file("things", COLUMNS), until="replay")
+    things.execute("insert into public.things values ('z', 1, null), ('z', 1, null)")
+    things.execute("truncate rpc_migrations.log_1")
+    things.execute("insert into rpc_migrations.things values ('y', 1, null), ('y', 1, null)")
+    with pytest.raises(psycopg.Error, match=r"differ in 4 row\(s\)"):
+        run(things, rebuild_file("things", COLUMNS))
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, f"id bigint generated always as identity primary key, {COLUMNS}"])
+def test_back_to_what_it_was(things: Connection, database: Database, columns: str) -> None:
+    """Also where the new table gets a key."""
+    before, left = dump_schema(database), rows(things)
+    run(things, rebuild_file("things", columns))
+    assert rows(things) == left
+    run(things, read(ROLLBACK))
+    things.execute(f"drop table {one(things, 'select kept_as from rpc_migrations.copies')}".encode())
+    assert (dump_schema(database), rows(things)) == (before, left)
+
+
+# What is refused: what makes it, the new table's columns, and what is said.
+REFUSED = {
+    "many rows": ("insert into public.things select 'a' from generate_series(1, 10000)", COLUMNS, "more than 10,000 rows"),
+    "a type without equality": ("alter table public.things add doc json", COLUMNS, "values of a type that cannot be compared.*: doc"),
+    "no column but a generated one": (
+        "alter table public.things drop kind, drop at, drop amount, add one integer generated always as (1) stored", "one integer generated always as (1) stored",
+        "no column by which",
+    ),
+    "another type": ("select", COLUMNS.replace("numeric", "text"), "column amount tells the rows apart.* and becomes another one"),
+    "a default for NULL": (
+        "select", COLUMNS.replace("kind text", "kind text not null default 'x'"), "column kind tells the rows apart.* and becomes another one",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "columns", "told"), REFUSED.values(), ids=REFUSED)
+def test_refused(things: Connection, database: Database, before: str, columns: str, told: str) -> None:
+    """Before anything changes, with what to do."""
+    things.execute(before.encode())
+    looks = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=told) as caught:
+        run(things, rebuild_file("things", columns), until="begin the copy")
+    assert caught.value.sqlstate == "RM001"
+    run(things, read(ROLLBACK))
+    assert dump_schema(database) == looks
+
+
+def test_a_long_row_can_be_written(things: Connection) -> None:
+    """The log has no index that it would not fit into."""
+    run(things, rebuild_file("things", COLUMNS), until="begin the copy")
+    things.execute("insert into public.things select string_agg(md5(n::text), '') from generate_series(1, 2000) as n")
+    left = rows(things)
+    run(things, rebuild_file("things", COLUMNS))
+    assert rows(things) == left
+
+
+def test_told_in_alter_tables_words(things: Connection, tmp_path: Path) -> None:
+    """It may get a primary key; a column by which rows are told apart may not change."""
+    file = tmp_path / "rebuild.sql"
+    file.write_text(
+        "-- rebuild: public.things\nalter table public.things add id bigint generated always as identity primary key;\n"
+    )
+    left = rows(things)
+    run(things, steps_of(file))
+    assert rows(things) == left
+    run(things, read(ROLLBACK))
+    file.write_text("-- rebuild: public.things\nalter table public.things rename kind to sort;\n")
+    with pytest.raises(
+        psycopg.Error, match="column kind tells the rows apart, as the table has no primary key, and is renamed"
+    ):
+        run(things, steps_of(file), "other")
