@@ -535,6 +535,17 @@ REFUSED = {
     "name that the schema rpc_migrations has": (
         "create index runs_pkey on public.things (amount)", "a name that something has in the schema rpc_migrations, where the copy lies: public.runs_pkey",
     ),
+    "index or statistics with the table itself as a value": (
+        "create index naming on public.things (amount) where id <> 'public.things'::regclass::oid::bigint; "
+        "create index listing on public.things ((id::oid = any ('{public.things}'::regclass[]))); "
+        "create statistics public.counting on (id = 'public.things'::regclass::oid::bigint), name from public.things",
+        "something of its own that has it as a value (regclass) (3): index public.listing, index public.naming, statistics public.counting",
+    ),
+    "default or constraint with the table itself as a value": (
+        "alter table public.things add me regclass default 'public.things'::regclass, add constraint not_me check (id <> 'public.things'::regclass::oid::bigint), "
+        "add is_me boolean generated always as (id = 'public.things'::regclass::oid::bigint) stored",
+        "has it as a value (regclass) (3): constraint not_me, default of column me, generated column is_me",
+    ),
     "materialized view": (
         "create materialized view public.sums as select sum(amount) from public.things", "a materialized view on it: public.sums"
     ),

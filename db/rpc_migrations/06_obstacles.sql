@@ -120,6 +120,64 @@ end;
 $function$;
 
 
+-- Whether an expression has a table in it as a value ('public.things'::regclass): in the new table's it would be the old one.
+create or replace function rpc_migrations.has_as_value(expression text, relation oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select
+        strpos(expression, format('''%s''::regclass', replace(relation::regclass::text, '''', ''''''))) > 0
+        or expression ~ '}''::regclass\[\]'
+            and expression ~ format('[{,"]%s[,}"]', regexp_replace(relation::regclass::text, '([^[:alnum:]_])', '\\\1', 'g'));
+$function$;
+
+
+-- What of a table has the table itself as a value, and is made before the new one has its name.
+create or replace function rpc_migrations.values_of_itself(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select 'something of its own that has it as a value (regclass)', s.name, s.take_away, s.put_back
+        from (
+            select
+                format('%s column %I', case when a.attgenerated = '' then 'default of' else 'generated' end, a.attname),
+                case when a.attgenerated = '' then format('alter table %s alter column %I drop default', relation::regclass, a.attname) end,
+                case when a.attgenerated = '' then
+                    format('alter table %s alter column %I set default %s', relation::regclass, a.attname, pg_get_expr(d.adbin, d.adrelid)) end,
+                pg_get_expr(d.adbin, d.adrelid)
+            from pg_catalog.pg_attrdef as d
+            inner join pg_catalog.pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+            where d.adrelid = relation
+            union all
+            select
+                format('constraint %I', c.conname), format('alter table %s drop constraint %I', relation::regclass, c.conname),
+                format('alter table %s add constraint %I %s', relation::regclass, c.conname, pg_get_constraintdef(c.oid)),
+                pg_get_constraintdef(c.oid)
+            from pg_catalog.pg_constraint as c
+            where c.conrelid = relation and c.contype in ('c', 'x')
+            union all
+            select
+                format('index %s', i.indexrelid::regclass), format('drop index %s', i.indexrelid::regclass),
+                pg_get_indexdef(i.indexrelid), pg_get_indexdef(i.indexrelid)
+            from pg_catalog.pg_index as i
+            where i.indrelid = relation and not exists (
+                select from pg_catalog.pg_constraint as c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+            union all
+            select
+                format('statistics %s', n.name), format('drop statistics %s', n.name),
+                pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid)
+            from pg_catalog.pg_statistic_ext as s
+            cross join lateral (select format('%s.%I', s.stxnamespace::regnamespace, s.stxname)) as n (name)
+            where s.stxrelid = relation
+        ) as s (name, take_away, put_back, expression)
+        where rpc_migrations.has_as_value(s.expression, relation);
+end;
+$function$;
+
+
 -- What belongs to the table. Letters that stand for a kind of thing and that are not known here are a later PostgreSQL's.
 create or replace function rpc_migrations.obstacles_in_the_table(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
@@ -166,6 +224,8 @@ begin
         where (select c.relpersistence from pg_catalog.pg_class as c where c.oid = relation) = 'p'
         union all
         select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r
+        union all
+        select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v
         union all
         select 'a name that something has in the schema rpc_migrations, where the copy lies', x.oid::regclass::text,
             format('alter %s %s rename to %I', k.kind, x.oid::regclass, left(x.relname, 60) || '_1'),
