@@ -539,12 +539,23 @@ REFUSED = {
         "create index naming on public.things (amount) where id <> 'public.things'::regclass::oid::bigint; "
         "create index listing on public.things ((id::oid = any ('{public.things}'::regclass[]))); "
         "create statistics public.counting on (id = 'public.things'::regclass::oid::bigint), name from public.things",
-        "something of its own that has it as a value (regclass) (3): index public.listing, index public.naming, statistics public.counting",
+        "something of its own that has it as a value (regclass) (3): index public.listing, index public.naming, statistics object public.counting",
     ),
     "default or constraint with the table itself as a value": (
         "alter table public.things add me regclass default 'public.things'::regclass, add constraint not_me check (id <> 'public.things'::regclass::oid::bigint), "
         "add is_me boolean generated always as (id = 'public.things'::regclass::oid::bigint) stored",
-        "has it as a value (regclass) (3): constraint not_me, default of column me, generated column is_me",
+        "has it as a value (regclass) (3): constraint not_me on table public.things, default value for column is_me",
+    ),
+    "index, statistics, default or check of another table with it as a value": (
+        "create table public.other (id bigint primary key, ref regclass default 'public.things'::regclass, constraint no check (ref <> 'public.things'::regclass)); "
+        "create index naming on public.other (id) where ref::oid = 'public.things'::regclass::oid; "
+        "create statistics public.counting on (ref::oid = 'public.things'::regclass::oid), id from public.other",
+        "something that depends on it (4): constraint no on table public.other, default value for column ref of table public.other, index public.naming",
+    ),
+    "index or check on a function of its rows": (
+        "create function public.title(public.things) returns text language sql immutable as 'select ($1).name'; "
+        "create index titles on public.things (public.title(things))",
+        "something that depends on a function which takes or returns its rows: index public.titles, on public.title(public.things)",
     ),
     "materialized view": (
         "create materialized view public.sums as select sum(amount) from public.things", "a materialized view on it: public.sums"

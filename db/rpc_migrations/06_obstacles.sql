@@ -132,6 +132,34 @@ as $function$
 $function$;
 
 
+-- The statements that take away a default, a constraint, an index or statistics, and put it back; no row for anything else.
+create or replace function rpc_migrations.way_round(catalog oid, object oid) returns table (take_away text, put_back text)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        format('alter table %s alter column %I drop default', d.adrelid::regclass, a.attname),
+        format('alter table %s alter column %I set default %s', d.adrelid::regclass, a.attname, pg_get_expr(d.adbin, d.adrelid))
+    from pg_catalog.pg_attrdef as d
+    inner join pg_catalog.pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+    where way_round.catalog = 'pg_catalog.pg_attrdef'::regclass and d.oid = way_round.object and a.attgenerated = ''
+    union all
+    select
+        format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
+        format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
+    from pg_catalog.pg_constraint as c
+    where way_round.catalog = 'pg_catalog.pg_constraint'::regclass and c.oid = way_round.object and c.contype in ('c', 'x') and c.conrelid <> 0
+    union all
+    select format('drop index %s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid)
+    from pg_catalog.pg_index as i
+    where way_round.catalog = 'pg_catalog.pg_class'::regclass and i.indexrelid = way_round.object
+    union all
+    select format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), pg_get_statisticsobjdef(s.oid)
+    from pg_catalog.pg_statistic_ext as s
+    where way_round.catalog = 'pg_catalog.pg_statistic_ext'::regclass and s.oid = way_round.object;
+$function$;
+
+
 -- What of a table has the table itself as a value, and is made before the new one has its name.
 create or replace function rpc_migrations.values_of_itself(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
@@ -140,39 +168,21 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select 'something of its own that has it as a value (regclass)', s.name, s.take_away, s.put_back
+        select 'something of its own that has it as a value (regclass)', pg_describe_object(s.catalog, s.object, 0), w.take_away, w.put_back
         from (
-            select
-                format('%s column %I', case when a.attgenerated = '' then 'default of' else 'generated' end, a.attname),
-                case when a.attgenerated = '' then format('alter table %s alter column %I drop default', relation::regclass, a.attname) end,
-                case when a.attgenerated = '' then
-                    format('alter table %s alter column %I set default %s', relation::regclass, a.attname, pg_get_expr(d.adbin, d.adrelid)) end,
-                pg_get_expr(d.adbin, d.adrelid)
-            from pg_catalog.pg_attrdef as d
-            inner join pg_catalog.pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
-            where d.adrelid = relation
+            select 'pg_catalog.pg_attrdef'::regclass::oid, d.oid, pg_get_expr(d.adbin, d.adrelid) from pg_catalog.pg_attrdef as d where d.adrelid = relation
             union all
-            select
-                format('constraint %I', c.conname), format('alter table %s drop constraint %I', relation::regclass, c.conname),
-                format('alter table %s add constraint %I %s', relation::regclass, c.conname, pg_get_constraintdef(c.oid)),
-                pg_get_constraintdef(c.oid)
-            from pg_catalog.pg_constraint as c
-            where c.conrelid = relation and c.contype in ('c', 'x')
+            select 'pg_catalog.pg_constraint'::regclass, c.oid, pg_get_constraintdef(c.oid)
+            from pg_catalog.pg_constraint as c where c.conrelid = relation and c.contype in ('c', 'x')
             union all
-            select
-                format('index %s', i.indexrelid::regclass), format('drop index %s', i.indexrelid::regclass),
-                pg_get_indexdef(i.indexrelid), pg_get_indexdef(i.indexrelid)
+            select 'pg_catalog.pg_class'::regclass, i.indexrelid, pg_get_indexdef(i.indexrelid)
             from pg_catalog.pg_index as i
-            where i.indrelid = relation and not exists (
-                select from pg_catalog.pg_constraint as c where c.conindid = i.indexrelid and c.contype in ('p', 'u', 'x'))
+            where i.indrelid = relation and not exists (select from pg_catalog.pg_constraint as c where c.conindid = i.indexrelid and c.contype = 'x')
             union all
-            select
-                format('statistics %s', n.name), format('drop statistics %s', n.name),
-                pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid)
-            from pg_catalog.pg_statistic_ext as s
-            cross join lateral (select format('%s.%I', s.stxnamespace::regnamespace, s.stxname)) as n (name)
-            where s.stxrelid = relation
-        ) as s (name, take_away, put_back, expression)
+            select 'pg_catalog.pg_statistic_ext'::regclass, x.oid, pg_get_statisticsobjdef(x.oid)
+            from pg_catalog.pg_statistic_ext as x where x.stxrelid = relation
+        ) as s (catalog, object, expression)
+        left join lateral rpc_migrations.way_round(s.catalog, s.object) as w on true
         where rpc_migrations.has_as_value(s.expression, relation);
 end;
 $function$;
@@ -292,15 +302,17 @@ begin
         left join pg_catalog.pg_rewrite as r on d.classid = 'pg_catalog.pg_rewrite'::regclass and r.oid = d.objid
         left join pg_catalog.pg_class as v on v.oid = r.ev_class
         left join pg_catalog.pg_proc as p on d.classid = 'pg_catalog.pg_proc'::regclass and p.oid = d.objid
+        left join pg_catalog.pg_index as i on i.indexrelid = c.oid
+        left join pg_catalog.pg_statistic_ext as s on d.classid = 'pg_catalog.pg_statistic_ext'::regclass and s.oid = d.objid
+        left join pg_catalog.pg_publication_rel as l on d.classid = 'pg_catalog.pg_publication_rel'::regclass and l.oid = d.objid
         where
             d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.deptype <> 'e'
             and not coalesce(
-                c.relkind in ('i', 'S', 't') or t.typrelid = relation or relation in (k.conrelid, k.confrelid) or a.adrelid = relation
+                c.relkind in ('S', 't') or relation in (i.indrelid, s.stxrelid, l.prrelid) or t.typrelid = relation or relation in (k.conrelid, k.confrelid) or a.adrelid = relation
                 or relation in (g.tgrelid, g.tgconstrrelid) or g.tgisinternal or v.relkind in ('v', 'r', 'm') or p.prokind <> 'a'
                 or c.oid in (select i.inhrelid from pg_catalog.pg_inherits as i where i.inhparent = relation),
                 false)
-            and d.classid not in (
-                'pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass);
+            and d.classid <> 'pg_catalog.pg_policy'::regclass;
 end;
 $function$;
 

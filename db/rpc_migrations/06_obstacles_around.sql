@@ -75,15 +75,17 @@ begin
         inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e'
         union all
         select 'something that depends on a function which takes or returns its rows',
-            format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), null, null
+            format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), w.take_away, w.put_back
         from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_proc'::regclass and d.refobjid = f.object
+        left join lateral rpc_migrations.way_round(d.classid, d.objid) as w on true
         where f.on_rows and not rpc_migrations.is_made_by_its_text(d.classid, d.objid)
         union all
-        select distinct 'something that uses the type of its rows', pg_describe_object(d.classid, d.objid, d.objsubid), null, null
+        select distinct 'something that uses the type of its rows', pg_describe_object(d.classid, d.objid, d.objsubid), w.take_away, w.put_back
         from pg_catalog.pg_class as c
         inner join pg_catalog.pg_type as t on t.oid = c.reltype
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_type'::regclass and d.refobjid in (t.oid, t.typarray)
+        left join lateral rpc_migrations.way_round(d.classid, d.objid) as w on true
         where c.oid = relation and d.objid <> t.typarray
             and not exists (select from pg_catalog.pg_proc as p where p.oid = d.objid and d.classid = 'pg_catalog.pg_proc'::regclass and p.prokind <> 'a')
             and not rpc_migrations.is_made_by_its_text(d.classid, d.objid)
@@ -102,7 +104,8 @@ begin
         from pg_catalog.pg_trigger as g
         where g.tgconstrrelid = relation and not g.tgisinternal and g.tgrelid <> relation
         union all
-        select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), null, null
-        from rpc_migrations.unknown_dependents(relation) as u;
+        select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), w.take_away, w.put_back
+        from rpc_migrations.unknown_dependents(relation) as u
+        left join lateral rpc_migrations.way_round(u.classid, u.objid) as w on true;
 end;
 $function$;
