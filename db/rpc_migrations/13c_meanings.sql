@@ -29,7 +29,8 @@ $function$;
 
 -- The texts of a table and of what depends on it, and what they refer to, by names: {"KIND NAME": {text, refers_to}}. What
 -- PostgreSQL has built in is not noted in pg_depend, and keys are left out: which one makes a "group by" complete is all the same. So
--- are types that a default refers to: those that it names stand in its text, and the column's own may have changed.
+-- are types that a default refers to: those that it names stand in its text, and the column's own may have changed; and the table's columns
+-- where "excluded" stands for a row of them all, with those that are new.
 create or replace function rpc_migrations.meanings(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -72,6 +73,9 @@ as $function$
         where
             d.classid = t.catalog and d.objid = t.object and d.refclassid <> 'pg_catalog.pg_constraint'::regclass
             and not (d.classid = 'pg_catalog.pg_attrdef'::regclass and d.refclassid = 'pg_catalog.pg_type'::regclass)
+            and not (
+                d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.refobjsubid > 0
+                and t.text ~ ' ON CONFLICT.*DO UPDATE')
     ))), '{}')
     from texts as t;
 $function$;

@@ -339,6 +339,9 @@ PLAIN = """
 create table public.plain (id integer primary key, size integer, constraint positive check (size > 0));
 create unique index plain_size on public.plain (size);
 insert into public.plain select n, n from generate_series(1, 20) as n;
+create function public.put(integer) returns void language sql begin atomic
+    insert into public.plain values ($1) on conflict (id) do update set size = excluded.size where plain.id > 0; end;
+create rule put as on insert to public.customers do also insert into public.plain values (new.id) on conflict on constraint plain_pkey do update set size = 1;
 """
 
 
