@@ -348,6 +348,10 @@ CARRIED = {
         "create unique index by_code on public.things (replica_code); alter table public.things replica identity using index by_code"
     ),
     "storage option": "alter table public.things set (fillfactor = 70, autovacuum_enabled = false, toast.autovacuum_enabled = false)",
+    "unlogged table": (
+        "do $$ begin alter table public.things set unlogged; "
+        "exception when invalid_table_definition or object_not_in_prerequisite_state or feature_not_supported then null; end $$"
+    ),
     "clustering": "create index ordered on public.things (amount); cluster public.things using ordered",
 }  # fmt: skip
 
@@ -427,7 +431,7 @@ def _declared(key: str) -> str:
     return words[0] + " not null"
 
 
-_WITHOUT_KEY = ("unique index in place of a primary key", "no key of any kind")
+_LAST = ("unlogged table", "unique index in place of a primary key", "no key of any kind")
 
 
 def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]:
@@ -438,9 +442,7 @@ def tables(version: int, always: Sequence[str] = ()) -> st.SearchStrategy[Table]
         Table,
         st.sampled_from(sorted(KEYS)),
         st.booleans(),
-        additions.map(
-            lambda kinds: tuple(sorted(kinds, key=_WITHOUT_KEY.__contains__))
-        ),  # others need the key to be made
+        additions.map(lambda kinds: tuple(sorted(kinds, key=_LAST.__contains__))),  # others could not be made then
         st.sampled_from(sorted(TEMPLATES)),
         st.just(version),
     )
@@ -459,7 +461,6 @@ REFUSED = {
         "alter table public.things add primary key (of_what, valid_in without overlaps)",
         "a primary key with a period: things_pkey",
     ),
-    "unlogged table": ("alter table public.things set unlogged", "unlogged"),
     "partitioned table": (
         "alter table public.things rename to whole; create table public.things (id bigint primary key, name text, amount integer) "
         "partition by range (id)", "not an ordinary table",

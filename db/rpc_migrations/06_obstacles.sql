@@ -25,8 +25,8 @@ begin
             select 'it is not an ordinary table' as kind, null as name, null as other, null as take_away, null as put_back
             where c.relkind <> 'r' or c.reloftype <> 0
             union all
-            select 'it is unlogged or temporary', null, null, 'alter table %1$s set logged', 'alter table %1$s set unlogged'
-            where c.relpersistence <> 'p'
+            select 'it is temporary', null, null, null, null
+            where c.relpersistence = 't'
             union all
             select 'it has a tablespace or an access method of its own', null, null, null, null
             where c.reltablespace <> 0 or m.amname <> 'heap'

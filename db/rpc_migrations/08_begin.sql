@@ -254,7 +254,7 @@ $function$;
 
 -- What LIKE and PostgreSQL's own choice of names have made otherwise on the new table: constraints that are not valid have become
 -- valid, and sequences of identity columns and not-null constraints have been named after the table, though the old table's are
--- called otherwise. Where the step file has given a name, that is left.
+-- called otherwise. It is unlogged where the old one is. Where the step file has given a name, that is left.
 create or replace function rpc_migrations.adapt_new_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -264,6 +264,11 @@ declare
     statement text;
 begin
     for statement in
+        select format('alter table %s set unlogged', new_table)
+        from pg_catalog.pg_class as o
+        inner join pg_catalog.pg_class as n on n.oid = copy.new_table
+        where o.oid = copy.old_table and o.relpersistence = 'u' and n.relpersistence = 'p'
+        union all
         select format('alter table %s drop constraint %I', new_table, n.conname)
         from pg_catalog.pg_constraint as o
         inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = o.contype and n.conname = o.conname

@@ -143,7 +143,8 @@ end;
 $function$;
 
 
--- Raises RM005 where the new table has not all that is built before the swap: nobody has called carry_over.
+-- Raises RM005 where the new table has not all that is built before the swap: nobody has called carry_over. Raises RM001 where one of the
+-- tables is unlogged: a crash would empty it, and not the other one.
 create or replace function rpc_migrations.check_complete(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -151,6 +152,12 @@ as $function$
 declare
     missing text;
 begin
+    if (
+        select count(distinct c.relpersistence) > 1 from pg_catalog.pg_class as c where c.oid in (copy.source, copy.target)
+    ) then
+        raise exception '% and its new version are not both unlogged', copy.source::regclass
+        using errcode = 'RM001', hint = 'No table in use was changed. Leave the new table as the old one is; set it logged or unlogged after the swap.';
+    end if;
     select string_agg(concat_ws(' ', m.kind, m.name), ', ' order by m.place) into missing
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m;
     if missing is not null then

@@ -142,6 +142,9 @@ STEPS = {
         "alter table rpc_migrations.things add constraint one foreign key (name) references public.names (other) not valid;",
         "foreign key one is",
     ),
+    "what a crash would empty": (
+        "select", "alter table rpc_migrations.things set unlogged;", "public.things and its new version are not both unlogged",
+    ),
     "a foreign key to itself": (
         "select", "alter table rpc_migrations.things add foreign key (amount) references rpc_migrations.things (id);",
         'step "define": the new table rpc_migrations.things has a foreign key that points at itself',
