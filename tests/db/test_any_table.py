@@ -137,7 +137,7 @@ def test_each_kind(database: Database, keeper: None, version: int, kind: str, te
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS if EXAMPLES > 2 else KINDS[::2])  # the others are drawn beside these
+@pytest.mark.parametrize("kind", KINDS if EXAMPLES > 2 else KINDS[::3])  # the others are drawn beside these
 def test_any_table(cluster: Cluster, keeper: None, version: int, kind: str) -> None:
     """The kind, and others with it, on any kind of key, under a writer; a failure shows the table that was found."""
 
