@@ -27,11 +27,11 @@ begin
         $sql$
         select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
         from (
-            select count(*) as rows, %7$s(hash_record_extended(row(%1$s), 0)%8$s) as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%1$s), 0)%8$s)::numeric as hash
             from only %2$s as s where %5$s
         ) as s
         cross join (
-            select count(*) as rows, %7$s(hash_record_extended(row(%3$s), 0)%8$s) as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%3$s), 0)%8$s)::numeric as hash
             from only %4$s as t where %6$s
         ) as t
         $sql$,

@@ -131,6 +131,18 @@ def test_refused(things: Connection, database: Database, before: str, columns: s
     assert dump_schema(database) == looks
 
 
+def test_after_a_table_with_a_key(things: Connection) -> None:
+    """In one session: what it has prepared for a table with a key fits one without as well."""
+    things.execute(
+        "create table public.keyed (id bigint primary key, kind text); insert into public.keyed values (1, 'a')"
+    )
+    run(things, rebuild_file("keyed", "id bigint not null, kind text"), "keyed")
+    run(things, rebuild_file("things", COLUMNS))
+    run(things, read(ROLLBACK), "keyed")
+    run(things, read(ROLLBACK))
+    assert len(rows(things)) == 4
+
+
 def test_a_long_row_can_be_written(things: Connection) -> None:
     """The log has no index that it would not fit into."""
     run(things, rebuild_file("things", COLUMNS), until="begin the copy")
