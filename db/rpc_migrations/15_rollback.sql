@@ -45,7 +45,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
-        keys = rpc_migrations.primary_key(copy.old_table), filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
+        keys = case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.primary_key(copy.old_table) end, filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;
     perform rpc_migrations.rehearse_swap_back(copy);
@@ -280,6 +280,15 @@ begin
         raise exception '% cannot be rolled back with what was written since: %', name_in_use, reasons
         using errcode = 'RM001', hint = 'Nothing was changed. Put the columns back, under their old names and with their old types, then run the '
             'same command again; or roll back with --discard-changes, to the data as it was at the swap.';
+    end if;
+    select string_agg(c.oid::regclass::text, ', ') into reasons
+    from pg_catalog.pg_class as c
+    where c.oid in (copy.old_table, copy.new_table) and rpc_migrations.key_index(c.oid) is null
+        and copy.old_table is not null and not discard_changes and not rpc_migrations.has_no_key(copy);
+    if reasons is not null then
+        raise exception '% cannot be rolled back with what was written since: there is no primary key any more on %', name_in_use, reasons
+        using errcode = 'RM001', hint = 'Nothing was changed. Put it back, then run the same command again; '
+            'or roll back with --discard-changes, to the data as it was at the swap.';
     end if;
     if copy.state = 'swapped' and not discard_changes then
         perform rpc_migrations.check_one_way(copy);

@@ -11,7 +11,7 @@ import pytest
 from local_supabase import Database
 from projects import one
 from schema_dump import dump_schema
-from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, steps_of
+from step_runner import DISCARD, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, steps_of
 
 COLUMNS = "kind text, amount numeric, at timestamptz, extra text default 'new'"
 ROWS = "select kind, amount::text, at from public.things order by 1, 2, 3"
@@ -141,6 +141,26 @@ def test_after_a_table_with_a_key(things: Connection) -> None:
     run(things, read(ROLLBACK), "keyed")
     run(things, read(ROLLBACK))
     assert len(rows(things)) == 4
+
+
+@pytest.mark.parametrize("table", ["keyed", "keyed_backup"])
+def test_a_key_that_was_dropped_since(things: Connection, database: Database, table: str) -> None:
+    """The rows were told apart by it: not rolled back without it, unless what was written is discarded."""
+    things.execute(
+        "create table public.keyed (id bigint primary key, doc json); insert into public.keyed values (1, '{}')"
+    )
+    run(things, rebuild_file("keyed", "id bigint not null, doc json, note text"))
+    constraint = (
+        f"select conname::text from pg_constraint where conrelid = 'public.{table}'::regclass and contype = 'p'"
+    )
+    things.execute(f"alter table public.{table} drop constraint {one(things, constraint)}".encode())
+    before = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=f"there is no primary key any more on public.{table}\n") as caught:
+        run(things, read(ROLLBACK))
+    assert caught.value.sqlstate == "RM001"
+    assert dump_schema(database) == before
+    run(things, read(DISCARD))
+    assert one(things, "select count(*) from public.keyed") == 1
 
 
 def test_a_long_row_can_be_written(things: Connection) -> None:
