@@ -147,9 +147,9 @@ def test_after_a_table_with_a_key(things: Connection) -> None:
 def test_a_key_that_was_dropped_since(things: Connection, database: Database, table: str) -> None:
     """The rows were told apart by it: not rolled back without it, unless what was written is discarded."""
     things.execute(
-        "create table public.keyed (id bigint primary key, doc json); insert into public.keyed values (1, '{}')"
+        "create table public.keyed (id bigint primary key, doc jsonb); insert into public.keyed values (1, '{}')"
     )
-    run(things, rebuild_file("keyed", "id bigint not null, doc json, note text"))
+    run(things, rebuild_file("keyed", "id bigint not null, doc jsonb, note text"))
     constraint = (
         f"select conname::text from pg_constraint where conrelid = 'public.{table}'::regclass and contype = 'p'"
     )
