@@ -217,18 +217,6 @@ as $function$
 $function$;
 
 
--- The same as one JSON value: [{name, operator}]. Null where there is no key, and values that cannot be compared.
-create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select jsonb_agg(jsonb_build_object('name', k.name, 'operator', k.operator) order by k.place)
-    from rpc_migrations.key_columns(relation) as k
-    inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
-    having bool_and(k.operator is not null or rpc_migrations.can_be_told_apart(a.atttypid));
-$function$;
-
-
 -- Whether the values of a type can be compared and hashed, which it takes to tell rows without a key apart.
 create or replace function rpc_migrations.can_be_told_apart(type oid) returns boolean
 language plpgsql stable
@@ -245,6 +233,18 @@ begin
 exception when undefined_function then
     return false;
 end;
+$function$;
+
+
+-- The same as one JSON value: [{name, operator}]. Null where there is no key, and values that cannot be compared.
+create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_agg(jsonb_build_object('name', k.name, 'operator', k.operator) order by k.place)
+    from rpc_migrations.key_columns(relation) as k
+    inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
+    having bool_and(k.operator is not null or rpc_migrations.can_be_told_apart(a.atttypid));
 $function$;
 
 
