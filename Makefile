@@ -61,8 +61,9 @@ test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (1
 test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
 	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
+# Each case waits for a while; a third process fills the gaps.
 test-faults: .venv/tests $(POSTGRES) ## every fault at every request (some minutes)
-	$(PYTEST) --dist load -m every_fault tests/faults $(ARGS)
+	$(PYTEST) -n 3 --dist load -m every_fault tests/faults $(ARGS)
 
 bench: .venv/tests $(POSTGRES) ## measure, beside the guide's SQL by psql
 	PYTHONPATH=tests $(RUN) -m benchmarks
