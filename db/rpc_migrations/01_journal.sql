@@ -90,7 +90,7 @@ alter table rpc_migrations.copies
     add column if not exists new_table oid not null,
     add column if not exists source oid,                            -- where rows are read: the old table; the new one in a rollback
     add column if not exists target oid,
-    add column if not exists keys jsonb,                            -- the primary key: [{name, operator}]
+    add column if not exists keys jsonb,                            -- the primary key: [{name, operator}]; without one, all columns and no operator
     add column if not exists columns jsonb,                         -- what is copied: [{name, old_name, type, old_type, fallback, expression, as_text}]
     add column if not exists definition jsonb,                      -- what the old table looked like: [{kind, name, statement}]
     add column if not exists filenode oid,                          -- another one: the source was rewritten, its ctids mean nothing now

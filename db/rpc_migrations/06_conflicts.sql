@@ -22,7 +22,8 @@ begin
     end if;
     select concat_ws('; ', 'a column by which rows are told apart may be null now: ' || string_agg(quote_ident(a.attname), ', '), changes) into changes
     from pg_catalog.pg_attribute as a
-    where a.attrelid = copy.source and not a.attnotnull and not rpc_migrations.has_no_key(copy) and copy.keys @> jsonb_build_array(jsonb_build_object('name', a.attname));
+    where a.attrelid = copy.source and not a.attnotnull and not rpc_migrations.has_no_key(copy)
+        and copy.keys @> jsonb_build_array(jsonb_build_object('name', a.attname));
     changes := nullif(changes, '');
     if copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         changes := nullif(concat_ws('; ', rpc_migrations.lost_columns(copy), changes), '');

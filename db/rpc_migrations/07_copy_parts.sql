@@ -195,25 +195,29 @@ $function$;
 -- without one. Rows that are the same in all of them are the same then: whatever is done to one of them is done to all, which are
 -- replayed together, as many as there are.
 create or replace function rpc_migrations.key_columns(relation oid) returns table (name name, number smallint, operator text, place bigint)
-language sql stable
+language plpgsql stable rows 3
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-    select a.attname, a.attnum, format('%I.%s', n.nspname, o.oprname), k.place
-    from pg_catalog.pg_index as i
-    cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, place)
-    inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
-    inner join pg_catalog.pg_opclass as c on c.oid = k.opclass
-    inner join pg_catalog.pg_amop as m
-        on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
-    inner join pg_catalog.pg_operator as o on o.oid = m.amopopr
-    inner join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
-    where i.indexrelid = rpc_migrations.key_index(relation) and k.place <= i.indnkeyatts
-    union all
-    select a.attname, a.attnum, null, a.attnum
-    from pg_catalog.pg_attribute as a
-    where
-        a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-        and rpc_migrations.key_index(relation) is null;
+declare
+    key oid := rpc_migrations.key_index(relation);
+begin
+    return query
+        select a.attname, a.attnum, format('%I.%s', n.nspname, o.oprname), k.place
+        from pg_catalog.pg_index as i
+        cross join lateral unnest(i.indkey::int2[], i.indclass::oid[]) with ordinality as k (attnum, opclass, place)
+        inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+        inner join pg_catalog.pg_opclass as c on c.oid = k.opclass
+        inner join pg_catalog.pg_amop as m
+            on m.amopfamily = c.opcfamily and m.amoplefttype = c.opcintype and m.amoprighttype = c.opcintype and m.amopstrategy = 3
+        inner join pg_catalog.pg_operator as o on o.oid = m.amopopr
+        inner join pg_catalog.pg_namespace as n on n.oid = o.oprnamespace
+        where i.indexrelid = key and k.place <= i.indnkeyatts
+        union all
+        select a.attname, a.attnum, null, a.attnum
+        from pg_catalog.pg_attribute as a
+        where key is null and a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
+end;
 $function$;
 
 

@@ -34,6 +34,7 @@ begin
     loop
         perform rpc_migrations.make_again(further.kind, further.name, further.statement);
     end loop;
+    perform rpc_migrations.make_unlogged_as(copy.old_table, copy.new_table);
     perform rpc_migrations.share_sequences(copy);
     perform rpc_migrations.adapt_new_table(copy);
     perform rpc_migrations.check_conflicts(copy);
@@ -166,15 +167,7 @@ begin
         using errcode = 'RM005', hint = 'Rebuild one table in a step file, and finish or roll back the other migration first.';
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
-    if copy.old_table is not null and rpc_migrations.key_index(copy.old_table) is null then
-        execute format('select count(*) > 10000 from (select from only %s limit 10001) as r', copy.old_table::regclass) into has_rows;
-        if has_rows then
-            -- The swap reads all of it under its lock.
-            raise exception '% cannot be rebuilt: it has no primary key, nor a unique index of columns that may not be null, and more than 10,000 rows',
-                copy.old_table::regclass
-            using errcode = 'RM001', hint = 'Nothing was changed. Add one (alter table ... add primary key ...), then run the same command again.';
-        end if;
-    end if;
+    perform rpc_migrations.check_size_without_key(copy.old_table);
     if to_regclass(format('%I.%I', old_name[1], copy.backup_name)) is not null then
         raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
         using errcode = 'RM001',
@@ -201,6 +194,28 @@ end;
 $function$;
 
 
+-- A table without a key is read as a whole by each replay, also by the swap under its lock: so it has to be a small one. Raises RM001.
+create or replace function rpc_migrations.check_size_without_key(relation oid) returns void
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    is_too_large boolean;
+begin
+    if relation is null or rpc_migrations.key_index(relation) is not null then
+        return;
+    end if;
+    execute format('select count(*) > 10000 from (select from only %s limit 10001) as r', relation::regclass) into is_too_large;
+    if is_too_large then
+        raise exception '% cannot be rebuilt: it has no primary key, nor a unique index of columns that may not be null, and more than 10,000 rows',
+            relation::regclass
+        using errcode = 'RM001', hint = 'Nothing was changed. Add one (alter table ... add primary key ...), then run the same command again.';
+    end if;
+end;
+$function$;
+
+
 -- Two tables that refer to each other are rebuilt one after the other: the swap of one makes foreign keys of the other anew, and
 -- would look like an alteration of it. Raises RM005.
 create or replace function rpc_migrations.check_neighbours(migration text, relation oid) returns void
@@ -222,6 +237,19 @@ begin
     if found then
         raise exception 'migration % rebuilds %, and a foreign key connects that with this table', other.migration, other.neighbour::regclass
         using errcode = 'RM005', hint = 'Nothing was changed. Finish the other migration or roll it back first, then run the same command again.';
+    end if;
+end;
+$function$;
+
+
+-- Makes a new table, which is empty, unlogged where the old one is.
+create or replace function rpc_migrations.make_unlogged_as(old_table oid, new_table oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if (select c.relpersistence from pg_catalog.pg_class as c where c.oid = old_table) = 'u' then
+        execute format('alter table %s set unlogged', new_table::regclass);
     end if;
 end;
 $function$;
@@ -254,7 +282,7 @@ $function$;
 
 -- What LIKE and PostgreSQL's own choice of names have made otherwise on the new table: constraints that are not valid have become
 -- valid, and sequences of identity columns and not-null constraints have been named after the table, though the old table's are
--- called otherwise. It is unlogged where the old one is. Where the step file has given a name, that is left.
+-- called otherwise. Where the step file has given a name, that is left.
 create or replace function rpc_migrations.adapt_new_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -264,11 +292,6 @@ declare
     statement text;
 begin
     for statement in
-        select format('alter table %s set unlogged', new_table)
-        from pg_catalog.pg_class as o
-        inner join pg_catalog.pg_class as n on n.oid = copy.new_table
-        where o.oid = copy.old_table and o.relpersistence = 'u' and n.relpersistence = 'p'
-        union all
         select format('alter table %s drop constraint %I', new_table, n.conname)
         from pg_catalog.pg_constraint as o
         inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = o.contype and n.conname = o.conname

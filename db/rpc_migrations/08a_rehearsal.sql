@@ -150,7 +150,8 @@ end;
 $function$;
 
 
--- The statements of one step that define something; those that do nothing but add a foreign key are answered instead. Those that fail because a table is empty, or by an exception of their own, say nothing about what they will do later.
+-- The statements of one step that define something; those that do nothing but add a foreign key are answered instead. Answers the reason
+-- against it as well.
 create or replace function rpc_migrations.rehearse_step(
     statements text[], out goes_on boolean, out reason text, out foreign_keys text[]
 )
@@ -180,7 +181,7 @@ exception when others then
         raise;
     end if;
     goes_on := false;
-    reason := case when sqlstate !~ '^(P0|21|23)' then format('%s (%s)', sqlerrm, sqlstate) end;
+    reason := rpc_migrations.reason_of_error(sqlstate, sqlerrm);
 end;
 $function$;
 
@@ -216,7 +217,7 @@ exception when others then
     if not rpc_migrations.tells_against_it(sqlstate) then
         raise;
     end if;
-    return case when sqlstate !~ '^(P0|21|23)' then format('%s (%s)', sqlerrm, sqlstate) end;
+    return rpc_migrations.reason_of_error(sqlstate, sqlerrm);
 end;
 $function$;
 
@@ -227,6 +228,16 @@ language sql immutable
 set search_path = ''
 as $function$
     select error_code <> '55P03' and error_code !~ '^(40|53|57|58|XX)';
+$function$;
+
+
+-- What an error tells against a step. Null for those that it has because a table is empty, and for exceptions of its own: they say
+-- nothing about what it will do later.
+create or replace function rpc_migrations.reason_of_error(error_code text, message text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select format('%s (%s)', message, error_code) where error_code !~ '^(P0|21|23)';
 $function$;
 
 

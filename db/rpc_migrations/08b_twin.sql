@@ -116,6 +116,7 @@ begin
     create schema rpc_migrations_twin;
     perform rpc_migrations.make_again('a generated column', null, rpc_migrations.create_statement(copy.old_table, twin_name));
     perform rpc_migrations.revoke_all(to_regclass(twin_name));
+    perform rpc_migrations.make_unlogged_as(copy.old_table, to_regclass(twin_name));
     for part in
         select p.*
         from rpc_migrations.describe_table(copy.old_table, twin_name) as p

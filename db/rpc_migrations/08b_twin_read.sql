@@ -99,9 +99,7 @@ begin
     execute coalesce(copy.alteration ->> 'create', format('create table %s ()', new_name));
     new_table := to_regclass(new_name);
     perform rpc_migrations.revoke_all(new_table);
-    if (select c.relpersistence = 'u' from pg_catalog.pg_class as c where c.oid = copy.old_table) then
-        execute format('alter table %s set unlogged', new_name);
-    end if;
+    perform rpc_migrations.make_unlogged_as(copy.old_table, new_table);
     for statement in
         select p.statement
         from rows from (jsonb_to_recordset(copy.alteration -> 'parts') as (phase text, kind text, name text, statement text))

@@ -27,19 +27,18 @@ begin
         $sql$
         select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
         from (
-            select count(*) as rows, %7$s(hash_record_extended(row(%1$s), 0)%8$s)::numeric as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%1$s), 0))::numeric as hash
             from only %2$s as s where %5$s
         ) as s
         cross join (
-            select count(*) as rows, %7$s(hash_record_extended(row(%3$s), 0)%8$s)::numeric as hash
+            select count(*) as rows, %7$s(hash_record_extended(row(%3$s), 0))::numeric as hash
             from only %4$s as t where %6$s
         ) as t
         $sql$,
         parts.source_row, parts.source, parts.target_row, parts.target,
         rpc_migrations.not_logged(copy, 's'), rpc_migrations.not_logged(copy, 't'),
         -- Without a key a row may be there twice, which XOR does not see.
-        case when rpc_migrations.has_no_key(copy) then 'sum' else 'bit_xor' end,
-        case when rpc_migrations.has_no_key(copy) then '::numeric' end)
+        case when rpc_migrations.has_no_key(copy) then 'sum' else 'bit_xor' end)
     into result;
     if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
@@ -63,7 +62,7 @@ set row_security = off
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
-    differing_keys text := format(
+    differing_keys text := case when rpc_migrations.has_no_key(copy) then rpc_migrations.rows_without_equal(copy) else format(
         $sql$
         select %1$s from only %2$s as s
         where not exists (select from only %3$s as t where %4$s and row(%5$s)::record operator(pg_catalog.=) row(%6$s)::record)
@@ -71,12 +70,9 @@ declare
         select %1$s from only %3$s as t
         where not exists (select from only %2$s as s where %4$s)
         $sql$,
-        parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row);
+        parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row) end;
     not_logged text := '';
 begin
-    if rpc_migrations.has_no_key(copy) then
-        differing_keys := rpc_migrations.rows_without_equal(copy);
-    end if;
     if to_regclass(parts.log) is not null then
         not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
