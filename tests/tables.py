@@ -533,9 +533,6 @@ REFUSED = {
         "create constraint trigger checked after insert on public.other from public.things for each row execute function public.f()",
         "a constraint trigger of another table that refers to it: checked on public.other",
     ),
-    "name that the schema rpc_migrations has": (
-        "create index runs_pkey on public.things (amount)", "a name that something has in the schema rpc_migrations, where the copy lies: public.runs_pkey",
-    ),
     "index or statistics with the table itself as a value": (
         "create index naming on public.things (amount) where id <> 'public.things'::regclass::oid::bigint; "
         "create index listing on public.things ((id::oid = any ('{public.things}'::regclass[]))); "

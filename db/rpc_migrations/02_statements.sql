@@ -165,8 +165,7 @@ create or replace function rpc_migrations.name_of_ours_in_words(error_message te
 language sql volatile
 set search_path = ''
 as $function$
-    select format('rpc_migrations has a %1$I of its own, so no table of that name can be rebuilt. Rename it, rebuild it under another name, '
-        'and rename it back.', c.relname)
+    select format('rpc_migrations has a %1$I of its own. Rebuild the table by a line `-- rebuild: `, which makes the new one elsewhere.', c.relname)
     from pg_catalog.pg_class as c
     where
         c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind in ('r', 'c') and c.relname <> all (rpc_migrations.new_tables())

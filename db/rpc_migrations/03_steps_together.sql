@@ -100,7 +100,7 @@ as $function$
             l.locktype = 'advisory'
             or (
                 l.locktype = 'relation'
-                and coalesce(n.nspname, '') not in ('rpc_migrations', 'pg_catalog', 'pg_toast', 'information_schema')
+                and coalesce(n.nspname, '') not in ('rpc_migrations', 'rpc_migrations_new', 'pg_catalog', 'pg_toast', 'information_schema')
                 and (l.mode <> 'AccessShareLock' or pg_relation_size(l.relation) > 256000000)
                 and (c.relkind is distinct from 'S' or l.mode <> 'RowExclusiveLock')
             )

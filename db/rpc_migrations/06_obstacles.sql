@@ -237,29 +237,6 @@ begin
         union all
         select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v
         union all
-        select 'a name that something has in the schema rpc_migrations, where the copy lies', x.oid::regclass::text,
-            format('alter %s %s rename to %I', k.kind, x.oid::regclass, left(x.relname, 60) || '_1'),
-            format('alter %s %I.%I rename to %I', k.kind, x.relnamespace::regnamespace, left(x.relname, 60) || '_1', x.relname)
-        from pg_catalog.pg_class as t
-        inner join pg_catalog.pg_class as x
-            on x.oid in (select i.indexrelid from pg_catalog.pg_index as i where i.indrelid = t.oid)
-            or x.oid = t.oid and t.relnamespace not in ('rpc_migrations'::regnamespace, coalesce(to_regnamespace('rpc_migrations_twin'), 0))
-            or x.oid in (select s.sequence from rpc_migrations.identity_sequences(t.oid) as s)
-        inner join pg_catalog.pg_class as o on o.relnamespace = 'rpc_migrations'::regnamespace and o.relname = x.relname
-        cross join lateral (select case x.relkind when 'S' then 'sequence' when 'i' then 'index' else 'table' end as kind) as k
-        where
-            t.oid = relation
-            and not (t.relname = any (rpc_migrations.new_tables()) and (
-                x.oid = t.oid
-                or exists (
-                    select from pg_catalog.pg_depend as d
-                    left join pg_catalog.pg_constraint as c on d.refclassid = 'pg_catalog.pg_constraint'::regclass and c.oid = d.refobjid
-                    where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = o.oid
-                        and to_regclass(format('rpc_migrations.%I', t.relname))
-                        in (c.conrelid, case when d.refclassid = 'pg_catalog.pg_class'::regclass then d.refobjid end)
-                )
-            ))
-        union all
         select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
         from (
             select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation

@@ -97,7 +97,7 @@ begin
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.sequence
         inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid
         inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum
-        inner join pg_catalog.pg_class as o on o.oid = e.adrelid and o.relnamespace <> 'rpc_migrations'::regnamespace
+        inner join pg_catalog.pg_class as o on o.oid = e.adrelid and o.relnamespace not in (select rpc_migrations.schemas_of_new_tables())
         union all
         select 'a constraint trigger of another table that refers to it', format('%I on %s', g.tgname, g.tgrelid::regclass),
             format('drop trigger %I on %s', g.tgname, g.tgrelid::regclass), pg_get_triggerdef(g.oid)

@@ -23,7 +23,7 @@ as $function$
             when copy.state not in ('abandoned', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
         end,
         case
-            when copy.state in ('copying', 'copied') then format('rpc_migrations.%I', copy.table_name)
+            when copy.state in ('copying', 'copied') then rpc_migrations.new_name(copy)
             when copy.state in ('swapped', 'rolling back', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
             else copy.kept_as
         end;

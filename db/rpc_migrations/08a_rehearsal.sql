@@ -297,7 +297,8 @@ begin
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;
             end if;
-            reasons := reasons || format('%s %s: %s (%s)', missing.kind, missing.name, sqlerrm, sqlstate);
+            reasons := reasons || (format('%s %s: %s (%s)', missing.kind, missing.name, sqlerrm, sqlstate) || case when sqlstate = '42P07' then
+                ' in the schema rpc_migrations; rename it, or rebuild the table by a line `-- rebuild: `, which makes the new one elsewhere' else '' end);
         end;
     end loop;
     return reasons;

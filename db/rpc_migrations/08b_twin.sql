@@ -73,7 +73,8 @@ begin
         problems := 'the statements drop, move or rename the table';
         return;
     end if;
-    alteration := rpc_migrations.read_twin(copy, twin, numbers) || jsonb_build_object('conversions', resolved);
+    copy.alteration := jsonb_build_object('schema', rpc_migrations.schema_for_new(twin), 'conversions', resolved);
+    alteration := copy.alteration || rpc_migrations.read_twin(copy, twin, numbers);
     select string_agg(p, '; ') into problems from rpc_migrations.problems_of_alteration(copy, twin, alteration) as p;
     if problems is null then
         problems := rpc_migrations.differing_sample(copy, twin, alteration);

@@ -9,7 +9,7 @@ set search_path = ''
 as $function$
     with
     names as (
-        select format('rpc_migrations.%I', copy.table_name) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
+        select rpc_migrations.new_name(copy) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
     ),
     parts as (
         select p.phase, p.kind, p.name, p.definition, p.statement, p.place
@@ -92,10 +92,11 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    new_name text := format('rpc_migrations.%I', copy.table_name);
+    new_name text := rpc_migrations.new_name(copy);
     new_table oid;
     statement text;
 begin
+    perform rpc_migrations.make_second_schema(copy.alteration ->> 'schema');
     execute coalesce(copy.alteration ->> 'create', format('create table %s ()', new_name));
     new_table := to_regclass(new_name);
     perform rpc_migrations.revoke_all(new_table);

@@ -231,3 +231,16 @@ begin
     end if;
 end;
 $function$;
+
+
+-- Tells the planner what the new table has: autovacuum, which would, is off for it.
+create or replace function rpc_migrations.gather_statistics() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    execute format('analyze %s', copy.target::regclass);
+end;
+$function$;

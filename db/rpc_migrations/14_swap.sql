@@ -191,6 +191,7 @@ begin
         moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
     end if;
     execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
+    perform rpc_migrations.drop_second_schema();
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);

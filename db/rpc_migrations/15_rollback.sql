@@ -134,8 +134,12 @@ begin
         perform rpc_migrations.end_capture(copy.id);
     end if;
     message := 'the copy was taken away; the table is as it was' || rpc_migrations.restored_in_words(copy);
-    if new_table in (select c.oid from pg_catalog.pg_class as c where c.relnamespace = 'rpc_migrations'::regnamespace) then
+    if exists (
+        select from pg_catalog.pg_class as c
+        where c.oid = new_table and c.relnamespace in (select rpc_migrations.schemas_of_new_tables())
+    ) then
         execute format('drop table %s', new_table);  -- whatever it is called by now
+        perform rpc_migrations.drop_second_schema();
     elsif new_table is not null then
         message := format('%s, which was to be the new table, was moved there and stays; apart from that the table is as it was', new_table);
     end if;

@@ -166,17 +166,17 @@ language sql stable
 set search_path = ''
 as $function$
     with ours (object, acl, owner) as (
-        select 'schema rpc_migrations', coalesce(n.nspacl, acldefault('n', n.nspowner)), n.nspowner
+        select format('schema %I', n.nspname), coalesce(n.nspacl, acldefault('n', n.nspowner)), n.nspowner
         from pg_catalog.pg_namespace as n
-        where n.nspname = 'rpc_migrations'
+        where n.oid in (select rpc_migrations.schemas_of_new_tables())
         union all
         select format('%s %s', case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass), c.relacl, c.relowner
         from pg_catalog.pg_class as c
-        where c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind not in ('i', 'I', 't', 'c')
+        where c.relnamespace in (select rpc_migrations.schemas_of_new_tables()) and c.relkind not in ('i', 'I', 't', 'c')
         union all
         select format('table %s', c.oid::regclass), a.attacl, c.relowner
         from pg_catalog.pg_class as c inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid
-        where c.relnamespace = 'rpc_migrations'::regnamespace and a.attacl is not null
+        where c.relnamespace in (select rpc_migrations.schemas_of_new_tables()) and a.attacl is not null
         union all
         select format('routine %s', p.oid::regprocedure), coalesce(p.proacl, acldefault('f', p.proowner)), p.proowner
         from pg_catalog.pg_proc as p

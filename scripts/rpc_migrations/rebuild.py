@@ -61,13 +61,17 @@ class Rebuild:
             ("begin the copy", self._begin(), False),
             ("copy the rows", "select * from rpc_migrations.copy_batch();", True),
             ("carry over constraints and indexes", "select * from rpc_migrations.carry_over();", True),
-            ("gather statistics", f"analyze rpc_migrations.{_quoted(self.table)};", False),
+            ("gather statistics", "select rpc_migrations.gather_statistics();", False),
             ("replay what changed", "select * from rpc_migrations.replay();", True),
             ("compare the old and the new table", "select * from rpc_migrations.compare();", False),
             ("swap the tables", "select * from rpc_migrations.swap();", True),
             ("validate the foreign keys", "select * from rpc_migrations.validate_foreign_keys();", True),
         ):
             yield name, f"{sql}\n", is_batch
+
+    def former_texts(self) -> dict[str, str]:
+        """What steps were in earlier versions, by their names, to the same effect."""
+        return {"gather statistics": f"analyze rpc_migrations.{_quoted(self.table)};\n"}
 
     def _begin(self) -> str:
         texts = ",\n".join(f"        {quote_literal(text)}" for text in self.alterations)

@@ -438,7 +438,9 @@ def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
     for place, (name, sql, is_batch) in enumerate(rebuild.steps()):
         plain = () if place else tuple(one.sql for one in rebuild.statements)
         block = None if place else rebuild.name
-        yield Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain, block=block)
+        step = Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain, block=block)
+        former = rebuild.former_texts().get(name)
+        yield replace(step, formerly=replace(step, sql=former).checksums) if former else step
 
 
 def _marks(path: Path, text: str) -> list[_Mark]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, steps_of
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
 from tables import CARRIED, REFUSED, REFUSED_SINCE
 
 COLUMNS = "id bigint not null, name text, amount integer"
@@ -352,11 +351,6 @@ MANY = {
         "create constraint trigger {n} after insert on public.{n} from public.things for each row execute function public.{n}()",
         "a constraint trigger of another table that refers to it (5): m1 on public.m1, m2 on public.m2, m3 on public.m3 and 2 more",
     ),
-    "names": (
-        "create index calls_{n} on public.things (name); create table if not exists rpc_migrations.other (name text); "
-        "create index calls_{n} on rpc_migrations.other (name)",
-        "where the copy lies (5): public.calls_m1, public.calls_m2, public.calls_m3 and 2 more",
-    ),
     "partitioned tables": (
         "create table public.{n} (id bigint constraint {n} references public.things on delete cascade) partition by range (id)",
         "a foreign key of a partitioned table that points at it (5)",
@@ -425,30 +419,6 @@ def test_obstacle_has_a_way_out(things: Connection, database: Database, kind: st
         run(things, STEP_FILE)
         connection.execute(back.split("\nStatement")[0].encode())
         assert dump_schema(database) == before
-
-
-@pytest.mark.parametrize("name", ["runs", "calls", "part", "foreign_keys"])
-def test_a_name_that_this_project_has_itself(admin: Connection, database: Database, tmp_path: Path, name: str) -> None:
-    """A table of that name is refused with the statements that rename it and back; the long way has a hint. Nothing is changed."""
-    deploy(admin)
-    admin.execute(
-        f"create table public.{name} (id bigint primary key, note text); insert into public.{name} values (1, 'a')"
-    )
-    before = dump_schema(database)
-    short = tmp_path / "short.sql"
-    short.write_text(f"-- rebuild: public.{name}\nalter table {name} add more text;\n")
-    with pytest.raises(psycopg.Error, match=f"rpc_migrations, where the copy lies.*public.{name}") as caught:
-        run(admin, steps_of(short))
-    assert caught.value.sqlstate == "RM001"
-    _, away, back = re.split("To take away before:\n|To put back afterwards:\n", caught.value.diag.message_detail or "")
-    with pytest.raises(psycopg.Error, match="already exists") as caught:
-        run(admin, rebuild_file(name, f"like public.{name}"))
-    assert f"rpc_migrations has a {name} of its own" in (caught.value.diag.message_hint or "")
-    assert dump_schema(database) == before
-    admin.execute(away)
-    run(admin, rebuild_file(f"{name}_1", f"like public.{name}_1"))
-    admin.execute(back.split("\nStatement")[0])
-    assert dump_schema(database) == before
 
 
 def test_obstacle_that_comes_later(things: Connection, database: Database) -> None:

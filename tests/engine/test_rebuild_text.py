@@ -110,6 +110,8 @@ def test_steps(tmp_path: Path) -> None:
         ("after", False),
     ]
     assert migration.rebuilds
+    former = read(tmp_path, "-- step: gather\nanalyze rpc_migrations.orders;\n").steps[0]
+    assert set(former.checksums) <= set(migration.steps[4].checksums)  # in journals of earlier versions
     begin = migration.steps[1].sql
     assert "'public.orders',\n    backup => 'public.orders_backup'" in begin
     assert "'alter column id type bigint,\n  add s text default ''a,b'' check (s in (''a'', ''b''))'" in begin
