@@ -57,7 +57,7 @@ declare
 begin
     create schema rpc_migrations_scratch;  -- of its own: names of indexes are the schema's, and ours has the new table's
     execute format('create table rpc_migrations_scratch.scratch (like %s)', target::regclass);
-    execute definition_on.statement;
+    perform rpc_migrations.run(definition_on.statement);
     select p.definition into definition
     from rpc_migrations.describe_table('rpc_migrations_scratch.scratch'::regclass, 'rpc_migrations_scratch.scratch', '{}') as p
     where p.kind = definition_on.kind and p.name = definition_on.name;

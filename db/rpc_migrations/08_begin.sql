@@ -206,7 +206,9 @@ begin
     if relation is null or rpc_migrations.key_index(relation) is not null then
         return;
     end if;
-    execute format('select count(*) > 10000 from (select from only %s limit 10001) as r', relation::regclass) into is_too_large;
+    select a.answer into is_too_large
+    from rpc_migrations.ask(
+        format('select count(*) > 10000 from (select from only %s limit 10001) as r', relation::regclass)) as a (answer boolean);
     if is_too_large then
         raise exception '% cannot be rebuilt: it has no primary key, nor a unique index of columns that may not be null, and more than 10,000 rows',
             relation::regclass

@@ -78,7 +78,9 @@ begin
         end if;
         if col.must_fill and col.default_value is not null then
             -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
-            execute format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name) into fallback;
+            select a.fallback into fallback
+            from rpc_migrations.ask(
+                format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name)) as a (fallback text);
         end if;
         problems := problems || array(
             select p from rpc_migrations.problems_of_key(
@@ -214,7 +216,8 @@ as $function$
 declare
     found_rows bigint;
 begin
-    execute format('select count(*) from only %s where %s', relation::regclass, condition) into found_rows;
+    select a.rows into found_rows
+    from rpc_migrations.ask(format('select count(*) from only %s where %s', relation::regclass, condition)) as a (rows bigint);
     if found_rows = 0 then
         return '{}';
     end if;

@@ -292,7 +292,7 @@ begin
         order by m.kind <> 'primary key', m.place
     loop
         begin
-            execute missing.statement;
+            perform rpc_migrations.run(missing.statement);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;
@@ -306,8 +306,8 @@ end;
 $function$;
 
 
--- What the old table's checks, indexes and generated columns call, where the new one has them as well, on a few rows: here no
--- function finds by its search_path what it finds in a session of the application.
+-- What the old table's checks, indexes and generated columns call, where the new one has them as well, on a few rows: a
+-- function that finds names in other schemas than public and extensions, as it does in a session of the application, finds none here.
 create or replace function rpc_migrations.rehearse_expressions(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''
@@ -346,8 +346,8 @@ begin
         where i.indrelid = copy.source and i.indisvalid and e.text is not null
     loop
         begin
-            execute format('select count((%s)) from (select * from only %s limit 10) as %I', expression.text, copy.source::regclass,
-                copy.table_name);
+            perform rpc_migrations.run(format('select count((%s)) from (select * from only %s limit 10) as %I', expression.text,
+                copy.source::regclass, copy.table_name));
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;

@@ -62,8 +62,8 @@ as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
 begin
-    execute format(
-        'insert into %s (%s) overriding system value select %s from only %s as s where false', parts.target, parts.columns, parts.read, parts.source);
+    perform rpc_migrations.run(format(
+        'insert into %s (%s) overriding system value select %s from only %s as s where false', parts.target, parts.columns, parts.read, parts.source));
 end;
 $function$;
 
@@ -95,8 +95,10 @@ begin
         into condition
         from unnest(rule.columns, rule.parent_columns) as c (name, parent_name);
         begin
-            execute format('select count(*) from (select %s from only %s as s) as n (%s) where %s', parts.read, parts.source, parts.columns, condition)
-            into broken;
+            select a.rows into broken
+            from rpc_migrations.ask(format(
+                'select count(*) from (select %s from only %s as s) as n (%s) where %s',
+                parts.read, parts.source, parts.columns, condition)) as a (rows bigint);
         exception when undefined_function or insufficient_privilege then
             broken := 0;
         end;
@@ -213,10 +215,10 @@ declare
     nulls bigint;
     unsteady bigint;
 begin
-    execute format(
+    select a.nulls, a.unsteady into nulls, unsteady
+    from rpc_migrations.ask(format(
         'select count(*) filter (where (%1$s)::%2$s is null), count(*) filter (where (%1$s)::text is distinct from (%1$s)::text) from only %3$s as s',
-        value, new_type, copy.old_table::regclass)
-    into nulls, unsteady;
+        value, new_type, copy.old_table::regclass)) as a (nulls bigint, unsteady bigint);
     return case when unsteady > 0 then array[format('the expression for %I gives another value each time', column_name)]
         when must_fill and nulls > 0 then array[format('%I may not be null, and the expression makes that of %s row(s)', column_name, nulls)]
         else '{}' end;
@@ -254,11 +256,11 @@ begin
     if one_way is null and needed is null then
         return;
     end if;
-    execute format(
+    select a.rows into lost
+    from rpc_migrations.ask(format(
         'select count(*) from only %s as s left join only %s as g on %s where g.ctid is null%s',
         parts.source, parts.target, rpc_migrations.key_match(copy, 's', 'g'),
-        ' or row(' || parts.one_way || ')::record operator(pg_catalog.*<>) row(' || parts.one_way_before || ')::record')
-    into lost;
+        ' or row(' || parts.one_way || ')::record operator(pg_catalog.*<>) row(' || parts.one_way_before || ')::record')) as a (rows bigint);
     if lost > 0 then
         raise exception '% row(s) of % were changed or added since the migration, and cannot be put back: %', lost, parts.source,
             concat_ws('; ', one_way || ' was converted one way (type ... using)', needed || ' was dropped, and may not be null')

@@ -130,8 +130,8 @@ begin
     select string_agg(quote_ident(a.attname), ', ') into columns
     from pg_catalog.pg_attribute as a
     where a.attrelid = copy.old_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
-    execute format(
-        'create table rpc_migrations_twin.rpc_migrations_sample as select %s from only %s limit 1000', columns, copy.old_table::regclass);
+    perform rpc_migrations.run(format(
+        'create table rpc_migrations_twin.rpc_migrations_sample as select %s from only %s limit 1000', columns, copy.old_table::regclass));
     perform rpc_migrations.make_again('a generated column', null, format(
         'insert into %s (%s) overriding system value select %2$s from rpc_migrations_twin.rpc_migrations_sample', twin_name, columns));
     for part in

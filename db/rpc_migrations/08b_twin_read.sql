@@ -243,11 +243,11 @@ begin
     copy.source := to_regclass('rpc_migrations_twin.rpc_migrations_sample');
     copy.target := twin;
     parts := rpc_migrations.copy_parts(copy);
-    execute format(
+    select a.answer into has_differing
+    from rpc_migrations.ask(format(
         'select exists (select from only %s as s where not exists (select from only %s as t '
         'where %s and row(%s)::record operator(pg_catalog.*=) row(%s)::record))',
-        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row)
-    into has_differing;
+        parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row)) as a (answer boolean);
     if has_differing then
         return 'rows would not become what these statements make of them; an expression has to give the same value each time, '
             'and each column may get a new type once';
@@ -259,10 +259,10 @@ begin
         where a.attrelid = twin and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
             and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('new', a.attname))
     loop
-        execute format(
+        select a.answer into has_differing
+        from rpc_migrations.ask(format(
             'select exists (select from %1$s as t where (%2$s)::text is not distinct from (%2$s)::text and t.%3$I::text is distinct from (%2$s)::text)',
-            twin::regclass, col.default_value, col.name)
-        into has_differing;
+            twin::regclass, col.default_value, col.name)) as a (answer boolean);
         if has_differing then
             return format('rows that are there get another value in column %I than new ones by its default', col.name);
         end if;

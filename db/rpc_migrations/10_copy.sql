@@ -41,7 +41,7 @@ begin
         for chunk_rows in
             select c.rows from rpc_migrations.each_chunk(copy, format(
                 'insert into %1$s (%2$s) overriding system value select %3$s from only %4$s as s '
-                'where s.ctid >= $1 and s.ctid < $2 and %5$s',
+                'where s.ctid >= ($1)[1]::tid and s.ctid < ($1)[2]::tid and %5$s',
                 parts.target, parts.columns, parts.read, parts.source, rpc_migrations.not_logged(copy, 's')
             )) as c
         loop
@@ -95,7 +95,7 @@ end;
 $function$;
 
 
--- Runs a statement for one chunk of blocks after another, as ($1 <= ctid < $2), until about a second has gone by or the
+-- Runs a statement for one chunk of blocks after another, as (($1)[1]::tid <= ctid < ($1)[2]::tid), until about a second has gone by or the
 -- last block is done, and remembers where it stopped. Answers the rows of each chunk.
 create or replace function rpc_migrations.each_chunk(copy rpc_migrations.copies, statement text) returns table (rows bigint)
 language plpgsql
@@ -113,8 +113,7 @@ begin
         chunk := rpc_migrations.batch_size(copy.chunk_blocks);
         last_block := least(copy.next_block + chunk, copy.end_block);
         chunk_began := clock_timestamp();
-        execute statement using format('(%s,0)', copy.next_block)::tid, format('(%s,0)', last_block)::tid;
-        get diagnostics rows = row_count;
+        rows := rpc_migrations.run(statement, format('(%s,0)', copy.next_block), format('(%s,0)', last_block));
         return next;
         chunk_seconds := extract(epoch from clock_timestamp() - chunk_began);
         copy.next_block := last_block;
@@ -241,6 +240,6 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
 begin
-    execute format('analyze %s', copy.target::regclass);
+    perform rpc_migrations.run(format('analyze %s', copy.target::regclass));
 end;
 $function$;

@@ -79,10 +79,11 @@ begin
     if copy.source = copy.new_table and parts.kept is not null then
         return rpc_migrations.replay_entries_back(copy, entries);
     end if;
-    execute format(
+    select a.entries, a.keys into taken_entries, taken_keys
+    from rpc_migrations.ask(format(
         $sql$
         with taken as materialized (
-            select l.* from %1$s as l order by l.rpc_migrations_id limit $1
+            select l.* from %1$s as l order by l.rpc_migrations_id limit ($1)[1]::bigint
         ),
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
@@ -99,9 +100,7 @@ begin
         select count(*), (select jsonb_agg(to_jsonb(k.*)) from keys as k) from taken
         $sql$,
         parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
-        rpc_migrations.key_match(copy, 's', 'k'))
-    into taken_entries, taken_keys
-    using entries;
+        rpc_migrations.key_match(copy, 's', 'k')), entries::text) as a (entries bigint, keys jsonb);
     perform rpc_migrations.check_round_trip(copy, taken_keys);
     return taken_entries;
 end;
@@ -127,10 +126,11 @@ declare
     taken_keys jsonb;
     lost text;
 begin
-    execute format(
+    select a.entries, a.keys, a.lost into taken_entries, taken_keys, lost
+    from rpc_migrations.ask(format(
         $sql$
         with taken as materialized (
-            select l.* from %1$s as l order by l.rpc_migrations_id limit $1
+            select l.* from %1$s as l order by l.rpc_migrations_id limit ($1)[1]::bigint
         ),
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
@@ -169,9 +169,8 @@ begin
         parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
         rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.key_match(copy, 's', 'g'), parts.kept_values, parts.kept,
         coalesce(format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record', parts.one_way, parts.one_way_before), 'false'),
-        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p'))
-    into taken_entries, taken_keys, lost
-    using entries;
+        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p')),
+        entries::text) as a (entries bigint, keys jsonb, lost text);
     if lost is not null then
         raise exception 'the row with the key % was changed or added since, and a column of it was converted one way (type ... using)', lost
         using errcode = 'RM001', hint = 'The table in use was not changed. Put the value back, or delete the row, then run the same command again.';
@@ -205,12 +204,12 @@ begin
             on t.attrelid = copy.target and t.attname = case when copy.source = copy.new_table then coalesce(c.old_name, c.name) else c.name end
         where c.expression is null and not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype
     loop
-        execute format(
-            'select row(%1$s)::text from jsonb_populate_recordset(null::rpc_migrations.log_%2$s, $1) as k '
+        select a.key into key
+        from rpc_migrations.ask(format(
+            'select row(%1$s)::text from jsonb_populate_recordset(null::rpc_migrations.log_%2$s, ($1)[1]::jsonb) as k '
             'inner join only %3$s as s on %4$s where (s.%5$I)::%6$s::%7$s%8$s is distinct from (s.%5$I)%8$s limit 1',
             rpc_migrations.qualified_keys(copy, 's'), copy.id, copy.source::regclass, rpc_migrations.key_match(copy, 's', 'k'),
-            col.name, col.target_type, col.type, col.as_text)
-        into key using keys;
+            col.name, col.target_type, col.type, col.as_text), keys::text) as a (key text);
         if key is not null then
             raise exception 'a value written since the copy began does not fit: column % of the row with the key % is %, and not the same as %',
                 col.name, key, col.type, col.target_type

@@ -23,7 +23,8 @@ begin
     perform rpc_migrations.hold_source(copy);
     perform rpc_migrations.replay_truncation(copy);
     parts := rpc_migrations.copy_parts(copy);
-    execute format(
+    select a.* into result
+    from rpc_migrations.ask(format(
         $sql$
         select s.rows as source_rows, s.hash as source_hash, t.rows as target_rows, t.hash as target_hash
         from (
@@ -38,8 +39,8 @@ begin
         parts.source_row, parts.source, parts.target_row, parts.target,
         rpc_migrations.not_logged(copy, 's'), rpc_migrations.not_logged(copy, 't'),
         -- Without a key a row may be there twice, which XOR does not see.
-        case when rpc_migrations.has_no_key(copy) then 'sum' else 'bit_xor' end)
-    into result;
+        case when rpc_migrations.has_no_key(copy) then 'sum' else 'bit_xor' end))
+        as a (source_rows bigint, source_hash numeric, target_rows bigint, target_hash numeric);
     if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
         raise exception '% and its new version differ in % row(s)', parts.source, differing
@@ -76,14 +77,14 @@ begin
     if to_regclass(parts.log) is not null then
         not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
-    execute format(
+    select a.differing, a.examples into differing, examples
+    from rpc_migrations.ask(format(
         $sql$
         with
         differing as (%1$s),
         counted as (select d.*, row_number() over () as rpc_migrations_place from differing as d %2$s)
         select count(*), string_agg(row(%3$s)::text, ' ') filter (where c.rpc_migrations_place <= 5) from counted as c
         $sql$,
-        differing_keys, not_logged, parts.keys)
-    into differing, examples;
+        differing_keys, not_logged, parts.keys)) as a (differing bigint, examples text);
 end;
 $function$;

@@ -175,7 +175,7 @@ begin
         perform rpc_migrations.delete_orphans(key.relation, key.name);
     end if;
     begin
-        execute format('alter table %s validate constraint %I', key.relation, key.name);
+        perform rpc_migrations.run(format('alter table %s validate constraint %I', key.relation, key.name));
         message := format('%I of %s', key.name, key.relation);
     exception when foreign_key_violation then
         message := format('%I of %s stays not valid, for rows without a parent, which this query finds: %s',

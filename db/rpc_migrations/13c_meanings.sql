@@ -8,7 +8,7 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    execute statement;
+    perform rpc_migrations.run(statement);
 exception when syntax_error_or_access_rule_violation then
     raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name),
         concat_ws('; ', sqlerrm, case when sqlstate in ('42883', '42P01', '42704') then rpc_migrations.what_a_function_needs() end)
@@ -18,12 +18,12 @@ end;
 $function$;
 
 
--- What a function needs that is called where nothing is found by the application's search_path, for a message.
+-- What a function needs that finds names in other schemas than public and extensions, for a message.
 create or replace function rpc_migrations.what_a_function_needs() returns text
 language sql immutable
 set search_path = ''
 as $function$
-    select 'a function that it calls has to name its schemas, or have a search_path of its own (alter function ... set search_path = public, extensions)';
+    select 'a function that it calls has to name its schemas, or have a search_path of its own (alter function ... set search_path = ...)';
 $function$;
 
 

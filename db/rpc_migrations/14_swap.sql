@@ -301,7 +301,7 @@ begin
             continue;
         end if;
         begin
-            execute item ->> key;
+            perform rpc_migrations.run(item ->> key);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;

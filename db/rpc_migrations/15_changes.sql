@@ -58,9 +58,8 @@ begin
     end if;
     perform rpc_migrations.hold_source(copy);
     if rpc_migrations.has_no_key(copy) then
-        execute format('insert into rpc_migrations.log_%s (%s) %s', copy.id,
-            (select p.keys from rpc_migrations.copy_parts(copy) as p), rpc_migrations.rows_without_equal(copy));
-        get diagnostics rows = row_count;
+        rows := rpc_migrations.run(format('insert into rpc_migrations.log_%s (%s) %s', copy.id,
+            (select p.keys from rpc_migrations.copy_parts(copy) as p), rpc_migrations.rows_without_equal(copy)));
         update rpc_migrations.copies as c set pass = 3 where c.id = copy.id;
         return;  -- and is asked once more
     end if;
@@ -99,11 +98,11 @@ declare
         case copy.pass
             when 1 then
                 'insert into %1$s (%2$s) select %3$s from only %5$s as s left join only %6$s as t on %7$s '
-                'where s.ctid >= $1 and s.ctid < $2 and %10$s '
+                'where s.ctid >= ($1)[1]::tid and s.ctid < ($1)[2]::tid and %10$s '
                 'and (t.ctid is null or row(%8$s)::record operator(pg_catalog.*<>) row(%9$s)::record)'
             else
                 'insert into %1$s (%2$s) select %4$s from only %6$s as t '
-                'where t.ctid >= $1 and t.ctid < $2 and not exists (select from only %5$s as s where %7$s)'
+                'where t.ctid >= ($1)[1]::tid and t.ctid < ($1)[2]::tid and not exists (select from only %5$s as s where %7$s)'
         end,
         parts.log, parts.keys, rpc_migrations.qualified_keys(copy, 's'), rpc_migrations.qualified_keys(copy, 't'),
         parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row,
@@ -124,9 +123,8 @@ set row_security = off
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
-    found_rows bigint;
 begin
-    execute format(
+    return rpc_migrations.run(format(
         $sql$
         insert into %1$s (%2$s)
         select %3$s from only %5$s as s where not exists (select from only %6$s as t where %7$s) and not %8$s
@@ -137,8 +135,6 @@ begin
         $sql$,
         parts.log, parts.keys, rpc_migrations.qualified_keys(copy, 's'), rpc_migrations.qualified_keys(copy, 't'),
         parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'),
-        rpc_migrations.changed_since(copy, 's'), rpc_migrations.changed_since(copy, 't'));
-    get diagnostics found_rows = row_count;
-    return found_rows;
+        rpc_migrations.changed_since(copy, 's'), rpc_migrations.changed_since(copy, 't')));
 end;
 $function$;

@@ -70,6 +70,6 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    execute regexp_replace(rpc_migrations.orphans_query(relation, key_name), '^select \* from', 'delete from only');
+    perform rpc_migrations.run(regexp_replace(rpc_migrations.orphans_query(relation, key_name), '^select \* from', 'delete from only'));
 end;
 $function$;

@@ -202,7 +202,7 @@ begin
         rows := spare.estimate;
         is_counted := pg_relation_size(spare.oid) < 200000000;
         if is_counted then
-            execute format('select count(*) from only %s', spare.oid) into rows;
+            select a.rows into rows from rpc_migrations.ask(format('select count(*) from only %s', spare.oid)) as a (rows bigint);
         end if;
         size := pg_size_pretty(pg_total_relation_size(spare.oid));
         return next;

@@ -242,16 +242,16 @@ REFUSED = {
     "values that do not fit": ("", "alter table orders alter cents type smallint using cents * 1000", "smallint"),
     "null where there may be none": ("", "alter table orders alter note set not null", "null"),
     "another value each time": ("", "alter table orders drop twice, alter cents type numeric using random()", "the same value each time"),
-    "generated column whose function finds another by the search_path": (
-        "create function public.cut(text) returns text language sql immutable as 'select left($1, 3)'; "
-        "create function public.short(text) returns text language plpgsql immutable as 'begin return cut($1); end'; "
-        "alter table public.orders add brief text generated always as (short(note)) stored",
+    "generated column whose function finds another in a schema of its own": (
+        "create schema app; set search_path = app, public; create function app.cut(text) returns text language sql immutable as 'select left($1, 3)'; "
+        "create function app.short(text) returns text language plpgsql immutable as 'begin return cut($1); end'; "
+        "alter table public.orders add brief text generated always as (short(note)) stored; reset search_path",
         "alter table orders add status text", "search_path of its own",
     ),
-    "check whose function finds another by the search_path": (
-        "create function public.is_it(text) returns boolean language sql immutable as 'select true'; "
-        "create function public.is_that(text) returns boolean language sql immutable as 'select is_it($1)'; "
-        "alter table public.orders add constraint that check (is_that(note))",
+    "check whose function finds another in a schema of its own": (
+        "create schema app; set search_path = app, public; create function app.is_it(text) returns boolean language sql immutable as 'select true'; "
+        "create function app.is_that(text) returns boolean language sql immutable as 'select is_it($1)'; "
+        "alter table public.orders add constraint that check (is_that(note)); reset search_path",
         "alter table orders add status text", "search_path of its own",
     ),
     "unknown column": ("", "alter table orders alter nothing type text", "nothing"),

@@ -47,16 +47,16 @@ LAST = {
         "superuser create schema closed; grant usage on schema closed to postgres; alter table public.things set schema closed",
         "permission denied for schema closed (42501)",
     ),
-    "a generated column whose function is found by search_path": (
-        "create function public.inner_one(integer) returns integer language sql as 'select $1 + 1'; create function public.outer_one(integer) "
-        "returns integer language plpgsql immutable as 'begin return inner_one($1); end'; "
-        "alter table public.things add next integer generated always as (public.outer_one(amount)) stored",
+    "a generated column whose function finds another in a schema of its own": (
+        "create schema app; set search_path = app; create function inner_one(integer) returns integer language sql as 'select $1 + 1'; "
+        "create function public.outer_one(integer) returns integer language plpgsql immutable as 'begin return inner_one($1); end'; "
+        "alter table public.things add next integer generated always as (public.outer_one(amount)) stored; reset search_path",
         "generated column next: function inner_one(integer) does not exist (42883)",
     ),
-    "a check whose function is found by search_path": (
-        "create function public.inner_one(integer) returns boolean language sql as 'select $1 < 9'; "
+    "a check whose function finds another in a schema of its own": (
+        "create schema app; set search_path = app; create function inner_one(integer) returns boolean language sql as 'select $1 < 9'; "
         "create function public.outer_one(integer) returns boolean language plpgsql as 'begin return inner_one($1); end'; "
-        "alter table public.things add constraint found check (public.outer_one(amount))",
+        "alter table public.things add constraint found check (public.outer_one(amount)); reset search_path",
         "check constraint found: function inner_one(integer) does not exist (42883)",
     ),
 }  # fmt: skip
@@ -186,7 +186,7 @@ def test_all_reasons_are_told_at_once(things: Connection, database: Database, tm
 
 def test_what_the_new_table_has_otherwise_is_not_tried(things: Connection) -> None:
     """A column that is generated from something else there does not call what the old one calls."""
-    things.execute(LAST["a generated column whose function is found by search_path"][0])
+    things.execute(LAST["a generated column whose function finds another in a schema of its own"][0])
     columns = f"{COLUMNS}, next integer generated always as (amount + 1) stored"
     made = run(things, rebuild_file("things", columns), until="begin the copy")
     assert made[-1].answer["state"] == "done"
