@@ -48,7 +48,7 @@ $function$;
 
 -- A copy that is about to begin, with what the names of its tables tell; not in the journal yet.
 create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
-language plpgsql stable
+language plpgsql
 set search_path = ''
 as $function$
 declare
@@ -62,6 +62,7 @@ begin
     copy.table_name := old_name[2];
     copy.backup_name := backup_name[array_upper(backup_name, 1)];
     copy.old_table := to_regclass(old_table);
+    perform rpc_migrations.let_names_be_found(rpc_migrations.looks_names_up(copy.old_table));
     return copy;
 end;
 $function$;
@@ -94,16 +95,17 @@ begin
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, alteration, home
+        keys, columns, definition, alteration, home, looks_names_up
     )
     values (
         copy.migration, copy.state, copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, case when copy.old_table is not null then copy.new_table end,
         rpc_migrations.primary_key(copy.old_table), copy.columns,
         case when copy.old_table is not null then rpc_migrations.table_definition(copy.old_table) end, copy.alteration,
-        rpc_migrations.home()
+        rpc_migrations.home(), rpc_migrations.looks_names_up(copy.old_table) or rpc_migrations.looks_names_up(copy.new_table)
     )
     returning * into copy;
+    perform rpc_migrations.let_names_be_found(copy.looks_names_up);
     return copy;
 end;
 $function$;

@@ -15,6 +15,8 @@ create domain public.spot as text;
 create function public.cut(text) returns text language sql immutable as 'select left($1, 3)';
 create function public.spot_of(integer) returns text language sql immutable as 'select cast($1 as spot)::text';
 create function public.short(text) returns text language plpgsql immutable as 'begin return cut($1); end';
+create function public.initcap(varchar) returns text language sql immutable as $$ select 'Mx. ' || $1 $$;
+create function public.titled(varchar) returns text language plpgsql immutable as 'begin return initcap($1); end';
 """
 TABLE = """
 create table public.parents (id bigint primary key, place integer);
@@ -29,12 +31,15 @@ INDEXED = {
     "partial index": "create index spots on public.things (name) where spot_of(amount) <> '3'",
     "index of a table that is referred to": "create index spots on public.parents (spot_of(place))",
     "exclusion constraint": "alter table public.things add constraint apart exclude (spot_of(amount) with =)",
+    "index whose function finds another one here": "create index spots on public.things (titled(name))",
     "statistics": "create statistics public.spots on spot_of(amount), name from public.things; analyze public.things",
 }
 ANYWHERE = {
     "check": "alter table public.things add constraint checked check (spot_of(amount) <> short(name))",
     "generated column": "alter table public.things add brief text generated always as (short(name)) stored",
     "default": "alter table public.things add kind text not null default short('abcdef')",
+    "check whose function finds another one here": "alter table public.things add constraint checked check (titled(name) like 'Mx. %')",
+    "column whose function finds another one here": "alter table public.things add title text generated always as (titled(name)) stored",
     "policy": "alter table public.things enable row level security; create policy own on public.things using (short(name) = 'nam')",
 }
 WRITES = (
@@ -56,18 +61,19 @@ def test_what_looks_names_up(admin: Connection, database: Database, tmp_path: Pa
     before = dump_schema(database)
     short = tmp_path / "short.sql"
     short.write_text("-- rebuild: public.things\nalter table things add more text;\n")
-    there = (
-        steps_of(short)
-        if way == "short"
-        else rebuild_file("things", "like public.things including generated including defaults, more text")
-    )
+    columns = "like public.things including generated including defaults, more text"
+    there = steps_of(short) if way == "short" else rebuild_file("things", columns)
     rows = "select jsonb_agg(to_jsonb(t) - 'more' order by id) from public.things as t"
+    by_index = "select count(*) from public.things where titled(name) = 'Mx. new'"
     with database.connect() as application:
         for text in (there, read(ROLLBACK)):
+            left = application.execute(rows).fetchone()
             for number, call in enumerate(calls(admin, text, shrink=9)):
-                left = application.execute(rows).fetchone()
+                assert application.execute(rows).fetchone() == left, call.step
                 application.execute(WRITES[number % 3].encode())
-                assert application.execute(rows).fetchone() != left, call.step
                 left = application.execute(rows).fetchone()
-            assert application.execute(rows).fetchone() == left
+            count = application.execute("select count(*) from public.things where name = 'new'").fetchone()
+            application.execute("set enable_seqscan = off; set jit = off")
+            assert application.execute(by_index.encode()).fetchone() == count
+            application.execute("reset enable_seqscan")
     assert dump_schema(database) == before
