@@ -8,7 +8,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n 2
 
 # What another PostgreSQL may answer otherwise: its catalogs, and values.
-QUICK := carry_over online_copy meanings matrix application_values statements
+QUICK := looked_up_names carry_over online_copy meanings matrix application_values statements
 
 # Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
 ifeq ($(PG),17)

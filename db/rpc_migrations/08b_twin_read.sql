@@ -97,7 +97,7 @@ declare
     statement text;
 begin
     perform rpc_migrations.make_second_schema(copy.alteration ->> 'schema');
-    execute coalesce(copy.alteration ->> 'create', format('create table %s ()', new_name));
+    perform rpc_migrations.run(coalesce(copy.alteration ->> 'create', format('create table %s ()', new_name)));
     new_table := to_regclass(new_name);
     perform rpc_migrations.revoke_all(new_table);
     perform rpc_migrations.make_unlogged_as(copy.old_table, new_table);
@@ -108,7 +108,7 @@ begin
         where p.phase = 'columns' and not rpc_migrations.has_column(new_table, p.kind, p.name)
         order by p.place
     loop
-        execute statement;
+        perform rpc_migrations.run(statement);
     end loop;
     for statement in
         select format('alter table %s rename constraint %I to %I', new_name, c.conname, n.value)

@@ -37,6 +37,11 @@ INDEXED = {
 ANYWHERE = {
     "check": "alter table public.things add constraint checked check (spot_of(amount) <> short(name))",
     "generated column": "alter table public.things add brief text generated always as (short(name)) stored",
+    "generated column in SQL": "alter table public.things add place text generated always as (spot_of(amount)) stored",
+    "default in SQL": "alter table public.things add place text not null default spot_of(5)",
+    "generated column in SQL of a table that is referred to": "alter table public.parents add spot text generated always as (spot_of(place)) stored",
+    "index, check and column": "alter table public.things add constraint checked check (spot_of(amount) <> short(name)), "
+    "add place text generated always as (spot_of(amount) || short(name)) stored, add constraint placed unique (place, id)",
     "default": "alter table public.things add kind text not null default short('abcdef')",
     "check whose function finds another one here": "alter table public.things add constraint checked check (titled(name) like 'Mx. %')",
     "column whose function finds another one here": "alter table public.things add title text generated always as (titled(name)) stored",
@@ -49,8 +54,17 @@ WRITES = (
 )
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
-@pytest.mark.parametrize("kind", [*INDEXED, *ANYWHERE])
+LONG = (
+    "index",
+    "index of a table that is referred to",
+    "generated column in SQL",
+    "column whose function finds another one here",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), [*((kind, "short") for kind in (*INDEXED, *ANYWHERE)), *((kind, "long") for kind in LONG)]
+)
 def test_what_looks_names_up(admin: Connection, database: Database, tmp_path: Path, kind: str, way: str) -> None:
     """It is carried over, and every write of the application, there and back."""
     if kind in INDEXED and admin.info.server_version >= 170000:
