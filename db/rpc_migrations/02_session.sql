@@ -166,8 +166,9 @@ $function$;
 
 
 -- What others have put where our texts look names up, and what PostgreSQL would take for its own there: a function
--- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner.
-create or replace function rpc_migrations.impostors() returns setof text
+-- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner. "of_any_name":
+-- also what could be taken for the owner's.
+create or replace function rpc_migrations.impostors(of_any_name boolean default false) returns setof text
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -186,20 +187,20 @@ begin
         where
             p.pronamespace in (select place.oid from places as place)
             and p.proowner in (select other.oid from others as other)
-            and exists (
+            and (of_any_name or exists (
                 select from pg_catalog.pg_proc as s
                 where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
-            )
+            ))
         union all
         select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole)
         from pg_catalog.pg_operator as o
         where
             o.oprnamespace in (select place.oid from places as place)
             and o.oprowner in (select other.oid from others as other)
-            and exists (
+            and (of_any_name or exists (
                 select from pg_catalog.pg_operator as s
                 where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace
-            );
+            ));
 end;
 $function$;
 

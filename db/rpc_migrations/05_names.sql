@@ -29,12 +29,25 @@ as $function$
 $function$;
 
 
--- Tells run and ask, until the end of the transaction, whether the table of a copy does.
+-- Tells run and ask, until the end of the transaction, whether the table of a copy does. Raises RM001 where its functions could find what
+-- somebody else has made, which would run as the database's owner.
 create or replace function rpc_migrations.let_names_be_found(are_looked_up boolean) returns void
-language sql
+language plpgsql
 set search_path = ''
 as $function$
-    select set_config('rpc_migrations.names_are_found', coalesce(are_looked_up, false)::text, true);
+declare
+    strangers text;
+begin
+    perform set_config('rpc_migrations.names_are_found', coalesce(are_looked_up, false)::text, true);
+    if are_looked_up then
+        select string_agg(i, '; ') into strangers from rpc_migrations.impostors(of_any_name => true) as i;
+    end if;
+    if strangers is not null then
+        raise exception 'functions of the table look names up, and could find something that others made: %', strangers
+        using errcode = 'RM001', hint = 'Nothing was changed. See who made it and why. Drop it or give it to the role that runs this; or '
+            'let the table''s functions name their schemas (alter function ... set search_path = ...). Then run the same command again.';
+    end if;
+end;
 $function$;
 
 
@@ -52,6 +65,9 @@ begin
         execute statement using parameters;
         get diagnostics affected = row_count;
     exception when undefined_function or undefined_table or undefined_object then
+        if exists (select from rpc_migrations.impostors(of_any_name => true)) then
+            raise;
+        end if;
         perform set_config('search_path', 'public, extensions', true);
         execute statement using parameters;
         get diagnostics affected = row_count;
@@ -71,6 +87,9 @@ begin
     where current_setting('rpc_migrations.names_are_found', true) = 'true';
     return query execute query using parameters;
 exception when undefined_function or undefined_table or undefined_object then
+    if exists (select from rpc_migrations.impostors(of_any_name => true)) then
+        raise;
+    end if;
     perform set_config('search_path', 'public, extensions', true);
     return query execute query using parameters;
 end;

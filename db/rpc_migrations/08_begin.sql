@@ -28,6 +28,7 @@ begin
     end if;
 
     perform rpc_migrations.check_obstacles(copy.old_table);
+    perform rpc_migrations.let_names_be_found(rpc_migrations.looks_names_up(copy.old_table));
     for further in
         select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
@@ -48,7 +49,7 @@ $function$;
 
 -- A copy that is about to begin, with what the names of its tables tell; not in the journal yet.
 create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
-language plpgsql
+language plpgsql stable
 set search_path = ''
 as $function$
 declare
@@ -62,7 +63,6 @@ begin
     copy.table_name := old_name[2];
     copy.backup_name := backup_name[array_upper(backup_name, 1)];
     copy.old_table := to_regclass(old_table);
-    perform rpc_migrations.let_names_be_found(rpc_migrations.looks_names_up(copy.old_table));
     return copy;
 end;
 $function$;

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database, LocalSupabase
 from postgrest.exceptions import APIError
-from step_runner import DB, MIGRATION, Connection, deploy, run_file
+from step_runner import DB, MIGRATION, Connection, deploy, rebuild_file, run, run_file
 from supabase import create_client
 
 APP = "customer_app"
@@ -237,3 +237,29 @@ def test_a_prompt_refinements_that_others_own(admin: Connection, app: Connection
         run_file(admin, MIGRATION)
     assert refused.value.sqlstate == "RM001"
     assert admin.execute("select to_regclass('rpc_migrations.user_clusters')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("way", ["column", "what a foreign key points at"])
+def test_what_a_function_of_the_table_looks_up(admin: Connection, app: Connection, way: str) -> None:
+    """The table's function calls one that somebody else's would fit better: it is not called, and nothing is changed."""
+    deploy(admin)
+    admin.execute(
+        "create function public.cut(text) returns text language sql immutable as 'select left($1, 3)'; "
+        "create function public.short(varchar) returns text language plpgsql immutable as 'begin return cut($1); end'; "
+        "create table public.parents (id bigint primary key, name varchar); insert into public.parents values (1, 'abcdef'); "
+        "create table public.things (id bigint primary key, parent bigint references public.parents, name varchar)"
+    )
+    table = "things" if way == "column" else "parents"
+    admin.execute(f"alter table public.{table} add short text generated always as (public.short(name)) stored".encode())
+    admin.execute("insert into public.things values (1, 1, 'abcdef')")
+    app.execute(
+        "create function public.cut(varchar) returns text language plpgsql immutable as "
+        f"$$ begin {NOTE_WHO}; return 'x'; end $$".encode()
+    )
+    with pytest.raises(psycopg.Error) if way == "column" else nullcontext() as caught:
+        run(admin, rebuild_file("things", "like public.things including generated, more text"))
+    if caught:
+        assert caught.value.sqlstate == "RM001"
+        assert f"function public.cut(character varying) of role {APP}" in str(caught.value)
+        assert admin.execute("select to_regclass('public.things_backup')").fetchone() == (None,)
+    assert loot(admin) == set()
