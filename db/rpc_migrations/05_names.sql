@@ -4,7 +4,8 @@
 -- "=" or text's); so where the table that is rebuilt calls one, statements are run where the SQL Editor and the API find names. So is,
 -- a second time, one that fails because something was not found: another table, which it refers to, may call such a function.
 
--- Whether a table calls functions that look names up: written in a language that does so, without a search_path of their own.
+-- Whether rows of a table make PostgreSQL call functions that look names up: written in a language that does so, without a search_path
+-- of their own. Defaults are left out, which a copied row does not need.
 create or replace function rpc_migrations.looks_names_up(relation oid) returns boolean
 language sql stable
 set search_path = ''
@@ -21,7 +22,10 @@ as $function$
                 union all
                 select 'pg_catalog.pg_constraint'::regclass, c.oid from pg_catalog.pg_constraint as c where c.conrelid = relation
                 union all
-                select 'pg_catalog.pg_attrdef'::regclass, a.oid from pg_catalog.pg_attrdef as a where a.adrelid = relation
+                select 'pg_catalog.pg_attrdef'::regclass, e.oid
+                from pg_catalog.pg_attrdef as e
+                inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum and a.attgenerated <> ''
+                where e.adrelid = relation
                 union all
                 select 'pg_catalog.pg_statistic_ext'::regclass, s.oid from pg_catalog.pg_statistic_ext as s where s.stxrelid = relation
             )
@@ -29,43 +33,52 @@ as $function$
 $function$;
 
 
--- Tells run and ask, until the end of the transaction, whether the table of a copy does. Raises RM001 where its functions could find what
--- somebody else has made, which would run as the database's owner.
-create or replace function rpc_migrations.let_names_be_found(are_looked_up boolean) returns void
+-- Tells what runs statements, until the end of the transaction, whether the tables that are worked on do.
+create or replace function rpc_migrations.let_names_be_found(variadic relations oid[]) returns void
+language sql
+set search_path = ''
+as $function$
+    select set_config(
+        'rpc_migrations.names_are_found', (select coalesce(bool_or(rpc_migrations.looks_names_up(r)), false) from unnest(relations) as r)::text, true);
+$function$;
+
+
+-- Raises RM001 where something that somebody else has made could be found, which would run as the database's owner.
+create or replace function rpc_migrations.refuse_strangers() returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
     strangers text;
 begin
-    perform set_config('rpc_migrations.names_are_found', coalesce(are_looked_up, false)::text, true);
-    if are_looked_up then
-        select string_agg(i, '; ') into strangers from rpc_migrations.impostors(of_any_name => true) as i;
-    end if;
+    select string_agg(i, '; ') into strangers from rpc_migrations.impostors(of_any_name => true) as i;
     if strangers is not null then
         raise exception 'functions of the table look names up, and could find something that others made: %', strangers
-        using errcode = 'RM001', hint = 'Nothing was changed. See who made it and why. Drop it or give it to the role that runs this; or '
-            'let the table''s functions name their schemas (alter function ... set search_path = ...). Then run the same command again.';
+        using errcode = 'RM001', hint = 'No table in use was changed. See who made it and why. Drop it or give it to the role that runs this; '
+            'or let the table''s functions name their schemas (alter function ... set search_path = ...). Then run the same command again.';
     end if;
 end;
 $function$;
 
 
--- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on. Answers the number of its rows. Raises what the statement raises.
-create or replace function rpc_migrations.run(statement text, variadic parameters text[] default '{}') returns bigint
+-- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on; "finds_names": not only the second time. Answers the number of its
+-- rows. Raises what the statement raises.
+create or replace function rpc_migrations.run_statement(statement text, parameters text[], finds_names boolean) returns bigint
 language plpgsql
 set search_path = ''
 as $function$
 declare
     affected bigint;
 begin
+    if finds_names then
+        perform rpc_migrations.refuse_strangers();
+    end if;
     begin
-        perform set_config('search_path', 'public, extensions', true)  -- until the end of this function
-        where current_setting('rpc_migrations.names_are_found', true) = 'true';
+        perform set_config('search_path', 'public, extensions', true) where finds_names;  -- until the end of this function
         execute statement using parameters;
         get diagnostics affected = row_count;
     exception when undefined_function or undefined_table or undefined_object then
-        if exists (select from rpc_migrations.impostors(of_any_name => true)) then
+        if finds_names or exists (select from rpc_migrations.impostors(of_any_name => true)) then
             raise;
         end if;
         perform set_config('search_path', 'public, extensions', true);
@@ -77,20 +90,55 @@ end;
 $function$;
 
 
--- The same for a query that answers one row, which is answered.
+-- Runs a statement on rows.
+create or replace function rpc_migrations.run(statement text, variadic parameters text[] default '{}') returns bigint
+language sql
+set search_path = ''
+as $function$
+    select rpc_migrations.run_statement(statement, parameters, coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false));
+$function$;
+
+
+-- Runs a statement that makes something of that kind from its text. Only of what rows are put into do functions decide what it holds; in
+-- the texts of others everything has its schema but PostgreSQL's own, which something else in public could be taken for.
+create or replace function rpc_migrations.run_text_of(kind text, statement text) returns bigint
+language sql
+set search_path = ''
+as $function$
+    select rpc_migrations.run_statement(
+        statement, '{}', coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false) and kind in (
+            'column', 'a generated column', 'check constraint', 'exclusion constraint', 'unique constraint', 'primary key', 'index', 'statistics'
+        ));
+$function$;
+
+
+-- As run, for a query that answers one row, which is answered, or none.
 create or replace function rpc_migrations.ask(query text, variadic parameters text[] default '{}') returns setof record
 language plpgsql
 set search_path = ''
 as $function$
+declare
+    finds_names boolean := coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false);
+    answer record;
+    answers bigint;
 begin
-    perform set_config('search_path', 'public, extensions', true)
-    where current_setting('rpc_migrations.names_are_found', true) = 'true';
-    return query execute query using parameters;
-exception when undefined_function or undefined_table or undefined_object then
-    if exists (select from rpc_migrations.impostors(of_any_name => true)) then
-        raise;
+    if finds_names then
+        perform rpc_migrations.refuse_strangers();
     end if;
-    perform set_config('search_path', 'public, extensions', true);
-    return query execute query using parameters;
+    begin
+        perform set_config('search_path', 'public, extensions', true) where finds_names;
+        execute query into answer using parameters;
+        get diagnostics answers = row_count;
+    exception when undefined_function or undefined_table or undefined_object then
+        if finds_names or exists (select from rpc_migrations.impostors(of_any_name => true)) then
+            raise;
+        end if;
+        perform set_config('search_path', 'public, extensions', true);
+        execute query into answer using parameters;
+        get diagnostics answers = row_count;
+    end;
+    if answers > 0 then
+        return next answer;
+    end if;
 end;
 $function$;

@@ -28,7 +28,7 @@ begin
     end if;
 
     perform rpc_migrations.check_obstacles(copy.old_table);
-    perform rpc_migrations.let_names_be_found(rpc_migrations.looks_names_up(copy.old_table));
+    perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);
     for further in
         select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
@@ -95,17 +95,17 @@ begin
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, alteration, home, looks_names_up
+        keys, columns, definition, alteration, home
     )
     values (
         copy.migration, copy.state, copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, case when copy.old_table is not null then copy.new_table end,
         rpc_migrations.primary_key(copy.old_table), copy.columns,
         case when copy.old_table is not null then rpc_migrations.table_definition(copy.old_table) end, copy.alteration,
-        rpc_migrations.home(), rpc_migrations.looks_names_up(copy.old_table) or rpc_migrations.looks_names_up(copy.new_table)
+        rpc_migrations.home()
     )
     returning * into copy;
-    perform rpc_migrations.let_names_be_found(copy.looks_names_up);
+    perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);
     return copy;
 end;
 $function$;
@@ -187,7 +187,8 @@ begin
         raise exception 'there is no table rpc_migrations.%', quote_ident(copy.table_name)
         using errcode = 'RM005', hint = 'Create it in an earlier step, with the columns that the new table shall have.';
     end if;
-    execute format('select exists (select from %s)', copy.new_table::regclass) into has_rows;
+    select a.answer into has_rows
+    from rpc_migrations.ask(format('select exists (select from %s)', copy.new_table::regclass)) as a (answer boolean);
     if has_rows then
         raise exception 'rpc_migrations.% is not empty', quote_ident(copy.table_name)
         using errcode = 'RM005', hint = 'The copy fills it. Take out the step that puts rows into it.';
@@ -253,7 +254,7 @@ set search_path = ''
 as $function$
 begin
     if (select c.relpersistence from pg_catalog.pg_class as c where c.oid = old_table) = 'u' then
-        execute format('alter table %s set unlogged', new_table::regclass);
+        perform rpc_migrations.run(format('alter table %s set unlogged', new_table::regclass));
     end if;
 end;
 $function$;

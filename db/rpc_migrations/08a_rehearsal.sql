@@ -255,7 +255,8 @@ as $function$
         when b.text ~ '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.[^;]*?\sadd\s+(constraint\s+[^;]*?\s+)?foreign\s+key\M'
             and b.text !~ ',\s*(add|alter|drop|validate)\M' then 'key'
         when b.text ~ '^(insert|update|delete|merge|truncate|analyze)\M'
-            or b.text ~ '^select\s+(\*|[\w\s,]+)\s+from\s+rpc_migrations\.(copy_batch|replay|compare)\s*\(' then 'data'
+            or b.text ~ '^select\s+(\*|[\w\s,]+)\s+from\s+rpc_migrations\.(copy_batch|replay|compare)\s*\('
+            or b.text ~ '^select\s+rpc_migrations\.gather_statistics\s*\(' then 'data'
         when b.text ~ '^(alter\s+table|comment\s+on|drop)\M[^;]*\s"?rpc_migrations"?\.'
             or b.text ~ '^create\s+(unique\s+)?index\M[^;]*\son\s+(only\s+)?"?rpc_migrations"?\.'
             or b.text ~ '^create\s+(or\s+replace\s+)?(constraint\s+)?(policy|trigger)\M[^;]*\son\s+"?rpc_migrations"?\.'
@@ -292,7 +293,7 @@ begin
         order by m.kind <> 'primary key', m.place
     loop
         begin
-            perform rpc_migrations.run(missing.statement);
+            perform rpc_migrations.run_text_of(missing.kind, missing.statement);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;

@@ -27,7 +27,7 @@ begin
         copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
         parts := rpc_migrations.copy_parts(copy);
         if copy.next_block = 0 then
-            execute format('truncate table only %s', parts.target);
+            perform rpc_migrations.run(format('truncate table only %s', parts.target));
             if rpc_migrations.keep_reserve(copy) then
                 done := false;
                 progress := 0;
@@ -240,6 +240,10 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
 begin
+    if copy.id is null then
+        raise exception 'no table is being rebuilt by this migration'
+        using errcode = 'RM005', hint = 'Its row of rpc_migrations.copies was deleted: roll the migration back, then run it again.';
+    end if;
     perform rpc_migrations.run(format('analyze %s', copy.target::regclass));
 end;
 $function$;

@@ -234,7 +234,7 @@ begin
     if was_truncated then
         update rpc_migrations.copies as c set has_changes = true where c.id = copy.id and c.state = 'rolling back';
         execute format('delete from %s where rpc_migrations_truncated', log);
-        execute format('truncate table only %s', copy.target::regclass);
+        perform rpc_migrations.run(format('truncate table only %s', copy.target::regclass));
     end if;
 end;
 $function$;

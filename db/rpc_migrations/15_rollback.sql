@@ -235,7 +235,8 @@ begin
             )
     loop
         if not leftover.is_its then
-            execute format('select exists (select from %s)', leftover.relation) into has_rows;
+            select a.answer into has_rows
+            from rpc_migrations.ask(format('select exists (select from %s)', leftover.relation)) as a (answer boolean);
             continue when has_rows or exists (
                 select from rpc_migrations.journal as j
                 where

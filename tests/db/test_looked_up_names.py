@@ -45,12 +45,16 @@ ANYWHERE = {
     "default": "alter table public.things add kind text not null default short('abcdef')",
     "check whose function finds another one here": "alter table public.things add constraint checked check (titled(name) like 'Mx. %')",
     "column whose function finds another one here": "alter table public.things add title text generated always as (titled(name)) stored",
+    "view that would find another function": "create view public.worded as select id, concat(name, amount) as words from public.things; "
+    "create function public.concat(text, integer) returns text language sql as 'select $1'; "
+    "alter table public.things add constraint checked check (short(name) <> '')",
     "policy": "alter table public.things enable row level security; create policy own on public.things using (short(name) = 'nam')",
 }
 WRITES = (
-    "insert into public.things (id, name, amount, parent) select max(id) + 1, 'new', max(id)::integer + 1, 2 from public.things",
+    "insert into public.things (id, name, amount, parent) select coalesce(max(id), 0) + 1, 'new', coalesce(max(id), 0)::integer + 1, 2 from public.things",
     "update public.things set name = name || '!', parent = 3 where id % 97 = 0",
     "delete from public.things where id = (select min(id) from public.things)",
+    "truncate public.things; insert into public.things (id, name, amount, parent) select n, 'name ' || n, n, 4 from generate_series(1, 20) as n",
 )
 
 
@@ -84,7 +88,7 @@ def test_what_looks_names_up(admin: Connection, database: Database, tmp_path: Pa
             left = application.execute(rows).fetchone()
             for number, call in enumerate(calls(admin, text, shrink=9)):
                 assert application.execute(rows).fetchone() == left, call.step
-                application.execute(WRITES[number % 3].encode())
+                application.execute(WRITES[number % 4].encode())
                 left = application.execute(rows).fetchone()
             count = application.execute("select count(*) from public.things where name = 'new'").fetchone()
             application.execute("set enable_seqscan = off; set jit = off")
