@@ -63,7 +63,7 @@ $function$;
 
 -- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on; "finds_names": not only the second time. Answers the number of its
 -- rows. Raises what the statement raises.
-create or replace function rpc_migrations.run_statement(statement text, parameters text[], finds_names boolean) returns bigint
+create or replace function rpc_migrations.execute_statement(statement text, parameters text[], finds_names boolean) returns bigint
 language plpgsql
 set search_path = ''
 as $function$
@@ -92,23 +92,28 @@ $function$;
 
 -- Runs a statement on rows.
 create or replace function rpc_migrations.run(statement text, variadic parameters text[] default '{}') returns bigint
-language sql
+language plpgsql
 set search_path = ''
 as $function$
-    select rpc_migrations.run_statement(statement, parameters, coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false));
+begin
+    return rpc_migrations.execute_statement(
+        statement, parameters, coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false));
+end;
 $function$;
 
 
 -- Runs a statement that makes something of that kind from its text. Only of what rows are put into do functions decide what it holds; in
 -- the texts of others everything has its schema but PostgreSQL's own, which something else in public could be taken for.
-create or replace function rpc_migrations.run_text_of(kind text, statement text) returns bigint
-language sql
+create or replace function rpc_migrations.make_from_text(kind text, statement text) returns bigint
+language plpgsql
 set search_path = ''
 as $function$
-    select rpc_migrations.run_statement(
+begin
+    return rpc_migrations.execute_statement(
         statement, '{}', coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false) and kind in (
             'column', 'a generated column', 'check constraint', 'exclusion constraint', 'unique constraint', 'primary key', 'index', 'statistics'
         ));
+end;
 $function$;
 
 

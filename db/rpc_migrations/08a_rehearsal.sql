@@ -293,7 +293,7 @@ begin
         order by m.kind <> 'primary key', m.place
     loop
         begin
-            perform rpc_migrations.run_text_of(missing.kind, missing.statement);
+            perform rpc_migrations.make_from_text(missing.kind, missing.statement);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;

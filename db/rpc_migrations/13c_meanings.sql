@@ -8,7 +8,7 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    perform rpc_migrations.run_text_of(kind, statement);
+    perform rpc_migrations.make_from_text(kind, statement);
 exception when syntax_error_or_access_rule_violation then
     raise exception '% cannot be made again from its text: %', concat_ws(' ', kind, name),
         concat_ws('; ', sqlerrm, case when sqlstate in ('42883', '42P01', '42704') then rpc_migrations.what_a_function_needs() end)

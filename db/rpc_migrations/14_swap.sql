@@ -301,7 +301,7 @@ begin
             continue;
         end if;
         begin
-            perform rpc_migrations.run_text_of(item ->> 'kind', item ->> key);
+            perform rpc_migrations.make_from_text(item ->> 'kind', item ->> key);
         exception when others then
             if not rpc_migrations.tells_against_it(sqlstate) then
                 raise;

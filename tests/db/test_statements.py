@@ -150,7 +150,7 @@ select * from rpc_migrations.copy_batch();
     ("text", "places"),
     [
         ("select * from rpc_migrations.begin_copy('public.items', 'public.items_backup');", []),
-        (STOPPED_IN_THE_COPY, ["PL/pgSQL function public.fine(text) line 3 at RAISE"]),
+        (STOPPED_IN_THE_COPY, ["PL/pgSQL function fine(text) line 3 at RAISE"]),
     ],
     ids=["a refusal", "a function of the table's"],
 )
