@@ -152,6 +152,10 @@ as $function$
 declare
     missing text;
 begin
+    if to_regclass(rpc_migrations.new_name(copy)) is distinct from copy.target::regclass then
+        raise exception 'the new table was renamed or moved: it is %, and was %', copy.target::regclass, rpc_migrations.new_name(copy)
+        using errcode = 'RM003', hint = 'No table in use was changed. Take that back, then run the same command again; or roll back.';
+    end if;
     if (
         select count(distinct c.relpersistence) > 1 from pg_catalog.pg_class as c where c.oid in (copy.source, copy.target)
     ) then
