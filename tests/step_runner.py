@@ -94,6 +94,12 @@ def steps_of(file: Path) -> str:
     return "".join(f"-- step: {step.name}{' (batch)' if step.batch else ''}\n{step.sql}\n" for step in steps)
 
 
+def short_way(file: Path, table: str, statements: str) -> str:
+    """The steps of the rebuild that a line of that file begins: `table` has its schema, `statements` are ALTER TABLE."""
+    file.write_text(f"-- rebuild: {table}\n{statements}\n")
+    return steps_of(file)
+
+
 def run_steps(connection: Connection, file: str) -> Iterator[str]:
     """Run a file of db/ as part of the migration of user_clusters; yields each step's name when it is done."""
     for call in calls(connection, read(file), MIGRATION):

@@ -265,3 +265,24 @@ begin
         from rpc_migrations.taken_off_keys(describe_constraints.relation) as k;
 end;
 $function$;
+
+
+-- That a row, called "alias", lacks the parent that a foreign key wants: by the key's own operators, which decide what is equal.
+create or replace function rpc_migrations.orphan_condition(key oid, alias text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        '%s and not exists (select from %s as p where %s)',
+        string_agg(format('%s.%I is not null', alias, c.attname), ' and ' order by u.place),
+        k.confrelid::regclass,
+        string_agg(format('p.%I %s %s.%I', p.attname, case when o.oprnamespace = 'pg_catalog'::regnamespace then o.oprname::text
+            else format('operator(%s.%s)', o.oprnamespace::regnamespace, o.oprname) end, alias, c.attname), ' and ' order by u.place))
+    from pg_catalog.pg_constraint as k
+    cross join lateral unnest(k.conkey, k.confkey, k.conpfeqop) with ordinality as u (child, parent, operator, place)
+    inner join pg_catalog.pg_operator as o on o.oid = u.operator
+    inner join pg_catalog.pg_attribute as c on c.attrelid = k.conrelid and c.attnum = u.child
+    inner join pg_catalog.pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
+    where k.oid = key
+    group by k.confrelid;
+$function$;

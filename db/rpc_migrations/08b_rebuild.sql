@@ -79,27 +79,22 @@ as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
     rule record;
-    condition text;
     broken bigint;
     problems text[] := '{}';
 begin
     for rule in
         select r.*
-        from jsonb_to_recordset(copy.alteration -> 'rules') as r (name text, expression text, parent text, columns text[], parent_columns text[])
+        from jsonb_to_recordset(copy.alteration -> 'rules') as r (name text, broken text, columns text[])
         where not exists (
             select from unnest(r.columns) as c (name)
             where c.name not in (select p.name from jsonb_to_recordset(copy.columns) as p (name text))
         )
     loop
-        select coalesce('not (' || rule.expression || ')', format('%s and not exists (select from %s as p where %s)',
-            string_agg(format('n.%I is not null', c.name), ' and '), rule.parent, string_agg(format('p.%I = n.%I', c.parent_name, c.name), ' and ')))
-        into condition
-        from unnest(rule.columns, rule.parent_columns) as c (name, parent_name);
         begin
             select a.rows into broken
             from rpc_migrations.ask(format(
                 'select count(*) from (select %s from only %s as s) as n (%s) where %s',
-                parts.read, parts.source, parts.columns, condition)) as a (rows bigint);
+                parts.read, parts.source, parts.columns, rule.broken)) as a (rows bigint);
         exception when undefined_function or insufficient_privilege then
             broken := 0;
         end;

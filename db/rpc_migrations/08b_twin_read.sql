@@ -61,13 +61,10 @@ as $function$
         ), '[]'),
         'rules', coalesce((
             select jsonb_agg(jsonb_build_object(
-                'name', c.conname, 'expression', pg_get_expr(c.conbin, c.conrelid), 'parent', c.confrelid::regclass::text,
-                'columns', array(
-                    select a.attname from unnest(c.conkey) with ordinality as k (number, place)
-                    inner join pg_catalog.pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.number order by k.place),
-                'parent_columns', array(
-                    select a.attname from unnest(c.confkey) with ordinality as k (number, place)
-                    inner join pg_catalog.pg_attribute as a on a.attrelid = c.confrelid and a.attnum = k.number order by k.place)
+                'name', c.conname,
+                'broken', case c.contype
+                    when 'c' then format('not (%s)', pg_get_expr(c.conbin, c.conrelid)) else rpc_migrations.orphan_condition(c.oid, 'n') end,
+                'columns', array(select a.attname from pg_catalog.pg_attribute as a where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
             ))
             from pg_catalog.pg_constraint as c
             where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and not exists (

@@ -195,20 +195,9 @@ create or replace function rpc_migrations.orphans_query(relation regclass, key_n
 language sql stable
 set search_path = ''
 as $function$
-    select format(
-        'select * from %s as c where %s and not exists (select from %s as p where %s)',
-        k.conrelid::regclass,
-        string_agg(format('c.%I is not null', c.attname), ' and ' order by u.place),
-        k.confrelid::regclass,
-        string_agg(format('p.%I %s c.%I', p.attname, case when o.oprnamespace = 'pg_catalog'::regnamespace then o.oprname::text
-            else format('operator(%s.%s)', o.oprnamespace::regnamespace, o.oprname) end, c.attname), ' and ' order by u.place))
+    select format('select * from %s as c where %s', k.conrelid::regclass, rpc_migrations.orphan_condition(k.oid, 'c'))
     from pg_catalog.pg_constraint as k
-    cross join lateral unnest(k.conkey, k.confkey, k.conpfeqop) with ordinality as u (child, parent, operator, place)
-    inner join pg_catalog.pg_operator as o on o.oid = u.operator
-    inner join pg_catalog.pg_attribute as c on c.attrelid = k.conrelid and c.attnum = u.child
-    inner join pg_catalog.pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
-    where k.conrelid = relation and k.conname = key_name
-    group by k.conrelid, k.confrelid;
+    where k.conrelid = relation and k.conname = key_name and k.contype = 'f';
 $function$;
 
 

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
 from local_supabase import Database, create_old_table
 from schema_dump import dump_schema
-from step_runner import DISCARD, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
+from step_runner import (
+    DISCARD,
+    GIVE_UP,
+    ONE_AT_A_TIME,
+    ROLLBACK,
+    Connection,
+    calls,
+    deploy,
+    read,
+    rebuild_file,
+    run,
+    short_way,
+)
 
 USER = "00000000-0000-4000-8000-{:012d}".format
 COLUMNS = "id integer not null, name text not null"
@@ -312,3 +325,44 @@ def test_an_attempt_past_its_budget_is_undone(orders: Connection, database: Data
     status = orders.execute("select rpc_migrations.status('test') -> 'copy'").fetchone()
     assert status is not None and status[0]["attempts"] > 3 and status[0]["longest_attempt"] > 0
     assert rows(orders)[0] == (1, "a")
+
+
+@pytest.fixture
+def pets(admin: Connection, database: Database) -> Connection:
+    """A connection to a database whose foreign key finds owners whatever the case of their names; an owner of each pet is there."""
+    with database.connect("supabase_admin") as superuser:
+        if superuser.execute("select from pg_available_extensions where name = 'citext'").fetchone() is None:
+            pytest.skip("no citext")
+        superuser.execute("create extension citext schema extensions")
+    deploy(admin)
+    admin.execute(
+        "create table public.owners (name extensions.citext primary key); insert into public.owners values ('ANN'), ('BOB')"
+    )
+    admin.execute("create table public.pets (id integer primary key, owner extensions.citext)")
+    admin.execute("insert into public.pets values (1, 'ann'), (2, 'bob')")
+    return admin
+
+
+def test_who_is_an_orphan_is_decided_by_the_key(pets: Connection) -> None:
+    """A rollback that is given up deletes from the backup those rows alone whose parent is gone."""
+    pets.execute("alter table public.pets add foreign key (owner) references public.owners on delete cascade")
+    run(pets, rebuild_file("pets", "like public.pets, more text"))
+    run(pets, read(ROLLBACK), until="roll back: begin")
+    pets.execute("delete from public.owners where name = 'bob'")
+    run(pets, read(GIVE_UP))
+    assert pets.execute("select id from public.pets_backup").fetchall() == [(1,)]
+
+
+def test_a_key_that_is_added_decides_what_it_allows(pets: Connection, tmp_path: Path) -> None:
+    """Rows that have a parent are no reason to refuse it; one that has none is."""
+    text = short_way(
+        tmp_path / "pets.sql", "public.pets", "alter table pets add foreign key (owner) references owners;"
+    )
+    pets.execute(  # the last one is in no sample
+        "insert into public.pets select n, 'ann' from generate_series(10, 1500) as n; insert into public.pets values (3, 'nobody')"
+    )
+    with pytest.raises(psycopg.Error, match=r"1 row\(s\) do not hold to the constraint pets_owner_fkey"):
+        run(pets, text)
+    pets.execute("delete from public.pets where id = 3")
+    run(pets, text)
+    assert pets.execute(KEYS, ["public.pets"]).fetchall() == [("pets_owner_fkey", True)]
