@@ -43,6 +43,15 @@ as $function$
 $function$;
 
 
+-- Whether they do, as let_names_be_found has told.
+create or replace function rpc_migrations.names_are_found() returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false);
+$function$;
+
+
 -- Raises RM001 where something that somebody else has made could be found, which would run as the database's owner.
 create or replace function rpc_migrations.refuse_strangers() returns void
 language plpgsql
@@ -96,8 +105,7 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    return rpc_migrations.execute_statement(
-        statement, parameters, coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false));
+    return rpc_migrations.execute_statement(statement, parameters, rpc_migrations.names_are_found());
 end;
 $function$;
 
@@ -110,7 +118,7 @@ set search_path = ''
 as $function$
 begin
     return rpc_migrations.execute_statement(
-        statement, '{}', coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false) and kind in (
+        statement, '{}', rpc_migrations.names_are_found() and kind in (
             'column', 'a generated column', 'check constraint', 'exclusion constraint', 'unique constraint', 'primary key', 'index', 'statistics'
         ));
 end;
@@ -123,7 +131,7 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    finds_names boolean := coalesce(current_setting('rpc_migrations.names_are_found', true) = 'true', false);
+    finds_names boolean := rpc_migrations.names_are_found();
     answer record;
     answers bigint;
 begin

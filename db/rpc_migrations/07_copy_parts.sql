@@ -29,6 +29,21 @@ as $function$
 $function$;
 
 
+-- Raises RM005 where there is none and a step needs one.
+create or replace function rpc_migrations.refuse_no_copy(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.id is null then
+        raise exception 'no table is being rebuilt by this migration'
+        using errcode = 'RM005', hint = 'Call rpc_migrations.begin_copy in an earlier step of the same step file. Where it was called, '
+            'its row of rpc_migrations.copies was deleted since: roll the migration back, then run it again.';
+    end if;
+end;
+$function$;
+
+
 -- The value that an expression of the step file makes of an old row: its columns have the names that they have in an ALTER TABLE.
 create or replace function rpc_migrations.converted(copy rpc_migrations.copies, expression text, alias text) returns text
 language sql immutable

@@ -15,7 +15,7 @@ declare
     copy rpc_migrations.copies := rpc_migrations.named_copy(old_table, backup);
     further record;
 begin
-    copy.new_table := to_regclass('rpc_migrations.' || quote_ident(copy.table_name));
+    copy.new_table := to_regclass(rpc_migrations.new_name(copy));
     perform rpc_migrations.check_begin(copy, parse_ident(old_table), parse_ident(backup));
     perform rpc_migrations.close_to_others();
     if copy.old_table is null then
@@ -184,13 +184,13 @@ begin
             'create publication ... for tables in schema public; Then run the same command again.';
     end if;
     if copy.new_table is null then
-        raise exception 'there is no table rpc_migrations.%', quote_ident(copy.table_name)
+        raise exception 'there is no table %', rpc_migrations.new_name(copy)
         using errcode = 'RM005', hint = 'Create it in an earlier step, with the columns that the new table shall have.';
     end if;
     select a.answer into has_rows
     from rpc_migrations.ask(format('select exists (select from %s)', copy.new_table::regclass)) as a (answer boolean);
     if has_rows then
-        raise exception 'rpc_migrations.% is not empty', quote_ident(copy.table_name)
+        raise exception '% is not empty', rpc_migrations.new_name(copy)
         using errcode = 'RM005', hint = 'The copy fills it. Take out the step that puts rows into it.';
     end if;
 end;

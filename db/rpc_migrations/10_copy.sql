@@ -15,11 +15,7 @@ declare
     parts record;
     chunk_rows bigint;
 begin
-    if copy.id is null then
-        raise exception 'no table is being rebuilt by this migration'
-        using errcode = 'RM005', hint = 'Call rpc_migrations.begin_copy in an earlier step of the same step file. Where it was called, '
-            'its row of rpc_migrations.copies was deleted since: roll the migration back, then run it again.';
-    end if;
+    perform rpc_migrations.refuse_no_copy(copy);
     rows := 0;
     if copy.state = 'copying' then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
@@ -95,8 +91,8 @@ end;
 $function$;
 
 
--- Runs a statement for one chunk of blocks after another, as (($1)[1]::tid <= ctid < ($1)[2]::tid), until about a second has gone by or the
--- last block is done, and remembers where it stopped. Answers the rows of each chunk.
+-- Runs a statement for one chunk of blocks after another, as (($1)[1]::tid <= ctid < ($1)[2]::tid), until about a second has gone
+-- by or the last block is done, and remembers where it stopped. Answers the rows of each chunk.
 create or replace function rpc_migrations.each_chunk(copy rpc_migrations.copies, statement text) returns table (rows bigint)
 language plpgsql
 set search_path = ''
@@ -240,10 +236,7 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
 begin
-    if copy.id is null then
-        raise exception 'no table is being rebuilt by this migration'
-        using errcode = 'RM005', hint = 'Its row of rpc_migrations.copies was deleted: roll the migration back, then run it again.';
-    end if;
+    perform rpc_migrations.refuse_no_copy(copy);
     perform rpc_migrations.run(format('analyze %s', copy.target::regclass));
 end;
 $function$;

@@ -4,6 +4,7 @@ session. What they make must never run as the database's owner.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database, LocalSupabase
 from postgrest.exceptions import APIError
-from step_runner import DB, MIGRATION, Connection, deploy, rebuild_file, run, run_file
+from step_runner import DB, GIVE_UP, MIGRATION, ROLLBACK, Connection, deploy, read, rebuild_file, run, run_file
 from supabase import create_client
 
 APP = "customer_app"
@@ -239,27 +240,63 @@ def test_a_prompt_refinements_that_others_own(admin: Connection, app: Connection
     assert admin.execute("select to_regclass('rpc_migrations.user_clusters')").fetchone() == (None,)
 
 
-@pytest.mark.parametrize("way", ["column", "what a foreign key points at"])
-def test_what_a_function_of_the_table_looks_up(admin: Connection, app: Connection, way: str) -> None:
-    """The table's function calls one that somebody else's would fit better: it is not called, and nothing is changed."""
+LOOKING_UP = """
+create function public.cut(text) returns text language sql immutable as 'select left($1, 3)';
+create function public.short(varchar) returns text language plpgsql immutable as 'begin return cut($1); end';
+create table public.things (id bigint primary key, name varchar, kind text);
+insert into public.things values (1, 'abcdef');
+"""
+THEIRS = f"create function public.cut(varchar) returns text language plpgsql immutable as $$ begin {NOTE_WHO}; return 'x'; end $$"
+# What calls the function that looks names up, and what the new table is: where its rows are made, and where one value is asked for.
+CALLED_BY = {
+    "a column": (
+        "alter table public.things add short text generated always as (public.short(name)) stored",
+        "like public.things including generated, more text",
+        f"RM001 .*function public.cut.character varying. of role {APP}",
+    ),
+    "a default": (
+        "select",
+        "id bigint, name varchar, kind text not null default public.short('abcdef')",
+        r"42883 function cut\(",
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "columns", "said"), CALLED_BY.values(), ids=CALLED_BY)
+def test_what_a_function_of_the_table_looks_up(
+    admin: Connection, app: Connection, made: str, columns: str, said: str
+) -> None:
+    """The table's function calls one that somebody else's would fit better: neither is called, and nothing is changed."""
     deploy(admin)
-    admin.execute(
-        "create function public.cut(text) returns text language sql immutable as 'select left($1, 3)'; "
-        "create function public.short(varchar) returns text language plpgsql immutable as 'begin return cut($1); end'; "
-        "create table public.parents (id bigint primary key, name varchar); insert into public.parents values (1, 'abcdef'); "
-        "create table public.things (id bigint primary key, parent bigint references public.parents, name varchar)"
-    )
-    table = "things" if way == "column" else "parents"
-    admin.execute(f"alter table public.{table} add short text generated always as (public.short(name)) stored".encode())
-    admin.execute("insert into public.things values (1, 1, 'abcdef')")
-    app.execute(
-        "create function public.cut(varchar) returns text language plpgsql immutable as "
-        f"$$ begin {NOTE_WHO}; return 'x'; end $$".encode()
-    )
-    with pytest.raises(psycopg.Error) if way == "column" else nullcontext() as caught:
-        run(admin, rebuild_file("things", "like public.things including generated, more text"))
-    if caught:
-        assert caught.value.sqlstate == "RM001"
-        assert f"function public.cut(character varying) of role {APP}" in str(caught.value)
+    admin.execute(LOOKING_UP.encode())
+    admin.execute(made.encode())
+    app.execute(THEIRS.encode())
+    with pytest.raises(psycopg.Error) as caught:
+        run(admin, rebuild_file("things", columns))
+    assert re.match(said, f"{caught.value.sqlstate} {caught.value.diag.message_primary}")
+    assert admin.execute("select to_regclass('public.things_backup')").fetchone() == (None,)
+    assert loot(admin) == set()
+
+
+@pytest.mark.parametrize("until", ["begin the copy", "compare", "swap"])
+def test_theirs_comes_in_the_middle(admin: Connection, app: Connection, until: str) -> None:
+    """Going on is refused; back to where everything was it goes as long as no row has to be made for that."""
+    deploy(admin)
+    admin.execute(LOOKING_UP.encode())
+    admin.execute(CALLED_BY["a column"][0].encode())
+    text = rebuild_file("things", CALLED_BY["a column"][1])
+    run(admin, text, until=until)
+    app.execute(THEIRS.encode())
+    if until != "swap":
+        with pytest.raises(psycopg.Error, match="could find something that others made"):
+            run(admin, text)
+        run(admin, read(ROLLBACK))
         assert admin.execute("select to_regclass('public.things_backup')").fetchone() == (None,)
+    else:
+        with pytest.raises(psycopg.Error, match="could find something that others made"):
+            run(admin, read(ROLLBACK))
+        run(admin, read(GIVE_UP))
+        app.execute("drop function public.cut(varchar)")
+        run(admin, read(ROLLBACK))
+    assert admin.execute("select short from public.things").fetchone() == ("abc",)
     assert loot(admin) == set()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, steps_of
+from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, short_way
 
 # In SQL, which PostgreSQL looks into to plan a query, and in PL/pgSQL.
 FUNCTIONS = """
@@ -77,10 +77,9 @@ def test_what_looks_names_up(admin: Connection, database: Database, tmp_path: Pa
     admin.execute((FUNCTIONS + TABLE).encode())
     admin.execute({**INDEXED, **ANYWHERE}[kind].encode())
     before = dump_schema(database)
-    short = tmp_path / "short.sql"
-    short.write_text("-- rebuild: public.things\nalter table things add more text;\n")
     columns = "like public.things including generated including defaults, more text"
-    there = steps_of(short) if way == "short" else rebuild_file("things", columns)
+    short = short_way(tmp_path / "short.sql", "public.things", "alter table things add more text;")
+    there = short if way == "short" else rebuild_file("things", columns)
     rows = "select jsonb_agg(to_jsonb(t) - 'more' order by id) from public.things as t"
     by_index = "select count(*) from public.things where titled(name) = 'Mx. new'"
     with database.connect() as application:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, steps_of
+from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, short_way, steps_of
 
 TABLE = """
 create type public.level as enum ('low', 'high');
@@ -146,8 +146,7 @@ def other(cluster: Cluster) -> Iterator[Database]:
 
 def rebuild(file: Path, text: str) -> str:
     """The steps of a rebuild of the table."""
-    file.write_text(f"-- rebuild: public.orders\n{text}\n")
-    return steps_of(file)
+    return short_way(file, "public.orders", text)
 
 
 @pytest.mark.parametrize("text", ACCEPTED.values(), ids=ACCEPTED)

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, steps_of
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
 
+ADD = "alter table runs add more text;"
 SECOND = "select to_regnamespace('rpc_migrations_new') is not null"
 
 # Tables with a key and an identity column; the names that they, their indexes and their sequences have.
@@ -25,12 +26,6 @@ NAMES = [
 ]
 
 
-def rebuild(file: Path, table: str, text: str = "add more text default 'x'") -> str:
-    """The steps of a rebuild of a table in the schema public."""
-    file.write_text(f"-- rebuild: public.{table}\nalter table {table} {text};\n")
-    return steps_of(file)
-
-
 @pytest.mark.parametrize(("kind", "name"), NAMES)
 def test_a_name_of_ours(admin: Connection, database: Database, tmp_path: Path, kind: str, name: str) -> None:
     """Rebuilt, and rolled back; and nothing is left of the second schema, in which nobody else has a right meanwhile."""
@@ -42,7 +37,7 @@ def test_a_name_of_ours(admin: Connection, database: Database, tmp_path: Path, k
     admin.execute(TABLES[kind].format(name).encode())
     admin.execute(f"insert into public.{table} (note) values ('a'), ('b')")
     before = dump_schema(database)
-    text = rebuild(tmp_path / "short.sql", table)
+    text = short_way(tmp_path / "short.sql", f"public.{table}", f"alter table {table} add more text default 'x';")
     run(admin, text, until="gather statistics")
     assert admin.execute("select count(*) from pg_namespace where nspname = 'rpc_migrations_new' and nspacl is not null "
                          "and has_schema_privilege('anon', oid, 'usage')").fetchone() == (0,)  # fmt: skip
@@ -67,7 +62,7 @@ def test_abandoned(admin: Connection, database: Database, tmp_path: Path, until:
     deploy(admin)
     admin.execute("create table public.runs (id bigint primary key); insert into public.runs values (1)")
     before = dump_schema(database)
-    run(admin, rebuild(tmp_path / "short.sql", "runs"), until=until)
+    run(admin, short_way(tmp_path / "short.sql", "public.runs", ADD), until=until)
     assert admin.execute(SECOND).fetchone() == (True,)
     run(admin, read(ROLLBACK))
     assert admin.execute(SECOND).fetchone() == (False,)
@@ -83,9 +78,8 @@ def test_an_index_that_another_new_table_has(admin: Connection, database: Databa
     before = dump_schema(database)
     texts = {}
     for schema in ("public", "app"):
-        file = tmp_path / f"{schema}.sql"
-        file.write_text(f"-- rebuild: {schema}.orders\nalter table {schema}.orders add more text;\n")
-        texts[schema] = steps_of(file)
+        added = f"alter table {schema}.orders add more text;"
+        texts[schema] = short_way(tmp_path / f"{schema}.sql", f"{schema}.orders", added)
         run(admin, texts[schema], migration=schema, until="compare the old and the new table")
     for schema in ("public", "app"):
         run(admin, texts[schema], migration=schema)
@@ -103,7 +97,7 @@ def test_a_second_schema_of_somebody_else(admin: Connection, database: Database,
         superuser.execute("create schema rpc_migrations_new")
     before = dump_schema(database)
     with pytest.raises(psycopg.Error, match="rpc_migrations_new is not of role postgres") as caught:
-        run(admin, rebuild(tmp_path / "short.sql", "runs"))
+        run(admin, short_way(tmp_path / "short.sql", "public.runs", ADD))
     assert caught.value.sqlstate == "RM001"
     assert dump_schema(database) == before
 

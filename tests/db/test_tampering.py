@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
 from local_supabase import Database, create_old_table
 from local_supabase.database import SUPERUSER
 from schema_dump import dump_schema
-from step_runner import GIVE_UP, ROLLBACK, Connection, deploy, read, rebuild_file, run
+from step_runner import GIVE_UP, ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
 from test_ways_out import THINGS, THINGS_FILE, no_trace_of_capture
 
 
@@ -95,6 +96,16 @@ def test_in_the_middle_of_a_copy(
     assert dump_schema(database) == before
     things.execute("insert into public.things values (30, 'new', 1, 1)")
     run(things, THINGS_FILE)
+
+
+def test_copies_is_emptied_before_statistics(things: Connection, tmp_path: Path) -> None:
+    """No other table is analyzed in its place."""
+    text = short_way(tmp_path / "short.sql", "public.things", "alter table things add more text;")
+    run(things, text, until="carry over constraints and indexes")
+    things.execute("delete from rpc_migrations.copies")
+    with pytest.raises(psycopg.Error, match=IN_MID_COPY["copies is emptied"][1]) as caught:
+        run(things, text)
+    assert caught.value.sqlstate == "RM005"
 
 
 @pytest.mark.parametrize("until", UNTIL[1:])
