@@ -16,7 +16,7 @@ declare
     further record;
 begin
     copy.new_table := to_regclass(rpc_migrations.new_name(copy));
-    perform rpc_migrations.check_begin(copy, parse_ident(old_table), parse_ident(backup));
+    perform rpc_migrations.check_begin(copy);
     perform rpc_migrations.close_to_others();
     if copy.old_table is null then
         copy.state := 'copied';
@@ -47,7 +47,8 @@ end;
 $function$;
 
 
--- A copy that is about to begin, with what the names of its tables tell; not in the journal yet.
+-- A copy that is about to begin, with what the names of its tables tell; not in the journal yet. Raises RM005 where they are no
+-- names for that.
 create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
 language plpgsql stable
 set search_path = ''
@@ -58,10 +59,19 @@ declare
     backup_name text[] := parse_ident(backup);
 begin
     copy.migration := nullif(current_setting('rpc_migrations.migration', true), '');
+    if copy.migration is null or array_length(old_name, 1) is distinct from 2 then
+        raise exception 'begin_copy takes a table''s name with its schema, and is called in a step of a step file'
+        using errcode = 'RM005', hint = 'Write for example rpc_migrations.begin_copy(''public.orders'', ''public.orders_backup'').';
+    end if;
+    if array_length(backup_name, 1) is distinct from 2 or backup_name[1] <> old_name[1]
+        or backup_name[2] = old_name[2] or octet_length(backup_name[2]) > 63 then
+        raise exception 'the backup must be in the schema of the old table, under another name of at most 63 bytes'
+        using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], left(old_name[2], 40) || '_backup');
+    end if;
     copy.state := 'copying';
     copy.schema_name := old_name[1];
     copy.table_name := old_name[2];
-    copy.backup_name := backup_name[array_upper(backup_name, 1)];
+    copy.backup_name := backup_name[2];
     copy.old_table := to_regclass(old_table);
     return copy;
 end;
@@ -141,7 +151,7 @@ $function$;
 
 
 -- What must hold before a copy begins, apart from the old table's own form. Raises RM001 or RM005.
-create or replace function rpc_migrations.check_begin(copy rpc_migrations.copies, old_name text[], backup_name text[]) returns void
+create or replace function rpc_migrations.check_begin(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
@@ -149,15 +159,6 @@ declare
     has_rows boolean;
     other text;
 begin
-    if copy.migration is null or array_length(old_name, 1) is distinct from 2 then
-        raise exception 'begin_copy takes a table''s name with its schema, and is called in a step of a step file'
-        using errcode = 'RM005', hint = 'Write for example rpc_migrations.begin_copy(''public.orders'', ''public.orders_backup'').';
-    end if;
-    if array_length(backup_name, 1) is distinct from 2 or backup_name[1] <> old_name[1]
-        or backup_name[2] = old_name[2] or octet_length(backup_name[2]) > 63 then
-        raise exception 'the backup must be in the schema of the old table, under another name of at most 63 bytes'
-        using errcode = 'RM005', hint = format('Write for example %I.%I.', old_name[1], left(old_name[2], 40) || '_backup');
-    end if;
     perform rpc_migrations.find_restored_tables();
     select c.migration into other
     from rpc_migrations.copies as c
@@ -170,8 +171,8 @@ begin
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
     perform rpc_migrations.check_size_without_key(copy.old_table);
-    if to_regclass(format('%I.%I', old_name[1], copy.backup_name)) is not null then
-        raise exception '%.% is already there', quote_ident(old_name[1]), quote_ident(copy.backup_name)
+    if to_regclass(format('%I.%I', copy.schema_name, copy.backup_name)) is not null then
+        raise exception '%.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
         using errcode = 'RM001',
             hint = 'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure, then run the same command again.';
     end if;

@@ -26,7 +26,7 @@ begin
     execute format('lock table only %s in access share mode', copy.old_table::regclass);
     copy.alteration := rpc_migrations.try_alterations(copy, alterations, conversions);
     copy.new_table := rpc_migrations.make_altered(copy);
-    perform rpc_migrations.check_begin(copy, parse_ident(old_table), parse_ident(backup));
+    perform rpc_migrations.check_begin(copy);
     perform rpc_migrations.close_to_others();
     copy.columns := rpc_migrations.plan_altered_columns(copy, copy.new_table, with_rows => true);
     copy := rpc_migrations.remember_copy(copy);
