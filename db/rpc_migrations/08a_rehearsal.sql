@@ -369,12 +369,15 @@ create or replace function rpc_migrations.rehearse_swap(copy rpc_migrations.copi
 language plpgsql
 set search_path = ''
 as $function$
+declare
+    carried jsonb := '[]';
 begin
     if copy.source is not null then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
         perform rpc_migrations.lock_for_swap(copy, began);
+        carried := rpc_migrations.carried_in_swap(copy);
     end if;
-    return rpc_migrations.exchange(copy, go_on => true);
+    return rpc_migrations.exchange(copy, carried, go_on => true);
 exception when others then
     if not rpc_migrations.tells_against_it(sqlstate) then
         raise;

@@ -16,6 +16,7 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
     ready boolean := true;
+    carried jsonb := '[]';
     began timestamptz;
 begin
     rows := 0;
@@ -39,11 +40,13 @@ begin
     began := clock_timestamp();
     begin
         if copy.source is not null then
+            carried := rpc_migrations.plan_swap(copy);
+            began := clock_timestamp();
             perform rpc_migrations.lock_for_swap(copy, began);
             perform rpc_migrations.replay_rest(copy);
             perform rpc_migrations.limit_wait(copy, began);
         end if;
-        perform rpc_migrations.exchange(copy);
+        perform rpc_migrations.exchange(copy, carried);
         done := true;
     exception when lock_not_available then
         holders := rpc_migrations.lock_holders(copy.source);
@@ -172,15 +175,46 @@ end;
 $function$;
 
 
--- The exchange of the two tables, forward. What the statements mention is the name that the table in use has. In a rehearsal it
--- goes on behind one that fails; answers what has failed.
-create or replace function rpc_migrations.exchange(copy rpc_migrations.copies, go_on boolean default false) returns text[]
+-- What the swap carries over, found before the application's tables are locked. Under the lock the source is seen to be what it was when
+-- the copy began (see check_source); so what was found holds if it was found in a snapshot in which that was so. The new table is locked
+-- already: nobody waits for it. All that is asked again under the lock is asked here once: a pool's session that is new to
+-- these queries plans them, which takes longer than to run them.
+create or replace function rpc_migrations.plan_swap(copy rpc_migrations.copies) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
     carried jsonb;
+    is_as_it_was boolean;
+begin
+    execute format('lock table only %s in access exclusive mode', copy.target::regclass);
+    loop
+        perform rpc_migrations.check_source(copy);
+        select rpc_migrations.carried_in_swap(copy), rpc_migrations.table_definition(copy.source) = copy.definition into carried, is_as_it_was;
+        exit when is_as_it_was;
+    end loop;
+    perform rpc_migrations.changed_meanings(rpc_migrations.meanings(copy.source), copy.target);
+    return carried;
+end;
+$function$;
+
+
+-- What the swap carries over. What the statements mention is the name that the table in use has.
+create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null);
+$function$;
+
+
+-- The exchange of the two tables, forward. "carried": see carried_in_swap. In a rehearsal it goes on behind a statement that
+-- fails; answers what has failed.
+create or replace function rpc_migrations.exchange(copy rpc_migrations.copies, carried jsonb, go_on boolean default false) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
     moved jsonb := '[]';
     new_texts jsonb := '[]';
     declared jsonb;
@@ -190,7 +224,6 @@ begin
     execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
         meant := rpc_migrations.meanings(copy.source);
-        carried := rpc_migrations.statements_to_carry(copy.source, copy.target, name_in_use, null);
         failed := rpc_migrations.run_each(carried, 'detach', go_on);
         moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
     end if;

@@ -71,6 +71,30 @@ def test_altered_table_is_not_swapped(
         run(things, STEP_FILE)
 
 
+def in_the_swap(*, before_the_plan: str = "perform 1", before_the_lock: str) -> list[tuple[str, str]]:
+    """Changes with which statements run before the swap finds what it carries over, and between that and its lock."""
+    check, found = "check_source(copy);\n        select", "    return carried;\n"
+    return [
+        (check, check.replace("select", f"{before_the_plan};\n        select")),
+        (found, f"    {before_the_lock};\n{found}"),
+    ]
+
+
+@pytest.mark.parametrize(("statement", "named"), ALTERATIONS.values(), ids=ALTERATIONS)
+def test_alteration_just_before_the_lock_of_the_swap(things: Connection, statement: str, named: str) -> None:
+    """It comes after what the swap carries over was found, and is told all the same."""
+    deploy(things, in_the_swap(before_the_lock=statement))
+    assert named in refused(things, STEP_FILE, "RM003")
+
+
+def test_alteration_that_is_taken_back_before_the_lock_of_the_swap(things: Connection) -> None:
+    """Under the lock the table is what it was. But what the swap carries over was found without the view."""
+    view = "create view public.names as select name from public.things"
+    things.execute(view)
+    deploy(things, in_the_swap(before_the_plan="drop view public.names", before_the_lock=view))
+    assert "view public.names" in refused(things, STEP_FILE, "RM003")
+
+
 def test_a_table_that_was_dropped_meanwhile_is_told(things: Connection) -> None:
     run(things, STEP_FILE, until="begin the copy")
     things.execute("drop table public.things")
