@@ -39,6 +39,11 @@ begin
     if not ready then
         return;
     end if;
+    if copy.source is not null then
+        -- Asked under the lock as well; but by then a session that is new to these queries has planned them (see plan_swap).
+        perform rpc_migrations.check_source(copy);
+        perform rpc_migrations.carried_in_swap_back(copy);
+    end if;
     began := clock_timestamp();
     begin
         perform rpc_migrations.lock_for_swap_back(copy, began);
@@ -121,19 +126,13 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
     kept text := rpc_migrations.derived_name(
         copy.schema_name, copy.table_name, copy.table_name, copy.table_name || to_char(clock_timestamp(), '"_rolled_back_"YYYYMMDDHH24MISS'));
     carried jsonb := '[]';
     put_back jsonb := '[]';
 begin
     if copy.source is not null then
-        carried := rpc_migrations.statements_to_carry(
-            copy.source, copy.target, name_in_use, array[
-                'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table',
-                'policy on a function of its rows'
-            ]);
-        carried := rpc_migrations.with_own_policies(rpc_migrations.texts_from_before(carried, copy.retold), copy.definition);
+        carried := rpc_migrations.carried_in_swap_back(copy);
         perform rpc_migrations.run_each(carried, 'detach');
     end if;
     perform rpc_migrations.move_aside(copy.new_table, kept);
@@ -159,6 +158,24 @@ begin
     perform rpc_migrations.mark_undone(copy.migration);
     notify pgrst, 'reload schema';
     return format('%I.%I', copy.schema_name, kept);
+end;
+$function$;
+
+
+-- What the swap back carries over: what others have that is about the table. The table itself is the original one. What the statements
+-- mention is the name that the table in use has.
+create or replace function rpc_migrations.carried_in_swap_back(copy rpc_migrations.copies) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    carried jsonb := rpc_migrations.statements_to_carry(
+        copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), array[
+            'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table',
+            'policy on a function of its rows'
+        ]);
+begin
+    return rpc_migrations.with_own_policies(rpc_migrations.texts_from_before(carried, copy.retold), copy.definition);
 end;
 $function$;
 
