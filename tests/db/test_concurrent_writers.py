@@ -294,7 +294,7 @@ BROKEN = {
     "capture: updates": [("if tg_op in ('UPDATE', 'DELETE') then", "if tg_op = 'DELETE' then")],
     "capture: new keys": [("if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%5$s)) then", "if tg_op = 'INSERT' then")],
     "capture: truncations": [("values (true);", "select true where false;")],
-    "copy: rows in the log": [("s.ctid < $2 and %5$s',", "s.ctid < $2',")],
+    "copy: rows in the log": [("s.ctid < ($1)[2]::tid and %5$s',", "s.ctid < ($1)[2]::tid',")],
     "copy: the last block": [
         ("end_block = pg_relation_size(scanned) /", "end_block = pg_relation_size(scanned) * 3 / 4 /")
     ],
