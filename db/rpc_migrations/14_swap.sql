@@ -199,15 +199,6 @@ end;
 $function$;
 
 
--- What the swap carries over. What the statements mention is the name that the table in use has.
-create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null);
-$function$;
-
-
 -- The exchange of the two tables, forward. "carried": see carried_in_swap. In a rehearsal it goes on behind a statement that
 -- fails; answers what has failed.
 create or replace function rpc_migrations.exchange(copy rpc_migrations.copies, carried jsonb, go_on boolean default false) returns text[]
@@ -279,6 +270,15 @@ as $function$
     )
     from rpc_migrations.missing_in_target(source, target, as_name, 'swap') as m
     where kinds is null or m.kind = any (kinds);
+$function$;
+
+
+-- What the swap carries over. What the statements mention is the name that the table in use has.
+create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null);
 $function$;
 
 
