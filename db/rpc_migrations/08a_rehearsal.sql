@@ -374,8 +374,8 @@ declare
 begin
     if copy.source is not null then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
+        carried := rpc_migrations.plan_swap(copy);
         perform rpc_migrations.lock_for_swap(copy, began);
-        carried := rpc_migrations.carried_in_swap(copy);
     end if;
     return rpc_migrations.exchange(copy, carried, go_on => true);
 exception when others then

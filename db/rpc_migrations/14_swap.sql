@@ -43,6 +43,7 @@ begin
             carried := rpc_migrations.plan_swap(copy);
             began := clock_timestamp();
             perform rpc_migrations.lock_for_swap(copy, began);
+            perform rpc_migrations.check_source(copy);
             perform rpc_migrations.replay_rest(copy);
             perform rpc_migrations.limit_wait(copy, began);
         end if;
@@ -114,10 +115,10 @@ as $function$
 $function$;
 
 
--- Locks all that the swap alters, and checks under the lock that the source is what it was when the copy began. Dependents come
--- first; then what the foreign keys point at, other people's tables (auth.users) last; the source comes after all of them: it is
--- what the application uses most, and while we wait for another one it is free. What we may not lock is locked by the foreign
--- key itself. A view is locked by giving it the owner that it has, because LOCK TABLE would lock every table that it reads.
+-- Locks all that the swap alters. Dependents come first; then what the foreign keys point at, other people's tables (auth.users) last;
+-- the source comes after all of them: it is what the application uses most, and while we wait for another one it is free. What we may
+-- not lock is locked by the foreign key itself. A view is locked by giving it the owner that it has, because LOCK TABLE would lock
+-- every table that it reads.
 create or replace function rpc_migrations.lock_for_swap(copy rpc_migrations.copies, began timestamptz) returns void
 language plpgsql
 set search_path = ''
@@ -141,7 +142,6 @@ begin
         perform rpc_migrations.limit_wait(copy, began);
         execute statement;
     end loop;
-    perform rpc_migrations.check_source(copy);
 end;
 $function$;
 

@@ -70,7 +70,7 @@ end;
 $function$;
 
 
--- Locks all that the swap back alters.
+-- Locks all that the swap back alters, and checks it under the lock.
 create or replace function rpc_migrations.lock_for_swap_back(copy rpc_migrations.copies, began timestamptz) returns void
 language plpgsql
 set search_path = ''
@@ -78,6 +78,7 @@ as $function$
 begin
     if copy.source is not null then
         perform rpc_migrations.lock_for_swap(copy, began);
+        perform rpc_migrations.check_source(copy);
     else
         execute format('lock table only %s in access exclusive mode', copy.new_table::regclass);
     end if;
