@@ -39,11 +39,7 @@ begin
     if not ready then
         return;
     end if;
-    if copy.source is not null then
-        -- Asked under the lock as well; but by then a session that is new to these queries has planned them (see plan_swap).
-        perform rpc_migrations.check_source(copy);
-        perform rpc_migrations.carried_in_swap_back(copy);
-    end if;
+    perform rpc_migrations.plan_swap_back(copy);
     began := clock_timestamp();
     begin
         perform rpc_migrations.lock_for_swap_back(copy, began);
@@ -65,6 +61,21 @@ begin
         message := case when copy.old_table is null then 'there was no table before' else 'the original table is back' end
             || format('; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
             || rpc_migrations.subscriptions_left(copy.new_table);
+    end if;
+end;
+$function$;
+
+
+-- Asks what is asked again under the lock: what is wrong is told without one, and a session that is new to these queries plans them
+-- before (see plan_swap).
+create or replace function rpc_migrations.plan_swap_back(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.source is not null then
+        perform rpc_migrations.check_source(copy);
+        perform rpc_migrations.carried_in_swap_back(copy);
     end if;
 end;
 $function$;
@@ -94,6 +105,7 @@ set search_path = ''
 set lock_timeout = '20ms'
 as $function$
 begin
+    perform rpc_migrations.plan_swap_back(copy);
     perform rpc_migrations.lock_for_swap_back(copy, clock_timestamp());
     perform rpc_migrations.exchange_back_or_refuse(copy);
     raise exception 'only rehearsed' using errcode = 'RM099';
