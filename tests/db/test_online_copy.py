@@ -83,6 +83,7 @@ def in_the_swap(*, before_the_plan: str = "perform 1", before_the_lock: str) -> 
 @pytest.mark.parametrize(("statement", "named"), ALTERATIONS.values(), ids=ALTERATIONS)
 def test_alteration_just_before_the_lock_of_the_swap(things: Connection, statement: str, named: str) -> None:
     """It comes after what the swap carries over was found, and is told all the same."""
+    run(things, STEP_FILE, until="compare")
     deploy(things, in_the_swap(before_the_lock=statement))
     assert named in refused(things, STEP_FILE, "RM003")
 
@@ -91,6 +92,7 @@ def test_alteration_that_is_taken_back_before_the_lock_of_the_swap(things: Conne
     """Under the lock the table is what it was. But what the swap carries over was found without the view."""
     view = "create view public.names as select name from public.things"
     things.execute(view)
+    run(things, STEP_FILE, until="compare")
     deploy(things, in_the_swap(before_the_plan="drop view public.names", before_the_lock=view))
     assert "view public.names" in refused(things, STEP_FILE, "RM003")
 
