@@ -47,8 +47,8 @@ end;
 $function$;
 
 
--- A copy that is about to begin, with what the names of its tables tell; not in the journal yet. Raises RM005 where they are no
--- names for that.
+-- A copy that is about to begin, with what the names of its tables tell; not in the journal yet. Raises RM005 where one
+-- lacks its schema or does not fit.
 create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
 language plpgsql stable
 set search_path = ''

@@ -84,7 +84,7 @@ begin
         end if;
     end loop;
     reasons := reasons || array(select c from rpc_migrations.conflicts(copy.source, copy.target) as c);
-    of_the_swap := rpc_migrations.rehearse_swap(copy, began);
+    of_the_swap := rpc_migrations.rehearse_swap(copy);
     if reasons <> '{}' then
         -- That something does not exist may come of those.
         of_the_swap := array(select r from unnest(of_the_swap) as r where r !~ '\((42703|42704|42883|42P01)\)$');
@@ -363,9 +363,9 @@ end;
 $function$;
 
 
--- The swap itself, with its own locks and its own time for them, counted from when the first ones were taken. Of an empty new
+-- The swap itself, with its own locks and its own time for them, counted from when it begins to take them. Of an empty new
 -- table nothing can be replayed or compared.
-create or replace function rpc_migrations.rehearse_swap(copy rpc_migrations.copies, began timestamptz) returns text[]
+create or replace function rpc_migrations.rehearse_swap(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''
 as $function$
@@ -375,7 +375,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
         carried := rpc_migrations.plan_swap(copy);
-        perform rpc_migrations.lock_for_swap(copy, began);
+        perform rpc_migrations.lock_for_swap(copy, clock_timestamp());
     end if;
     return rpc_migrations.exchange(copy, carried, go_on => true);
 exception when others then
