@@ -372,6 +372,7 @@ as $function$
 declare
     carried jsonb := '[]';
 begin
+    perform rpc_migrations.free_new_table(copy);
     if copy.source is not null then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
         carried := rpc_migrations.plan_swap(copy);

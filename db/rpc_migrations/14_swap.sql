@@ -39,6 +39,7 @@ begin
     end if;
     began := clock_timestamp();
     begin
+        perform rpc_migrations.free_new_table(copy);
         if copy.source is not null then
             carried := rpc_migrations.plan_swap(copy);
             began := clock_timestamp();
@@ -175,6 +176,18 @@ end;
 $function$;
 
 
+-- Lets the new table be as it is to be: what kept a worker away while it was built goes first, because the old table may have the same
+-- setting, and what the new one has already is not carried over.
+create or replace function rpc_migrations.free_new_table(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
+end;
+$function$;
+
+
 -- What the swap carries over, found before the application's tables are locked. Under the lock the source is seen to be what it was when
 -- the copy began (see check_source); so what was found holds if it was found in a snapshot in which that was so. The new table is locked
 -- already: nobody waits for it. All that is asked again under the lock is asked here once: a pool's session that is new to
@@ -212,7 +225,6 @@ declare
     failed text[] := '{}';
     meant jsonb;
 begin
-    execute format('alter table %s reset (autovacuum_enabled)', copy.new_table::regclass);
     if copy.source is not null then
         meant := rpc_migrations.meanings(copy.source);
         failed := rpc_migrations.run_each(carried, 'detach', go_on);

@@ -305,8 +305,8 @@ BROKEN = {
     "replay: rows that are there": [("as s on %8$s\n            where (select count(*) from gone) is not null", "as s on %8$s\n            where false")],
     "replay: truncations": [("if was_truncated then", "if false then")],
     "swap: what is left": [
-        ("perform rpc_migrations.lock_for_swap(copy, began);\n            perform rpc_migrations.replay_rest(copy);",
-         "perform rpc_migrations.lock_for_swap(copy, began);"),
+        ("perform rpc_migrations.check_source(copy);\n            perform rpc_migrations.replay_rest(copy);",
+         "perform rpc_migrations.check_source(copy);"),
     ],
     "rollback: changed rows": [("(t.ctid is null or row(%8$s)", "(t.ctid is null and row(%8$s)")],
     "rollback: deleted rows": [("and not exists (select from only %5$s as s where %7$s)'", "and false'")],
