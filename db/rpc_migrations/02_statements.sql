@@ -107,6 +107,15 @@ as $function$
 $function$;
 
 
+-- A statement without the comments before it.
+create or replace function rpc_migrations.without_comments_before(statement text) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select regexp_replace(statement, '^(\s+|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)+', '');
+$function$;
+
+
 -- Runs a step's text, one statement after the other: "separator" is what stands between two of them (null: there is one,
 -- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
 -- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.

@@ -156,8 +156,12 @@ begin
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
     begin
-        answer := rpc_migrations.run_text(run_step.query, run_step.separator);
-        perform rpc_migrations.defer_foreign_keys();
+        if run_step.separator is null and rpc_migrations.adds_a_key(run_step.query) then
+            answer := rpc_migrations.declare_key(run_step.query);
+        else
+            answer := rpc_migrations.run_text(run_step.query, run_step.separator);
+            perform rpc_migrations.defer_foreign_keys();
+        end if;
     exception when lock_not_available then
         return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
     when disk_full then

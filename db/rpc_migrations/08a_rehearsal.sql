@@ -165,12 +165,14 @@ begin
     goes_on := true;
     foreign_keys := '{}';
     foreach statement in array statements loop
+        if rpc_migrations.adds_a_key(statement) then
+            foreign_keys := foreign_keys || statement;
+            continue;
+        end if;
         what := rpc_migrations.rehearsal_of(statement);
         if what is null then
             goes_on := false;
             return;
-        elsif what = 'key' then
-            foreign_keys := foreign_keys || statement;
         elsif what <> 'data' then
             perform rpc_migrations.run_statements(statement, null);
         end if;
@@ -192,26 +194,8 @@ create or replace function rpc_migrations.rehearse_key(statement text) returns t
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    keys rpc_migrations.foreign_keys[];
-    key rpc_migrations.foreign_keys;
 begin
-    begin
-        perform rpc_migrations.run_statements(statement, null);
-        perform rpc_migrations.defer_foreign_keys();
-        keys := array(select k from rpc_migrations.foreign_keys as k);
-        raise exception using errcode = 'RM007';
-    exception when sqlstate 'RM007' then
-        null;
-    end;
-    for key in
-        insert into rpc_migrations.foreign_keys
-        select k.* from unnest(keys) as k
-        where not exists (select from rpc_migrations.foreign_keys as o where o.relation = k.relation and o.name = k.name)
-        returning *
-    loop
-        perform rpc_migrations.hold_place(key);
-    end loop;
+    perform rpc_migrations.declare_key(statement);
     return null;
 exception when others then
     if not rpc_migrations.tells_against_it(sqlstate) then
@@ -243,17 +227,15 @@ $function$;
 
 -- What is done with a statement in a rehearsal, as far as its text tells. "defines": it is run. It makes or alters something of
 -- the new table, or something that takes no data to make, and all that it does is undone with the transaction. "data": it is
--- left out, and defines nothing. "key": all that it does is to add a foreign key. Null: we cannot tell.
+-- left out, and defines nothing. Null: we cannot tell.
 create or replace function rpc_migrations.rehearsal_of(statement text) returns text
 language sql immutable
 set search_path = ''
 as $function$
     with bare (text) as (
-        select lower(regexp_replace(statement, '^(\s+|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)+', ''))
+        select lower(rpc_migrations.without_comments_before(statement))
     )
     select case
-        when b.text ~ '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.[^;]*?\sadd\s+(constraint\s+[^;]*?\s+)?foreign\s+key\M'
-            and b.text !~ ',\s*(add|alter|drop|validate)\M' then 'key'
         when b.text ~ '^(insert|update|delete|merge|truncate|analyze)\M'
             or b.text ~ '^select\s+(\*|[\w\s,]+)\s+from\s+rpc_migrations\.(copy_batch|replay|compare)\s*\('
             or b.text ~ '^select\s+rpc_migrations\.gather_statistics\s*\(' then 'data'

@@ -63,13 +63,95 @@ end;
 $function$;
 
 
+-- Whether a text is one statement that does nothing but add one foreign key to a new table: see declare_key, which undoes all else. With
+-- quoted names and what is in parentheses put aside, no comma is left, so there is no second action; and nothing is behind a semicolon.
+create or replace function rpc_migrations.adds_a_key(statement text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select case when length(statement) < 10000 then (
+        select
+            w.text ~* '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.'
+            and b.text ~* '^alter\s+table\s+(only\s+)?\S+\s+add\s+(constraint\s+\S+\s+)?foreign\s+key\M'
+            and b.text !~ '[(),]|;\s*\S'
+        from (select rpc_migrations.without_comments_before(statement)) as w (text)
+        cross join lateral (
+            select regexp_replace(regexp_replace(w.text, '"([^"]|"")*"', 'name', 'g'), '\([^()]*\)', '', 'g')
+        ) as b (text)
+    ) else false end;
+$function$;
+
+
+-- Runs a statement that does nothing but add a foreign key to a new table, as run_text does, and remembers the key. All else that it has done
+-- is undone, its locks as well: what the key points at is free again at once, and not only at the commit. Rows are not read under these
+-- locks, but after it, where the statement wants them to be valid. Raises RM001 where one has no parent and is not to be replayed.
+create or replace function rpc_migrations.declare_key(statement text) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    reads_rows boolean := statement !~* '\mnot\s+(valid|enforced)\M';
+    answer jsonb;
+    orphans text;
+    key rpc_migrations.foreign_keys;
+begin
+    perform rpc_migrations.defer_foreign_keys();  -- an earlier version has left them; now there is none but the statement's
+    begin
+        answer := rpc_migrations.run_text(case when reads_rows then regexp_replace(statement, '[\s;]*$', e'\nnot valid') else statement end);
+        select c.conrelid, c.conname, rpc_migrations.orphans_query(c.conrelid, c.conname) into key.relation, key.name, orphans
+        from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_class as t on t.oid = c.conrelid
+        where c.contype = 'f' and t.relnamespace = 'rpc_migrations'::regnamespace;
+        perform rpc_migrations.defer_foreign_keys();
+        select k.* into key from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
+        raise exception using errcode = 'RM007';
+    exception
+        when sqlstate 'RM007' then
+            null;
+        when syntax_error then  -- told for the text as it was written
+            answer := rpc_migrations.run_text(statement);
+            perform rpc_migrations.defer_foreign_keys();
+            return answer;
+    end;
+    delete from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
+    insert into rpc_migrations.foreign_keys select key.*;
+    perform rpc_migrations.hold_place(key);
+    if reads_rows then
+        perform rpc_migrations.refuse_orphans(key, orphans);
+    end if;
+    return answer;
+end;
+$function$;
+
+
+-- Raises RM001 where a query finds rows without a parent, by their alias "c", of which the log of changes does not speak: those that it
+-- speaks of will be replayed.
+create or replace function rpc_migrations.refuse_orphans(key rpc_migrations.foreign_keys, query text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    copy rpc_migrations.copies := rpc_migrations.current_copy();
+begin
+    if copy.target = key.relation and copy.source is not null then
+        query := query || ' and ' || rpc_migrations.not_logged(copy, 'c');
+    end if;
+    if rpc_migrations.run(query || ' limit 1') > 0 then
+        raise exception 'foreign key %: rows of % have no parent, and this query finds them: %', quote_ident(key.name), key.relation, query
+        using errcode = 'RM001', hint = 'No table in use was changed. Delete these rows of the table in use or put their parents back, then run '
+            'the same command again.';
+    end if;
+end;
+$function$;
+
+
 -- Puts a check in the place of a foreign key that was taken off a new table: what the table's other statements name is there.
 create or replace function rpc_migrations.hold_place(key rpc_migrations.foreign_keys) returns void
 language plpgsql
 set search_path = ''
 as $function$
 begin
-    execute format('alter table %s add constraint %I check (true)', key.relation, key.name);
+    execute format('alter table %s add constraint %I check (true) not valid', key.relation, key.name);  -- reads no row
     execute format('comment on constraint %I on %s is %L', key.name, key.relation, key.comment);
     update rpc_migrations.foreign_keys as k
     set is_valid = k.definition !~ ' NOT ENFORCED$', stand_in = (

@@ -113,7 +113,7 @@ def _peak_memory(pid: int) -> float:
 @contextmanager
 def _ours(database: Database, folder: Path, delay: float = 0.0) -> Iterator[Callable[[], Finished]]:
     """A REST layer in a process of its own, with execute_sql deployed; each request `delay` seconds away."""
-    with LocalSupabase(database, subprocess=True) as supabase:
+    with LocalSupabase(database, subprocess=True, safeupdate=False) as supabase:
         run_command(script("deploy_sql_function.py"), supabase.environment())
         with delaying_proxy(supabase.port, delay) if delay else nullcontext(supabase.url) as url:
             command = script("migrate_clusters.py", "--json")
@@ -136,7 +136,7 @@ def _ours_by_psql(database: Database, folder: Path) -> Iterator[Callable[[], Fin
 @contextmanager
 def _ours_back(database: Database, folder: Path) -> Iterator[Callable[[], Finished]]:
     """The rollback of a migration that has been made before."""
-    with _ours(database, folder) as migrate, LocalSupabase(database, subprocess=True) as supabase:
+    with _ours(database, folder) as migrate, LocalSupabase(database, subprocess=True, safeupdate=False) as supabase:
         migrate()
         yield lambda: run_command(script("rollback_clusters.py", "--json"), supabase.environment())
 

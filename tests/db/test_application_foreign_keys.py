@@ -212,12 +212,115 @@ def test_a_key_that_the_step_file_declares(orders: Connection, database: Databas
     assert orders.execute(KEYS, ["public.orders"]).fetchall() == [(name, True)]
 
 
+# A key that is added by a statement of its own, and by statements that do something else as well, or may.
+ALONE = {
+    "not valid": f"{ADDED} not valid;",
+    "valid": f"{ADDED};",
+    "in capitals, with comments": f"-- who has ordered\n/* so far; more, later */ {ADDED.upper().replace('RPC_MIGRATIONS', 'rpc_migrations')}",
+    "quoted": """alter table only "rpc_migrations"."orders" add constraint "a ""key""\" foreign key ("name") references public.customers""",
+    "without a name": "alter table rpc_migrations.orders add foreign key (name) references public.customers (name) on delete set null",
+    "deferred": f"{ADDED} deferrable initially deferred",
+}
+NOT_ALONE = {
+    "two statements": f"{ADDED}; comment on table rpc_migrations.orders is 'all of it'",
+    "two actions": f"{ADDED}, add constraint other check (true)",
+    "another action before it": "alter table rpc_migrations.orders set (fillfactor = 70), add constraint mine foreign key (name) references customers",
+    "another action after it": f"{ADDED}, set (fillfactor = 70)",
+    "hidden by a name": 'alter table rpc_migrations.orders add constraint mine foreign key (name) references public."p(", owner to "x)"',
+    "another table": "alter table public.orders add constraint mine foreign key (name) references public.customers",
+    "a column": "alter table rpc_migrations.orders add column other text references public.customers",
+    "very long": ADDED + " " * 10_000,
+}
+
+
+@pytest.mark.parametrize("text", ALONE.values(), ids=ALONE)
+def test_what_a_new_key_points_at_is_free_at_once(orders: Connection, database: Database, text: str) -> None:
+    """Long before the commit; and the key is remembered all the same, and valid in the end."""
+    run(orders, STEP_FILE, until="copy the rows")
+    with orders.transaction():
+        run(orders, f"-- step: a key\n{text}\n")
+        with database.connect() as other:
+            other.execute("set lock_timeout = '5s'; update public.customers set name = 'f' where name = 'a'")
+            other.execute("delete from public.customers where name = 'f'; insert into public.customers values ('a')")
+    run(orders, STEP_FILE)
+    ((name, is_valid),) = orders.execute(KEYS, ["public.orders"]).fetchall()
+    assert is_valid
+    assert name in ("mine", 'a "key"', "orders_name_fkey")
+
+
+@pytest.mark.parametrize("text", NOT_ALONE.values(), ids=NOT_ALONE)
+def test_a_statement_that_may_do_more_than_add_a_key(orders: Connection, text: str) -> None:
+    """All that it does stays, so it is run as it is."""
+    assert orders.execute("select rpc_migrations.adds_a_key(%s)", [text]).fetchone() == (False,)
+    if "public.orders" in text or "x)" in text:
+        return
+    run(orders, STEP_FILE, until="copy the rows")
+    run(orders, f"-- step: a key\n{text}\n")
+    run(orders, STEP_FILE)
+    assert len(orders.execute(KEYS, ["public.orders"]).fetchall()) == 1
+    done = "select obj_description('public.orders'::regclass), (select count(*) from pg_constraint where conname = 'other'), reloptions from pg_class where oid = 'public.orders'::regclass"
+    comment, checks, options = orders.execute(done).fetchone() or ()
+    assert (comment is not None, checks, options is not None) == (
+        "comment" in text, int("check" in text), "fillfactor" in text
+    )  # fmt: skip
+
+
+def test_a_new_key_waits_for_no_scan(orders: Connection, database: Database) -> None:
+    """Nor does what holds its place: both are not valid at first, however the step is written."""
+    run(orders, STEP_FILE, until="copy the rows")
+    run(orders, f"-- step: a key\n{ADDED};\n")
+    query = "select contype, convalidated from pg_constraint where conname = 'mine'"
+    assert orders.execute(query).fetchall() == [("c", False)]
+
+
+def test_rows_without_a_parent_stop_the_step_that_adds_the_key(orders: Connection) -> None:
+    """As ALTER TABLE would, but before anything is locked; rows that wait to be replayed are none."""
+    run(orders, STEP_FILE, until="copy the rows")
+    delete_customer(orders, "b")  # the copy still has its orders
+    orders.execute("delete from public.customers where name = 'c'")
+    with pytest.raises(psycopg.Error, match="this query finds them") as caught:
+        run(orders, f"-- step: a key\n{ADDED};\n")
+    assert caught.value.sqlstate == "RM001"
+    query = str(caught.value).split("finds them: ")[1].split("\n")[0]
+    assert {name for _, name in orders.execute(query).fetchall()} == {"c"}
+    orders.execute("delete from public.orders where name = 'c'")
+    run(orders, f"-- step: a key\n{ADDED};\n")
+    run(orders, STEP_FILE)
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
+
+
+@pytest.mark.parametrize("text", ["references public.nowhere", "references public.customers (", "references"])
+def test_a_new_key_that_is_wrong(orders: Connection, text: str) -> None:
+    """Its error is that of the statement as it was written."""
+    run(orders, STEP_FILE, until="copy the rows")
+    statement = f"{ADDED.split(' references')[0]} {text}"
+    with pytest.raises(psycopg.Error) as caught:
+        run(orders, f"-- step: a key\n{statement}\n")
+    with pytest.raises(psycopg.Error) as expected:
+        orders.execute(statement)
+    assert (caught.value.sqlstate, caught.value.diag.message_primary) == (
+        expected.value.sqlstate, expected.value.diag.message_primary,
+    )  # fmt: skip
+
+
 def test_a_declared_key_can_be_taken_back(orders: Connection) -> None:
     text = INLINE.replace(
         "\n-- step: replay (batch)", STEP.format("no key", "alter table rpc_migrations.orders drop constraint mine")
     )
     run(orders, text)
     assert orders.execute(KEYS, ["public.orders"]).fetchall() == []
+
+
+def test_a_declared_key_can_be_taken_back_and_declared_again(orders: Connection) -> None:
+    again = STEP.format("another key", f"{ADDED} on delete cascade;").removesuffix(";\n\n-- step: replay (batch)")
+    text = INLINE.replace(
+        "\n-- step: replay (batch)",
+        STEP.format("no key", f"alter table rpc_migrations.orders drop constraint mine;\n{again}"),
+    )
+    run(orders, text)
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'mine'"
+    ((definition,),) = orders.execute(query).fetchall()
+    assert definition.endswith("ON DELETE CASCADE")
 
 
 def test_a_declared_key_where_there_was_no_table(orders: Connection) -> None:
@@ -242,6 +345,14 @@ def test_a_key_that_an_older_version_has_made(orders: Connection, until: str) ->
         if not call.answer.get("already") and call.answer["state"] == "done":
             delete_customer(orders, "abcde"[hash(call.step) % 5])
     assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
+
+
+def test_a_key_of_an_older_version_beside_a_new_one(orders: Connection) -> None:
+    run(orders, STEP_FILE, until="copy the rows")
+    orders.execute(ADDED.replace("mine", "older"))
+    run(orders, f"-- step: a key\n{ADDED}\n")
+    run(orders, STEP_FILE)
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True), ("older", True)]
 
 
 def test_discarding_changes_may_bring_orphans_back(orders: Connection) -> None:

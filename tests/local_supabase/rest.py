@@ -40,7 +40,8 @@ class RestOptions:
 
     `reload_delay` is waited between the news of a change and its being known, so that tests see PGRST202. `postgrest` is
     the major version that it stands in for, "16" or "14"; `catch_up` is how long 14 refuses requests (PGRST002) after the
-    database was down.
+    database was down. `safeupdate` says whether requests are refused as pg-safeupdate refuses them: to see what it would refuse costs
+    the server more than most statements do (see safeupdate.py), and the library itself next to nothing.
     """
 
     dsn: str
@@ -50,6 +51,7 @@ class RestOptions:
     reload_delay: float = 0.0
     pool_size: int = 20
     pool_wait: float = 10.0
+    safeupdate: bool = True
 
 
 class RestLayer:
@@ -214,7 +216,7 @@ class RestLayer:
     ) -> Result:
         """Do the work in the request's transaction."""
         assert self.cache is not None
-        transaction = Transaction(request, claims, self.cache, function)
+        transaction = Transaction(request, claims, self.cache, function, safeupdate=self.options.safeupdate)
         async with self.pool.connection() as connection:
             return await transaction.run(connection, work, repeat=self._is_14)
 

@@ -26,6 +26,7 @@ from psycopg.errors import Diagnostic
 SETTINGS = (("debug_print_parse", "on"), ("debug_pretty_print", "off"), ("client_min_messages", "log"))
 
 _WRITES = {"2": "UPDATE", "4": "DELETE"}  # PostgreSQL's CmdType
+_IS_WRITE = re.compile(":commandType [24]")
 # In a node tree a backslash goes before every brace and space that is part of a name or a text.
 _NODES = re.compile(
     r"\\.|\{(?P<kind>\w*)|(?P<end>\})|:commandType\s+(?P<command>\d+)|:quals\s+(?P<no_quals><>)", re.DOTALL
@@ -72,6 +73,8 @@ class Watch:
 
 def refused(tree: str) -> str | None:
     """The message of pg-safeupdate for a statement, given as the node tree that PostgreSQL prints of it, or None."""
+    if not _IS_WRITE.search(tree):
+        return None  # most statements are none, and to walk a tree takes longer than to run them
     nodes: list[list[str | None]] = [
         ["", None]
     ]  # those around the place: each with its kind and, of a Query, its command

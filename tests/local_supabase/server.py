@@ -40,6 +40,7 @@ class LocalSupabase:
     - `meta`: whether `/pg/query` is there (self-hosted and local stacks) or answers 404 (hosted projects).
     - `postgrest`: "16", or "14" as most hosted projects have it; and `catch_up`: see RestOptions.
     - `reload_delay`: seconds between a change and the REST layer knowing of it.
+    - `safeupdate`: False where something is measured; see RestOptions.
     - `check_keys`, `legacy_keys_disabled`, `management_limit`: see GatewayOptions.
     - `port`: a fixed one, to stop and start it at the same address.
 
@@ -60,6 +61,7 @@ class LocalSupabase:
         management_limit: int = 120,
         pool_size: int = 20,
         pool_wait: float = 10.0,
+        safeupdate: bool = True,
         keys: Keys | None = None,
         port: int = 0,
     ) -> None:
@@ -70,7 +72,7 @@ class LocalSupabase:
         self._options = GatewayOptions(
             keys=self.keys,
             rest=RestOptions(
-                database.dsn("authenticator"), self.keys.secret, postgrest, catch_up, reload_delay, pool_size, pool_wait
+                database.dsn("authenticator"), self.keys.secret, postgrest, catch_up, reload_delay, pool_size, pool_wait, safeupdate
             ),
             meta_dsn=database.dsn("postgres") if meta else None,
             management_dsn=database.dsn("postgres"),

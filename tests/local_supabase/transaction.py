@@ -25,14 +25,17 @@ _REPEATED = ("40001", "40P01")
 
 
 class Transaction:
-    """What a request does in the database. `function` is the one that it calls, if it does."""
+    """What a request does in the database. `function` is the one that it calls, if it does; `safeupdate` as in RestOptions."""
 
-    def __init__(self, request: Request, claims: dict[str, Any], cache: SchemaCache, function: Function | None) -> None:
+    def __init__(
+        self, request: Request, claims: dict[str, Any], cache: SchemaCache, function: Function | None, *, safeupdate: bool
+    ) -> None:
         self._request = request
         self._claims = claims
         self._role = str(claims["role"])
         self._role_settings = cache.role_settings.get(self._role, {})
         self._function_settings = function.settings if function else {}
+        self._is_watched = safeupdate
         self._is_read = request.method in ("GET", "HEAD") or (function is not None and not function.volatile)
 
     async def run(self, connection: Connection, work: Work[Result], *, repeat: bool) -> Result:
@@ -57,7 +60,8 @@ class Transaction:
                     result = await work(connection)
                     # Here and not in the commit, so that what is deferred is seen in time.
                     await connection.execute("set constraints all immediate")
-                    _refuse(watch.refusal or safeupdate.refusal_unseen(await self._request.body()))
+                    if self._is_watched:
+                        _refuse(watch.refusal or safeupdate.refusal_unseen(await self._request.body()))
             return result
         except psycopg.Error as error:
             if connection.closed:
@@ -91,7 +95,7 @@ class Transaction:
             ("request.headers", json.dumps(headers)),
             ("request.cookies", json.dumps(self._request.cookies)),
             *self._function_settings.items(),
-            *safeupdate.SETTINGS,
+            *(safeupdate.SETTINGS if self._is_watched else ()),
         ]
 
 
