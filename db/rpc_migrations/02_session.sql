@@ -176,31 +176,32 @@ as $function$
 begin
     return query
         with
-        places as (
-            select n.oid from pg_catalog.pg_namespace as n where n.nspname in ('public', 'extensions')
-        ),
         others as materialized (
             select r.oid from pg_catalog.pg_roles as r where not pg_has_role(r.oid, current_user, 'usage')
+        ),
+        found as materialized (  -- before it is asked what PostgreSQL has: that is long, and this is empty nearly always
+            select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole) as what, true as is_function, p.proname as name
+            from pg_catalog.pg_proc as p
+            where
+                p.pronamespace in (to_regnamespace('public'), to_regnamespace('extensions'))
+                and p.proowner in (select other.oid from others as other)
+            union all
+            select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole), false, o.oprname
+            from pg_catalog.pg_operator as o
+            where
+                o.oprnamespace in (to_regnamespace('public'), to_regnamespace('extensions'))
+                and o.oprowner in (select other.oid from others as other)
         )
-        select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole)
-        from pg_catalog.pg_proc as p
+        select f.what
+        from found as f
         where
-            p.pronamespace in (select place.oid from places as place)
-            and p.proowner in (select other.oid from others as other)
-            and (of_any_name or exists (
-                select from pg_catalog.pg_proc as s
-                where s.proname = p.proname and s.pronamespace = 'pg_catalog'::regnamespace
-            ))
-        union all
-        select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole)
-        from pg_catalog.pg_operator as o
-        where
-            o.oprnamespace in (select place.oid from places as place)
-            and o.oprowner in (select other.oid from others as other)
-            and (of_any_name or exists (
-                select from pg_catalog.pg_operator as s
-                where s.oprname = o.oprname and s.oprnamespace = 'pg_catalog'::regnamespace
-            ));
+            of_any_name
+            or f.is_function and exists (
+                select from pg_catalog.pg_proc as s where s.proname = f.name and s.pronamespace = 'pg_catalog'::regnamespace
+            )
+            or not f.is_function and exists (
+                select from pg_catalog.pg_operator as s where s.oprname = f.name and s.oprnamespace = 'pg_catalog'::regnamespace
+            );
 end;
 $function$;
 
