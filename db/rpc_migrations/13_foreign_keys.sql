@@ -64,7 +64,8 @@ $function$;
 
 
 -- Whether a text is one statement that does nothing but add one foreign key to a new table: see declare_key, which undoes all else. With
--- quoted names and what is in parentheses put aside, no comma is left, so there is no second action; and nothing is behind a semicolon.
+-- quoted names, comments and what is in parentheses put aside, no comma is left, so there is no second action; and nothing is behind a
+-- semicolon.
 create or replace function rpc_migrations.adds_a_key(statement text) returns boolean
 language sql immutable
 set search_path = ''
@@ -73,10 +74,11 @@ as $function$
         select
             w.text ~* '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.'
             and b.text ~* '^alter\s+table\s+(only\s+)?\S+\s+add\s+(constraint\s+\S+\s+)?foreign\s+key\M'
-            and b.text !~ '[(),]|;\s*\S'
+            and b.text !~ '[(),]|;\s*[^\s"]'
         from (select rpc_migrations.without_comments_before(statement)) as w (text)
         cross join lateral (
-            select regexp_replace(regexp_replace(w.text, '"([^"]|"")*"', 'name', 'g'), '\([^()]*\)', '', 'g')
+            select regexp_replace(
+                regexp_replace(w.text, '"([^"]|"")*"|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/', '""', 'g'), '\([^()]*\)', '', 'g')
         ) as b (text)
     ) else false end;
 $function$;
@@ -97,11 +99,13 @@ declare
 begin
     perform rpc_migrations.defer_foreign_keys();  -- an earlier version has left them; now there is none but the statement's
     begin
-        answer := rpc_migrations.run_text(case when reads_rows then regexp_replace(statement, '[\s;]*$', e'\nnot valid') else statement end);
+        answer := rpc_migrations.run_text(case
+            when reads_rows then regexp_replace(statement, '(\s|;|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)*$', e'\nnot valid')
+            else statement end);
         select c.conrelid, c.conname, rpc_migrations.orphans_query(c.conrelid, c.conname) into key.relation, key.name, orphans
         from pg_catalog.pg_constraint as c
         inner join pg_catalog.pg_class as t on t.oid = c.conrelid
-        where c.contype = 'f' and t.relnamespace = 'rpc_migrations'::regnamespace;
+        where c.contype = 'f' and c.conparentid = 0 and t.relnamespace = 'rpc_migrations'::regnamespace;
         perform rpc_migrations.defer_foreign_keys();
         select k.* into key from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
         raise exception using errcode = 'RM007';

@@ -73,7 +73,10 @@ def _by_psql(cluster: Cluster, file: Path) -> tuple[float, float]:
 
 
 def _by_us(cluster: Cluster, file: Path) -> tuple[float, float]:
-    with _database(cluster) as database, LocalSupabase(database, subprocess=True, pool_size=1, safeupdate=False) as supabase:
+    with (
+        _database(cluster) as database,
+        LocalSupabase(database, subprocess=True, pool_size=1, safeupdate=False) as supabase,
+    ):
         run_command(script("deploy_sql_function.py"), supabase.environment())
         with _watch(database, "usename = 'authenticator' and backend_type = 'client backend'") as watch:
             seconds = run_command(script("run_migration.py", str(file)), supabase.environment()).seconds

@@ -220,6 +220,7 @@ ALONE = {
     "quoted": """alter table only "rpc_migrations"."orders" add constraint "a ""key""\" foreign key ("name") references public.customers""",
     "without a name": "alter table rpc_migrations.orders add foreign key (name) references public.customers (name) on delete set null",
     "deferred": f"{ADDED} deferrable initially deferred",
+    "described": f"{ADDED} on delete cascade; -- as before, but for the cascade; it's new",
 }
 NOT_ALONE = {
     "two statements": f"{ADDED}; comment on table rpc_migrations.orders is 'all of it'",
@@ -227,6 +228,7 @@ NOT_ALONE = {
     "another action before it": "alter table rpc_migrations.orders set (fillfactor = 70), add constraint mine foreign key (name) references customers",
     "another action after it": f"{ADDED}, set (fillfactor = 70)",
     "hidden by a name": 'alter table rpc_migrations.orders add constraint mine foreign key (name) references public."p(", owner to "x)"',
+    "hidden by comments": f'{ADDED} -- 12" \n, set (fillfactor = 70) -- "',
     "another table": "alter table public.orders add constraint mine foreign key (name) references public.customers",
     "a column": "alter table rpc_migrations.orders add column other text references public.customers",
     "very long": ADDED + " " * 10_000,
@@ -246,6 +248,22 @@ def test_what_a_new_key_points_at_is_free_at_once(orders: Connection, database: 
     ((name, is_valid),) = orders.execute(KEYS, ["public.orders"]).fetchall()
     assert is_valid
     assert name in ("mine", 'a "key"', "orders_name_fkey")
+
+
+def test_a_new_key_that_points_at_a_partitioned_table(orders: Connection) -> None:
+    """It has others of its own, which point at the partitions."""
+    orders.execute(
+        "create table public.people (name text primary key) partition by list (name); "
+        "create table public.people_rest partition of public.people default; "
+        "create table public.people_a partition of public.people for values in ('a'); "
+        "insert into public.people table public.customers"
+    )
+    run(orders, STEP_FILE, until="copy the rows")
+    run(orders, f"-- step: a key\n{ADDED.replace('customers', 'people')};\n")
+    run(orders, STEP_FILE)
+    assert ("mine", True) in orders.execute(KEYS, ["public.orders"]).fetchall()
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        orders.execute("insert into public.orders values (1000, 'nobody')")
 
 
 @pytest.mark.parametrize("text", NOT_ALONE.values(), ids=NOT_ALONE)
@@ -293,7 +311,7 @@ def test_rows_without_a_parent_stop_the_step_that_adds_the_key(orders: Connectio
 def test_a_new_key_that_is_wrong(orders: Connection, text: str) -> None:
     """Its error is that of the statement as it was written."""
     run(orders, STEP_FILE, until="copy the rows")
-    statement = f"{ADDED.split(' references')[0]} {text}"
+    statement = f"{ADDED.split(' references', maxsplit=1)[0]} {text}"
     with pytest.raises(psycopg.Error) as caught:
         run(orders, f"-- step: a key\n{statement}\n")
     with pytest.raises(psycopg.Error) as expected:

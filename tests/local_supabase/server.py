@@ -72,7 +72,14 @@ class LocalSupabase:
         self._options = GatewayOptions(
             keys=self.keys,
             rest=RestOptions(
-                database.dsn("authenticator"), self.keys.secret, postgrest, catch_up, reload_delay, pool_size, pool_wait, safeupdate
+                database.dsn("authenticator"),
+                self.keys.secret,
+                postgrest,
+                catch_up,
+                reload_delay,
+                pool_size,
+                pool_wait,
+                safeupdate,
             ),
             meta_dsn=database.dsn("postgres") if meta else None,
             management_dsn=database.dsn("postgres"),

@@ -28,7 +28,13 @@ class Transaction:
     """What a request does in the database. `function` is the one that it calls, if it does; `safeupdate` as in RestOptions."""
 
     def __init__(
-        self, request: Request, claims: dict[str, Any], cache: SchemaCache, function: Function | None, *, safeupdate: bool
+        self,
+        request: Request,
+        claims: dict[str, Any],
+        cache: SchemaCache,
+        function: Function | None,
+        *,
+        safeupdate: bool,
     ) -> None:
         self._request = request
         self._claims = claims
