@@ -307,6 +307,26 @@ def test_rows_without_a_parent_stop_the_step_that_adds_the_key(orders: Connectio
     assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("mine", True)]
 
 
+@pytest.mark.parametrize("rights", ["references", "references, select"])
+def test_parents_that_we_may_not_read(orders: Connection, database: Database, rights: str) -> None:
+    """Nobody but PostgreSQL can tell whether a row has one; it does in the last step."""
+    with database.connect("supabase_admin") as admin:
+        admin.execute(
+            "create table public.theirs (name text primary key); insert into public.theirs table public.customers"
+        )
+        admin.execute(
+            f"grant {rights} on public.theirs to postgres; alter table public.theirs enable row level security"
+        )
+        run(orders, STEP_FILE, until="copy the rows")
+        admin.execute("alter role postgres nobypassrls")
+        try:
+            run(orders, f"-- step: a key\n{ADDED.replace('customers', 'theirs')};\n")
+        finally:
+            admin.execute("alter role postgres bypassrls")
+        run(orders, STEP_FILE)
+    assert ("mine", True) in orders.execute(KEYS, ["public.orders"]).fetchall()
+
+
 @pytest.mark.parametrize("text", ["references public.nowhere", "references public.customers (", "references"])
 def test_a_new_key_that_is_wrong(orders: Connection, text: str) -> None:
     """Its error is that of the statement as it was written."""
