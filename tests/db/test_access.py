@@ -249,8 +249,8 @@ def test_it_needs_no_write_where_none_is_possible(deployed: Connection, supabase
 
 def test_the_last_calls_are_shown(scripts: Scripts, deployed: Connection, supabase: LocalSupabase) -> None:
     create_old_table(deployed, rows=5)
-    call(supabase, "create table public.made (a text)")
     said(scripts("migrate_clusters.py", env=supabase.environment()), "is applied")
+    call(supabase, "create table public.made (a text)")
     assert "CREATE TABLE" not in scripts("migrate_clusters.py", "--status", env=supabase.environment()).stdout
     shown = scripts("migrate_clusters.py", "--status", "--verbose", env=supabase.environment())
     said(
@@ -263,7 +263,7 @@ def test_the_last_calls_are_shown(scripts: Scripts, deployed: Connection, supaba
     document = json.loads(
         scripts("migrate_clusters.py", "--status", "--verbose", "--json", env=supabase.environment()).stdout
     )
-    assert document["calls"]["calls"][-1]["kinds"] == ["CREATE TABLE"]
+    assert document["calls"]["calls"][0]["kinds"] == ["CREATE TABLE"]
     doctor = json.loads(scripts("doctor.py", "--json", env=supabase.environment()).stdout)
     checks = {check["check"]: check["detail"] for check in doctor["checks"]}
     assert "service_role" in checks["last calls"]
