@@ -26,7 +26,7 @@ from psycopg.errors import Diagnostic
 SETTINGS = (("debug_print_parse", "on"), ("debug_pretty_print", "off"), ("client_min_messages", "log"))
 
 _WRITES = {"2": "UPDATE", "4": "DELETE"}  # PostgreSQL's CmdType
-_IS_WRITE = re.compile(":commandType [24]")
+_IS_WRITE = re.compile(rf":commandType\s+[{''.join(_WRITES)}]\b")
 # In a node tree a backslash goes before every brace and space that is part of a name or a text.
 _NODES = re.compile(
     r"\\.|\{(?P<kind>\w*)|(?P<end>\})|:commandType\s+(?P<command>\d+)|:quals\s+(?P<no_quals><>)", re.DOTALL
