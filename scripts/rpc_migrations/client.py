@@ -1,6 +1,8 @@
 """The way to the database: `supabase.rpc("execute_sql", ...)`, with retries for what may pass.
 
-supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. Sending twice is safe: a step is
+supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. What an answer means is read from the
+response: what supabase-py makes of one differs from release to release (up to 2.33 an error without a code is "JSON could not
+be generated", and an answer that has a "message" is none). Sending twice is safe: a step is
 recognised in the database (see db/rpc_migrations/02_step.sql), and everything else that we send reads, or may be repeated.
 """
 
@@ -20,7 +22,7 @@ from supabase.lib.client_options import SyncClientOptions
 
 from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, SqlError, TransientError, Unreachable
 from .patience import Attempts
-from .rest_errors import CONFLICTS, explain
+from .rest_errors import CONFLICTS, ErrorAnswer, explain
 from .settings import Settings
 from .shapes import ANSWER, expect, not_supabase
 
@@ -48,9 +50,7 @@ class RpcClient:
         assert settings.url is not None and settings.key is not None
         self._settings = settings
         self._on_retry = on_retry
-        self._status: int | None = None
-        self._is_json = False
-        self._retry_after: float | None = None
+        self._response: httpx.Response | None = None
         self._has_answered = False
         self.requests = 0
         self.last_request = self.longest_request = 0.0  # seconds that an attempt took
@@ -60,9 +60,7 @@ class RpcClient:
             follow_redirects=False,
             event_hooks={"response": [self._note_response]},
         )
-        self._supabase = create_client(
-            settings.url, settings.key.value, SyncClientOptions(httpx_client=self.http, postgrest_client_retry=False)
-        )
+        self._supabase = create_client(settings.url, settings.key.value, SyncClientOptions(httpx_client=self.http))
 
     def close(self) -> None:
         """Close the connections."""
@@ -141,25 +139,35 @@ class RpcClient:
     def _send(self, arguments: dict[str, Any]) -> Any:
         """One attempt. Raises TransientError or what the answer means."""
         self.requests += 1
-        self._status = self._retry_after = None
+        self._response = None
         began = time.monotonic()
         try:
-            answer = self._supabase.rpc("execute_sql", arguments).execute().data
+            self._supabase.rpc("execute_sql", arguments).execute()
         except httpx.TimeoutException as error:
             raise TransientError(
                 f"no answer within {self._settings.request_timeout:g} s ({type(error).__name__})"
             ) from error
         except httpx.HTTPError as error:
             raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
-        except APIError as error:
-            raise self._explain(error) from error
-        except (ValueError, RecursionError) as error:  # JSON that no parser takes
-            raise self._not_ours() from error
+        except (APIError, ValueError, RecursionError):  # an error, or JSON that its parser does not take
+            if self._response is None:
+                raise
         finally:
             self.last_request = time.monotonic() - began
             self.longest_request = max(self.longest_request, self.last_request)
-        if isinstance(answer, str) and not self._is_json:  # a JSON string is somebody else's execute_sql
-            raise self._not_ours()
+        assert self._response is not None
+        return self._read(self._response)
+
+    def _read(self, response: httpx.Response) -> Any:
+        """What execute_sql answered. Raises TransientError or what the answer means."""
+        if not response.is_success:
+            raise self._explain(response)
+        try:
+            answer = None if response.status_code == httpx.codes.NO_CONTENT else response.json()
+        except (ValueError, RecursionError) as error:
+            raise self._not_ours() from error
+        if isinstance(answer, str) and "json" not in response.headers.get("Content-Type", ""):
+            raise self._not_ours()  # a JSON string would be somebody else's execute_sql
         self._has_answered = True
         if isinstance(answer, dict) and answer.get("state") == "conflict":
             expect(answer, {"code": str, "message": str})
@@ -173,13 +181,12 @@ class RpcClient:
         longest = min(MAX_PAUSE, self._settings.retry_pause * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.5, 1.0)
 
-    def _explain(self, error: APIError) -> MigrationError:
-        """What an error answer means. A success that is not JSON comes as one as well, with the status as its code."""
-        if self._status is not None and 200 <= self._status < 300:
-            return self._not_ours()
-        if str(error.code).startswith("PGRST"):  # a REST layer without its database, for one: the address is right
+    def _explain(self, response: httpx.Response) -> MigrationError:
+        """What an error answer means."""
+        error = ErrorAnswer.read(response)
+        if error.code.startswith("PGRST"):  # a REST layer without its database, for one: the address is right
             self._has_answered = True
-        return explain(error, self._status, self._retry_after)
+        return explain(error, _seconds_to_wait(response.headers.get("Retry-After")))
 
     def _not_ours(self) -> MigrationError:
         """Something that is not Supabase answers: a wrong address, or a hotel's page between us and a right one."""
@@ -188,10 +195,8 @@ class RpcClient:
         return not_supabase()
 
     def _note_response(self, response: httpx.Response) -> None:
-        """Keep what APIError does not: the status, and the Retry-After header, in seconds."""
-        self._status = response.status_code
-        self._is_json = "json" in response.headers.get("Content-Type", "")
-        self._retry_after = _seconds_to_wait(response.headers.get("Retry-After"))
+        """Keep the response itself."""
+        self._response = response
 
 
 def _give_up(fault: TransientError, attempts: Attempts) -> MigrationError:

@@ -1,14 +1,15 @@
 """What an error answer of the REST layer or of the gateway means, and what to do about it.
 
 Codes are those that PostgREST documents (https://docs.postgrest.org/en/stable/references/errors.html), SQLSTATEs those of
-PostgreSQL's appendix A; an answer that is not PostgREST's JSON reaches us as an APIError with the HTTP status as its code.
+PostgreSQL's appendix A.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from postgrest.exceptions import APIError
+import httpx
 
 from .errors import (
     DEPLOY_COMMAND,
@@ -58,21 +59,42 @@ _HINTS = {
 _HINT_IS_FOR = {"0A000": "transaction commands", "21000": "requires a WHERE clause"}
 
 
-def explain(error: APIError, status: int | None, retry_after: float | None) -> MigrationError:
-    """Return the error that an APIError stands for. `status`: the answer's; `retry_after`: seconds from its header, if any.
+@dataclass(frozen=True)
+class ErrorAnswer:
+    """An answer that is no success. PostgREST's JSON has all of it; a gateway's has a message, and no code; a stranger's nothing."""
 
-    A gateway's JSON has a message and no code: the status tells its 503 from its refusal of a key.
-    """
-    code, message = str(error.code or status or ""), (error.message or "").strip()
-    details = error.details if isinstance(error.details, str) else None
+    code: str  # the HTTP status where the answer names none
+    message: str
+    details: str | None
+    hint: str | None
+
+    @classmethod
+    def read(cls, response: httpx.Response) -> ErrorAnswer:
+        """What a response says, whatever it is."""
+        try:
+            body = response.json()
+        except (ValueError, RecursionError):
+            body = None
+        said = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
+        return cls(
+            code=said.get("code") or str(response.status_code),
+            message=said.get("message", "").strip(),
+            details=said.get("details"),
+            hint=said.get("hint"),
+        )
+
+
+def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
+    """Return the error that an answer stands for. `retry_after`: seconds from its header, if any."""
+    code, message, details = error.code, error.message, error.details
     if code == "RM006" and details in CONFLICTS:
         code, details = details, None
     if _TRANSIENT.fullmatch(code):
         return TransientError(f"{_describe(code)}{message}", retry_after=retry_after, details=details, code=code)
-    if code in ("", "401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
-        return _refused(code, message, error)
+    if code in ("401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
+        return _refused(error)
     if code in ("PGRST202", "PGRST203"):
-        return _not_deployed(code, error)
+        return _not_deployed(error)
     if code == "PGRST125" or re.fullmatch(r"\d{3}", code):
         return _not_supabase(code, message)
     if code == "42501" and "function execute_sql" in message:
@@ -93,8 +115,9 @@ def _describe(code: str) -> str:
     return f"HTTP {code}, " if code.isdigit() and len(code) == 3 else f"{code}, "
 
 
-def _refused(code: str, message: str, error: APIError) -> AccessRefused:
+def _refused(error: ErrorAnswer) -> AccessRefused:
     """The gateway or PostgREST took the key for none."""
+    code, message = error.code, error.message
     for known, hint in _GATEWAY.items():
         if message.startswith(known):
             since = f" {error.hint.rstrip('.')}." if error.hint and known.startswith("Legacy") else ""
@@ -102,19 +125,19 @@ def _refused(code: str, message: str, error: APIError) -> AccessRefused:
     if code == "PGRST303":
         return AccessRefused(f"The key was refused: {message}.", code=code, hint=_NEW_KEY)
     hint = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
-    return AccessRefused(f"The key was refused: {message or 'HTTP ' + code}.", code=code or "401", hint=hint)
+    return AccessRefused(f"The key was refused: {message or 'HTTP ' + code}.", code=code, hint=hint)
 
 
-def _not_deployed(code: str, error: APIError) -> NotDeployed:
+def _not_deployed(error: ErrorAnswer) -> NotDeployed:
     """No execute_sql takes our arguments, or more than one does."""
-    if code == "PGRST203" or (error.hint and "execute_sql" in error.hint):
+    if error.code == "PGRST203" or (error.hint and "execute_sql" in error.hint):
         return NotDeployed(
             "There is a function execute_sql that this project did not make, and it takes other arguments.",
-            code=code,
+            code=error.code,
             details=error.hint,
             hint=f"See what it is used for. Drop it if nobody needs it. {_DEPLOY}",
         )
-    return Absent("The function execute_sql is not deployed.", code=code, hint=_DEPLOY)
+    return Absent("The function execute_sql is not deployed.", code=error.code, hint=_DEPLOY)
 
 
 def _not_supabase(code: str, message: str) -> MigrationError:

@@ -74,7 +74,13 @@ def twins(cluster: Cluster) -> Iterator[Twins]:
 
 
 def contents(database: Database) -> str:
-    """Definitions and rows of everything but our own schema, as pg_dump writes them, without what no two runs share."""
+    """Definitions and rows of everything but our own schema, as pg_dump writes them, without what no two runs share.
+
+    Once everybody has gone: a session drops its temporary tables when it ends, and up to then pg_dump sorts them in.
+    """
+    everybody = "from pg_stat_activity where datname = %s and backend_type = 'client backend'"
+    with database.cluster.connect() as connection:
+        connection.execute(f"select pg_terminate_backend(pid, 15000) {everybody}", [database.name])
     command = [database.cluster.programs / "pg_dump", "--exclude-schema=rpc_migrations", database.dsn("supabase_admin")]
     dump = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     dump = "\n".join(line for line in dump.split("\n") if not re.match(r"\\(un)?restrict ", line))

@@ -83,7 +83,7 @@ def step_list(run: RunReport, steps: list[StepReport], *, wide: bool, ascii_only
 
     It ends in an empty line: what a terminal echoes at Ctrl-C goes there, and moves nothing.
     """
-    table = Table.grid(padding=(0, 1))
+    table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=1, no_wrap=True)
     table.add_column(min_width=min(max((len(step.name) for step in steps), default=0), WIDE // 3) if wide else None)
     if wide:
