@@ -151,6 +151,29 @@ def test_a_file_by_hand_or_on_demand_is_the_outcome_written(
     assert (report["outcome"], report["exit_code"], len(report["files"])) == ("written", 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("package", "text"),
+    [
+        ("raise ModuleNotFoundError('', name='supabase')", "The Python package supabase is not installed."),
+        ("create_client = 1", "supabase cannot be used: cannot import name 'SyncClientOptions'"),
+        (
+            "class SyncClientOptions: ...\ndef create_client(url, key, options): ...",
+            "supabase cannot be used: SyncClient",
+        ),
+    ],
+    ids=["none", "1.2", "2.15"],
+)
+def test_a_release_of_supabase_that_cannot_be_used(
+    checkout: Checkout, shared: LocalSupabase, tmp_path: Path, package: str, text: str
+) -> None:
+    """The environment is another project's, say. What those releases lack is told by name."""
+    for name in ("supabase", "supabase/lib", "supabase/lib/client_options"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(package)
+    done = checkout.run("migrate_clusters.py", env=shared.environment() | {"PYTHONPATH": str(tmp_path)})
+    refused(done, text, "What to do: Run: python -m pip install -r requirements.txt", code=2)
+
+
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:
     done = checkout.run(MIGRATE, env={"SUPABASE_URL": HOSTED[8:28], "SUPABASE_SERVICE_KEY": "sb_secret_x"})
     refused(done, "SUPABASE_URL is not a URL", f"Set SUPABASE_URL={HOSTED[:40]}", code=2)

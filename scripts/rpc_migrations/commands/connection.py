@@ -30,21 +30,28 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
     """A client for the settings, closed at the end; says with which key, and to where."""
     assert settings.key is not None
     console.say(f"Project: {settings.url}, with the {settings.key.describe()}")
-    try:
-        from ..client import RpcClient
-    except ModuleNotFoundError as missing:
-        raise SettingsError(
-            f"The Python package {missing.name} is not installed.",
-            hint="Run: python -m pip install -r requirements.txt",
-        ) from missing
-
-    client = RpcClient(settings, console.retrying)
+    client = _client(settings, console)
     try:
         yield client
     finally:
         console.report.requests = client.requests
         console.report.longest_request = client.longest_request
         client.close()
+
+
+def _client(settings: Settings, console: Console) -> RpcClient:
+    """A client. Raises SettingsError where supabase is missing, or is a release that we cannot use."""
+    install = "Run: python -m pip install -r requirements.txt"
+    try:
+        from ..client import RpcClient
+
+        return RpcClient(settings, console.retrying)
+    except ModuleNotFoundError as missing:
+        raise SettingsError(f"The Python package {missing.name} is not installed.", hint=install) from missing
+    except (ImportError, TypeError) as error:
+        raise SettingsError(
+            f"This release of the Python package supabase cannot be used: {error}.", hint=install
+        ) from error
 
 
 @contextmanager
