@@ -20,7 +20,8 @@ from postgrest.exceptions import APIError
 from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, SqlError, TransientError, Unreachable
+from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
+from .network import CERTIFICATE_HINT, is_untrusted, open_http
 from .patience import Attempts
 from .rest_errors import CONFLICTS, ErrorAnswer, explain
 from .settings import Settings
@@ -54,12 +55,7 @@ class RpcClient:
         self._has_answered = False
         self.requests = 0
         self.last_request = self.longest_request = 0.0  # seconds that an attempt took
-        # No redirects: they could carry the key to another host.
-        self.http = httpx.Client(
-            timeout=httpx.Timeout(settings.request_timeout, connect=min(10.0, settings.request_timeout)),
-            follow_redirects=False,
-            event_hooks={"response": [self._note_response]},
-        )
+        self.http = open_http(settings, self._note_response)
         self._supabase = create_client(settings.url, settings.key.value, SyncClientOptions(httpx_client=self.http))
 
     def close(self) -> None:
@@ -148,7 +144,7 @@ class RpcClient:
                 f"no answer within {self._settings.request_timeout:g} s ({type(error).__name__})"
             ) from error
         except httpx.HTTPError as error:
-            raise TransientError(f"the connection failed: {error or type(error).__name__}") from error
+            raise self._not_connected(error) from error
         except (APIError, ValueError, RecursionError):  # an error, or JSON that its parser does not take
             if self._response is None:
                 raise
@@ -187,6 +183,12 @@ class RpcClient:
         if error.code.startswith("PGRST"):  # a REST layer without its database, for one: the address is right
             self._has_answered = True
         return explain(error, _seconds_to_wait(response.headers.get("Retry-After")))
+
+    def _not_connected(self, error: httpx.HTTPError) -> MigrationError:
+        """The connection failed; a certificate that is not trusted will not be at the next attempt, unless it was before."""
+        if is_untrusted(error) and not self._has_answered:
+            return NotSupabase("The server's certificate is not trusted.", details=str(error), hint=CERTIFICATE_HINT)
+        return TransientError(f"the connection failed: {error or type(error).__name__}")
 
     def _not_ours(self) -> MigrationError:
         """Something that is not Supabase answers: a wrong address, or a hotel's page between us and a right one."""

@@ -13,6 +13,7 @@ from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .journal import Status, moment, read_status
+from .network import CERTIFICATE_HINT, is_untrusted
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .settings import Settings
@@ -91,11 +92,8 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
     try:
         answer = client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
     except httpx.HTTPError as error:
-        return Check(
-            name,
-            False,
-            f"{settings.url} is not reachable: {error or type(error).__name__}. Check SUPABASE_URL and the network.",
-        )
+        advice = CERTIFICATE_HINT if is_untrusted(error) else "Check SUPABASE_URL and the network."
+        return Check(name, False, f"{settings.url} is not reachable: {error or type(error).__name__}. {advice}")
     try:
         body = answer.json()
     except (ValueError, RecursionError):

@@ -50,6 +50,11 @@ class Settings:
         return self.in_ci or any(one is not None for one in (self.url, self.key, self.access_token))
 
     @property
+    def is_local(self) -> bool:
+        """Whether the project runs on this machine."""
+        return self.url is not None and _is_local(_split_url(self.url)[1])
+
+    @property
     def place(self) -> str:
         """The project, in words: its ref, or else its address."""
         return f"project {self.project}" if self.project else str(self.url)
