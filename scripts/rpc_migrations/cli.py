@@ -16,6 +16,7 @@ from typing import TextIO
 from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
+from .console.lasting import lasting
 from .deployment import current_version
 from .errors import MigrationError, SettingsError, StoppedByUser
 from .folder import is_folder
@@ -426,7 +427,7 @@ def _run(parser: argparse.ArgumentParser, command: Command) -> int:
         parser.error("--stop-before-swap and --until go with none of --rollback, --finish and --remove-when-done")
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
-    signal.signal(signal.SIGTERM, _interrupt)
+    _stop_on_signals()
     console = _open_console(parser, options)
     if not getattr(options, "remove_when_done", False):
         console.next_steps = getattr(options, "next_steps", [])
@@ -455,15 +456,27 @@ def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it has not
+    if sys.stdout is not None:
+        sys.stdout = lasting(sys.stdout, "Standard output")
+    if sys.stderr is not None:
+        sys.stderr = lasting(sys.stderr, "Standard error")
     log: TextIO | None = None
     if options.log:
         try:
-            log = options.log.open("a", encoding="utf-8", buffering=1)
+            log = lasting(options.log.open("a", encoding="utf-8", buffering=1), str(options.log))
         except OSError as error:
             parser.error(f"--log: {options.log} cannot be written: {error.strerror}")
     name = Path(sys.argv[0]).name
     return Console(name, as_json=options.json, quiet=options.quiet, verbose=options.verbose, log=log)
 
 
+def _stop_on_signals() -> None:
+    """As on Ctrl-C, where a terminal closes too (SIGHUP, which Windows has not); but what nohup has it ignore stays ignored."""
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
 def _interrupt(signal_number: int, frame: object) -> None:
+    signal.signal(signal_number, signal.SIG_IGN)  # a second one would interrupt what the first one has us do
     raise KeyboardInterrupt

@@ -5,23 +5,27 @@ from __future__ import annotations
 import ast
 import io
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from checkout import Checkout, said
-from conftest import ROOT
+from conftest import ROOT, script_environment
 from local_supabase import Cluster, LocalSupabase
 from projects import project
+from rest_calls import wait_until
 from rich.console import Console
 from rpc_migrations.console.live import WIDE, step_list
 from rpc_migrations.report import RunReport, StepReport
 from rpc_migrations.step_file import read_migration
-from terminal import screen
+from terminal import ANSWERED, screen
 
 MIGRATE = "migrate_clusters.py"
+WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,55 @@ def test_a_reader_that_has_gone_stops_nothing(checkout: Checkout, running: Local
     os.close(end)
     assert (done.returncode, done.stderr) == (0, "")
     said(checkout.run("run_migration.py", file, env=running.environment()), "all 30 steps are done")
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("> /dev/full", "Standard output could not be written (No space left on device)"),
+        ("--json > /dev/full", "Standard output could not be written (No space left on device)"),
+        ("--log /dev/full", "/dev/full could not be written (No space left on device)"),
+        ("--json --log /dev/full", "/dev/full could not be written (No space left on device)"),
+        ("> /dev/full 2>&1", None),
+        ("2> /dev/full", None),
+        (">&-", None),
+        ("2>&-", None),
+        ("--json >&-", None),
+        ("<&- >&- 2>&-", None),
+    ],
+)
+def test_what_cannot_be_written_stops_nothing(
+    checkout: Checkout, running: LocalSupabase, tmp_path: Path, where: str, told: str | None
+) -> None:
+    """A disk that is full, a stream that somebody has closed: the steps go on, and at the end it is told where it can be."""
+    file = tmp_path / f"to{re.sub(r'[^a-z0-9]+', '_', where)}.sql"
+    file.write_text("".join(f"-- step: step {number}\nselect {number};\n" for number in range(5)))
+    command = f"{sys.executable} {checkout.root}/scripts/run_migration.py {file} {where}"
+    environment = script_environment(running.environment())
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    said(done, *([told] if told else []))
+    said(checkout.run("run_migration.py", file, env=running.environment()), "all 5 steps are done")
+
+
+def test_a_terminal_that_has_gone_stops_nothing(checkout: Checkout, running: LocalSupabase, tmp_path: Path) -> None:
+    """Where the signal for it is ignored, as after `disown` or under nohup: what a night's ssh connection leaves."""
+    file = tmp_path / "gone.sql"
+    file.write_text("-- step: one\nselect pg_advisory_xact_lock(4711);\n\n-- step: two\nselect 2;\n")
+    ours, theirs = pty.openpty()
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"']
+    command = [*ignoring, sys.executable, str(checkout.root / "scripts" / "run_migration.py"), str(file)]
+    with running.database.connect() as connection:
+        connection.execute("select pg_advisory_lock(4711)")
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path,
+            env=script_environment({**running.environment(), **ANSWERED, "TERM": "xterm-256color"}),
+        )  # fmt: skip
+        os.close(theirs)
+        with connection.cursor() as cursor:
+            assert wait_until(lambda: cursor.execute(WAITING).fetchone() == (1,))
+        os.close(ours)
+    assert process.wait(60) == 0
+    said(checkout.run("run_migration.py", file, env=running.environment()), "all 2 steps are done")
 
 
 def test_a_log_has_everything_with_the_time(checkout: Checkout, running: LocalSupabase) -> None:

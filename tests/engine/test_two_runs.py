@@ -233,7 +233,7 @@ def test_a_suspended_run_that_was_taken_over_stops(bench: Bench, is_sent_on: boo
     assert bench.ask("select outcome from rpc_migrations.runs order by started_at") == [("taken over",), ("done",)]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(bench: Bench, sent: signal.Signals) -> None:
     """It says which steps are done, that nothing is half done, and the command that goes on; which does."""
     slow(bench, 0, 3.0, 0)

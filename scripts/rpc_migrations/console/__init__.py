@@ -18,6 +18,7 @@ from ..errors import LAST_RESORT
 from ..journal import describe_copy, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
+from .lasting import Lasting
 from .lines import Lines, count, log_lines
 from .terminal import Terminal, escaped
 
@@ -43,6 +44,7 @@ class Console:
         self.report = Report(command)
         self.next_steps: list[str] = []  # what to do after the command, for the closing lines
         self._as_json = as_json
+        self._log = log
         self._run: RunReport | None = None  # the one that is under way, or was the last
         self._view = _choose_view(as_json=as_json, quiet=quiet, verbose=verbose)
         self._views = [self._view, *([log_lines(log)] if log else [])]
@@ -127,6 +129,8 @@ class Console:
         answer = ""
         try:
             answer = sys.stdin.readline()
+        except OSError:  # the terminal has gone
+            return None
         finally:
             if not answer.endswith("\n"):
                 self._view.err.print()  # what comes next begins a line
@@ -317,8 +321,17 @@ class Console:
         """The command has come to its end. Prints the report where --json asks for it."""
         self.report.exit_code = exit_code
         self.report.outcome = self.report.outcome or ("done" if exit_code == 0 else "failed")
+        self._tell_losses()
         if self._as_json:
             self._view.write(escaped(json.dumps(document(self.report), indent=2, ensure_ascii=False)))
+            self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        """Warn of the streams that could not be written, once."""
+        for stream in (sys.stdout, sys.stderr, self._log):
+            if isinstance(stream, Lasting) and stream.lost:
+                self.warn(f"{stream.name} could not be written ({stream.lost}). The command went on without it.")
+                stream.lost = None
 
 
 def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:

@@ -91,11 +91,9 @@ class Lines:
 
     def write(self, text: str) -> None:
         """A text for programs, as it is, even where results are not shown."""
-        try:
+        if sys.stdout is not None:  # as it is where somebody has closed it
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:
-            self.out.on_broken_pipe()
 
     @contextmanager
     def steps(self, run: RunReport) -> Iterator[None]:

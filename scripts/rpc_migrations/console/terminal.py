@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING
 
@@ -20,21 +18,11 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 
 
 class Terminal(Console):
-    """A console of rich that lets no control character through but its own.
-
-    Lines break at words on a terminal, and nowhere elsewhere. A reader that has gone (`| head`) must not stop a migration:
-    what is left to say goes nowhere.
-    """
+    """A console of rich that lets no control character through but its own. Lines break at words on a terminal, and nowhere elsewhere."""
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, file: IO[str] | None = None) -> None:
         super().__init__(highlight=False, quiet=quiet, stderr=stderr, file=file)
         self.soft_wrap = not self.is_terminal
-
-    def on_broken_pipe(self) -> None:
-        """Rich's own would end the program."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, (sys.stderr if self.stderr else sys.stdout).fileno())
-        os.close(nowhere)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """What rich prints, piece by piece: each without control characters, unless it is one of rich's own commands."""
