@@ -12,6 +12,7 @@ begin
     security definer
     set search_path = pg_catalog, pg_temp
     set statement_timeout = '50s'
+    set standard_conforming_strings = on
     as $function$
     begin
         execute execute_sql.query;

@@ -7,6 +7,10 @@
 
 -- Nothing that others made, in public or in this session, is found by a name without a schema.
 set local search_path = pg_catalog, pg_temp;
+-- A database may have these otherwise, and then reads texts, and writes names, in another way.
+set local standard_conforming_strings = on;
+set local array_nulls = on;
+set local quote_all_identifiers = off;
 
 
 -- What is there already must be ours. A schema of that name that somebody else made would hand them what we put into it,

@@ -57,6 +57,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 set statement_timeout = '50s'
 set default_transaction_isolation = 'read committed'
+set standard_conforming_strings = on
+set array_nulls = on
+set quote_all_identifiers = off
 as $function$
 declare
     answer jsonb;

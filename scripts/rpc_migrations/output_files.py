@@ -22,8 +22,15 @@ DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
 PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
-# What is ours names its schemas; so nothing that others made is found in their place.
-_OWN_NAMES = "set local search_path = pg_catalog, pg_temp;\n"
+# What is ours names its schemas; so nothing that others made is found in their place. And a database may read texts and
+# write names in another way than everybody's (see execute_sql, which sets the same).
+_OWN_SESSION = """\
+set search_path = pg_catalog, pg_temp;
+set standard_conforming_strings = on;
+set array_nulls = on;
+set quote_all_identifiers = off;
+"""
+_OWN_TRANSACTION = _OWN_SESSION.replace("set ", "set local ")
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
@@ -67,14 +74,14 @@ def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = 
         header = (
             f"-- {name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- Stopped half way, run it again: steps that are done are not repeated.\n"
-            "\\set ON_ERROR_STOP on\nset search_path = pg_catalog, pg_temp;\n"
+            f"\\set ON_ERROR_STOP on\n{_OWN_SESSION}"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (
         f"-- {name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
-    return f"{header}\nbegin;\n{_OWN_NAMES}\n{check}\n\n{steps}\n\ncommit;\n"
+    return f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{check}\n\n{steps}\n\ncommit;\n"
 
 
 def write_removal(*, keep_journal: bool) -> Path:
@@ -85,7 +92,9 @@ def write_removal(*, keep_journal: bool) -> Path:
             "-- Where a table was migrated, run this first, and keep what it answers: select rpc_migrations.putting_back();\n"
             "-- It puts foreign keys and triggers back on tables that were moved aside, and only the journal knows them.\n"
         )
-    return _write(DROP_FILE, f"{header}\nbegin;\n{_OWN_NAMES}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n")
+    return _write(
+        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n"
+    )
 
 
 def write_putting_back(sql: str) -> Path:
