@@ -39,7 +39,7 @@ begin
             'prepared', (
                 select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
             ),
-            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c where c.is_holdable)
+            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c)  -- any keeps its tables in use
         )
     );
 end;
@@ -120,7 +120,17 @@ begin
     loop
         execute statement;
     end loop;
-    for item in select t from pg_catalog.jsonb_array_elements(now_there -> 'temporary') as t where not before -> 'temporary' @> pg_catalog.jsonb_build_array(t) loop
+    for item in
+        select t
+        from pg_catalog.jsonb_array_elements(now_there -> 'temporary') as t
+        where
+            not before -> 'temporary' @> pg_catalog.jsonb_build_array(t)
+            -- The sequence of an identity column goes with its table, and not before it.
+            and not exists (
+                select from pg_catalog.pg_depend as d
+                where d.classid = (t ->> 0)::oid and d.objid = (t ->> 1)::oid and d.deptype = 'i'
+            )
+    loop
         -- Gone already where it belonged to another one of them.
         select pg_catalog.format('drop %s %s cascade', o.type, o.identity) into statement
         from pg_catalog.pg_identify_object((item ->> 0)::oid, (item ->> 1)::oid, 0) as o

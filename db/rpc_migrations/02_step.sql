@@ -131,6 +131,7 @@ declare
     answer jsonb;
     first_row jsonb;
     rows_returned integer;
+    is_told boolean;  -- the row tells how the step is getting on
     is_done boolean := true;
     row_count bigint;
     began timestamptz := clock_timestamp();
@@ -173,6 +174,11 @@ begin
 
     first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;
     rows_returned := case when jsonb_typeof(answer) = 'array' then jsonb_array_length(answer) end;
+    -- A row of the application's own table may have a column "done" as well: then it has others, too.
+    is_told := run_step.batch or not exists (
+        select from jsonb_object_keys(first_row) as k
+        where k <> all ('{done,rows,progress,message,holders,ends_request,kept_as}')
+    );
     if run_step.batch then
         if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or rows_returned <> 1 then
             raise exception 'batch step "%" did not answer one row with a boolean column "done"', run_step.step
@@ -180,13 +186,13 @@ begin
                 hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
         end if;
         is_done := (first_row ->> 'done')::boolean;
-    elsif first_row -> 'done' = 'false' and rows_returned = 1 then
+    elsif is_told and first_row -> 'done' = 'false' and rows_returned = 1 then
         raise exception 'step "%" says that it is not done, and is no batch step', run_step.step
         using errcode = 'RM005', hint = format('Write its line as: -- step: %s (batch)', run_step.step);
     end if;
     row_count := case
         when jsonb_typeof(answer) = 'number' then answer::bigint
-        when first_row ->> 'rows' ~ '^\d{1,18}$' then (first_row ->> 'rows')::bigint
+        when is_told and first_row ->> 'rows' ~ '^\d{1,18}$' then (first_row ->> 'rows')::bigint
         else 0
     end;
 
@@ -216,7 +222,7 @@ begin
         'rows', row_count,
         'seconds', entry.seconds,
         'result', first_row,
-        'holders', coalesce(first_row -> 'holders', 'null')
+        'holders', coalesce(case when not is_done then first_row -> 'holders' end, 'null')
     );
 end;
 $function$;

@@ -20,6 +20,8 @@ _OWN_STEP = "A step is one transaction as it is: leave it out. Where what follow
 _ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
 _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, write `where true`."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
+_VARIABLE = "Only psql knows it. Write its value."
+_DEALLOCATE = "The statements of Supabase's API would go with yours. Name those that you mean; at the end of a step they are gone anyway."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 _NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
@@ -28,6 +30,11 @@ _TABLE_OF_INTO = re.compile(
     rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
     rf"(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*)",
     re.IGNORECASE | re.DOTALL,
+)
+# Those of psql's manual that are set without anybody having set them, but for its own behaviour.
+_PSQL_VARIABLE = re.compile(
+    r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
+    r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 # What a step is; options may say so.
@@ -60,8 +67,10 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
     Where they are anything else, nothing is taken away, and `refusals` tells.
     """
     begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
-    if len(begins) == 1 and _is(begins[0], _PLAIN_BEGIN) and _is(statements[-1], _PLAIN_END):
-        return tuple(one for one in statements[:-1] if one is not begins[0])
+    # NOTIFY may stand behind the COMMIT: it is sent at the commit, wherever it stands.
+    ends = [one for one in statements if one.words(1)[0] != "notify"][-1:]
+    if len(begins) == 1 and _is(begins[0], _PLAIN_BEGIN) and _is(ends[0], _PLAIN_END):
+        return tuple(one for one in statements if one is not begins[0] and one is not ends[0])
     return tuple(statements)
 
 
@@ -120,8 +129,20 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
     (first,) = statement.words(1)
     if first.startswith("\\"):
         return f"psql command {statement.sql.split()[0]}", _PSQL
+    if variable := _psql_variable(statement.sql):
+        return f"psql's variable {variable}", _VARIABLE
     rule = _RULES.get(first)
     return rule(statement.words()) if rule else None
+
+
+def _psql_variable(sql: str) -> str | None:
+    """One of the variables that psql has by itself; the others come with a command of psql's."""
+    for found in _PSQL_VARIABLE.finditer(sql):
+        place = found.start()
+        kind = next(kind for kind, start, end, _ in walk(sql) if start <= place < end)
+        if kind == "other":
+            return found[0]
+    return None
 
 
 def _transaction_command(words: list[str]) -> tuple[str, str] | None:
@@ -129,6 +150,11 @@ def _transaction_command(words: list[str]) -> tuple[str, str] | None:
     if words[0] == "prepare":
         return ("prepare transaction", _OWN_STEP) if words[1:2] == ["transaction"] else None
     return "start transaction" if words[0] == "start" else words[0], _OWN_STEP
+
+
+def _deallocate(words: list[str]) -> tuple[str, str] | None:
+    """DEALLOCATE ALL, which takes away what PostgREST has prepared in its session, too: all its requests there would fail."""
+    return ("deallocate all", _DEALLOCATE) if words[-1] == "all" else None
 
 
 def _setting(words: list[str]) -> tuple[str, str] | None:
@@ -143,9 +169,14 @@ def _setting(words: list[str]) -> tuple[str, str] | None:
             "set transaction",
             "The transaction has begun, and is read committed. Leave it out; `lock table` keeps others out where that matters.",
         )
-    if name[:1] == ["standard_conforming_strings"] and name[2:3] not in (["on"], ["default"], ["true"], ["'on'"]):
+    if name[:1] == ["standard_conforming_strings"] and not _is_on(name[2:3]):
         return "standard_conforming_strings = off", "Write strings with backslashes as E'...', and leave it out."
     return None
+
+
+def _is_on(value: list[str]) -> bool:
+    """Whether a setting is given as true, in one of PostgreSQL's words for it, or as it is by itself."""
+    return bool(value) and value[0].strip("'") in ("on", "true", "yes", "1", "default")
 
 
 def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
@@ -208,6 +239,7 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
         _transaction_command,
     ),
     **dict.fromkeys(("set", "reset"), _setting),
+    "deallocate": _deallocate,
     **dict.fromkeys(
         ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
     ),

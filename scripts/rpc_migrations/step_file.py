@@ -318,18 +318,20 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
     ]
     if not found:
         return []
-    start, end, line = found[-1]
-    if len(found) > 1 or migration.rebuilds:
+    # So that lines are counted as in the file. One that has no SQL says nothing: it is not filled in, or commented out.
+    undoing = [(line, _steps(path, "\n" * (line - 1) + text[start:end])) for start, end, line in found]
+    undoing = [(line, steps) for line, steps in undoing if any(step.statements for step in steps)]
+    if not undoing and not any(step.statements for step in migration.steps):
+        raise StepFileError(f"{path} has no SQL.", hint="Write some, and how to undo it into the rollback comment.")
+    if not undoing:
+        return []
+    line, steps = undoing[-1]
+    if len(undoing) > 1 or migration.rebuilds:
         why = "a rebuild has a way back of its own" if migration.rebuilds else "there is one above it already"
         raise StepFileError(f"{path}, line {line}: a rollback comment too many: {why}.", hint="Take it out.")
-    steps = _steps(path, "\n" * (line - 1) + text[start:end])  # so that lines are counted as in the file
     if any(step.block for step in steps):
         raise StepFileError(
             f"{path}, line {line}: a rebuild in a rollback comment.", hint="Write it into a migration of its own."
-        )
-    if not any(step.statements for step in steps):
-        raise StepFileError(
-            f"{path}, line {line}: the rollback comment has no SQL.", hint="Write some, or take it out."
         )
     _check_names(path, steps, is_ours=False)
     return [
@@ -407,8 +409,12 @@ def _steps(path: Path, text: str) -> list[Step]:
     marks = _marks(path, text) if _MAY_HAVE_STEPS.search(text) else []
     if not marks:
         return [Step(path.stem, text, False, path, 1, 1)]
-    if split(text[: marks[0].start]):
-        raise StepFileError(f"{path} has SQL above its first step.", hint="Put a line `-- step: NAME` above it.")
+    if stray := split(text[: marks[0].start]):
+        first = text[marks[0].start : marks[0].end].strip()
+        raise StepFileError(
+            f"{path}, line {stray[0].line}: SQL above the first step, which `{first}` in line {marks[0].line} begins.",
+            hint="Put a line `-- step: NAME` above it; or another first word into that comment, if it is one.",
+        )
     steps: list[Step] = []
     ends = [mark.start for mark in marks[1:]] + [len(text)]
     for mark, end in zip(marks, ends, strict=True):

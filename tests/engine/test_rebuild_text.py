@@ -75,7 +75,7 @@ def test_refused(tmp_path: Path, text: str, said: str) -> None:
         ("-- rebuild: public.orders backup private.orders", "stays in the schema"),
         ("-- rebuild public.orders", "looks like a line that begins a rebuild"),
         ("  -- rebuild: public.orders", "looks like a line that begins a rebuild"),
-        ("select 1;\n-- rebuild: public.orders", "SQL above its first step"),
+        ("select 1;\n-- rebuild: public.orders", "SQL above the first step"),
         (
             "-- rebuild: public.orders\nalter table orders add y int;\n-- rebuild: public.orders",
             "line 3: a second rebuild of public.orders",

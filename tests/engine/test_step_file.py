@@ -118,7 +118,7 @@ def test_checksums_of_earlier_texts_stand_below_the_name(tmp_path: Path) -> None
         ("-- step: one\nselect 1;\n-- step: two (batches)\nselect 2;", "line 3: .* looks like"),
         ("-- step: one\nselect 1;\n-- step: two [batch]\nselect 2;", "line 3: .* looks like"),
         ("select 1;\nselect '\0';", "line 2: a NUL"),
-        ("select 1;\n-- step: one\nselect 2;", "SQL above its first step"),
+        ("select 1;\n-- step: one\nselect 2;", "SQL above the first step"),
         ("-- step:\nselect 1;", "line 1: a step without a name"),
         ("-- step: (batch)\nselect 1;", "line 1: a step without a name"),
         ("-- step: one\n\n-- step: two\nselect 1;", 'line 1: step "one" is empty'),

@@ -1,0 +1,6 @@
+begin;
+create table said (id int);
+commit;
+
+-- so that PostgREST sees it
+notify pgrst, 'reload schema';

@@ -1,0 +1,1 @@
+insert into audit (what) values ('a task') returning id, what as title, false as done;

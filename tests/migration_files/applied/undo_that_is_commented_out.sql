@@ -1,0 +1,5 @@
+create table undone (id int);
+/* Rollback:
+-- drop table undone;
+*/
+/* rollback: */

@@ -1,0 +1,2 @@
+-- refused: line 2: deallocate all
+DEALLOCATE PREPARE ALL;

@@ -1,0 +1,2 @@
+-- refused: line 2: psql's variable :'DBNAME'
+select :'DBNAME';
