@@ -63,6 +63,7 @@ set quote_all_identifiers = off
 as $function$
 declare
     answer jsonb;
+    place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
 begin
     -- The right to execute this is not relied upon: somebody may grant all functions of a schema, and not think of this one.
@@ -103,7 +104,8 @@ begin
         end if;
         set constraints all immediate;
     exception when serialization_failure or deadlock_detected then
-        answer := pg_catalog.jsonb_build_object('state', 'conflict', 'code', sqlstate, 'message', sqlerrm);
+        get stacked diagnostics place = pg_exception_detail;
+        answer := pg_catalog.jsonb_build_object('state', 'conflict', 'code', sqlstate, 'message', sqlerrm, 'details', place);
         if execute_sql.step is null then
             raise exception '%', sqlerrm
             using errcode = 'RM006', detail = sqlstate, hint = 'Nothing of it remains. Run it again.';

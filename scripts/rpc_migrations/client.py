@@ -25,7 +25,7 @@ from .network import CERTIFICATE_HINT, is_untrusted, open_http
 from .patience import Attempts
 from .rest_errors import CONFLICTS, ErrorAnswer, explain
 from .settings import Settings
-from .shapes import ANSWER, expect, not_supabase
+from .shapes import ANSWER, Maybe, expect, not_supabase
 
 MAX_ATTEMPTS = 20
 MAX_ATTEMPTS_BEFORE_FIRST_ANSWER = 4  # a wrong address does not get better, and nobody should wait minutes to hear so
@@ -166,8 +166,10 @@ class RpcClient:
             raise self._not_ours()  # a JSON string would be somebody else's execute_sql
         self._has_answered = True
         if isinstance(answer, dict) and answer.get("state") == "conflict":
-            expect(answer, {"code": str, "message": str})
-            raise TransientError(f"{answer['code']}, {answer['message']}", code=answer["code"])
+            expect(answer, {"code": str, "message": str, "details": Maybe(str)})
+            raise TransientError(
+                f"{answer['code']}, {answer['message']}", code=answer["code"], details=answer.get("details")
+            )
         return answer
 
     def _pause(self, attempt: int, fault: TransientError) -> float:

@@ -104,6 +104,12 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
             hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
             "into the SQL Editor.",
         )
+    if code == "42501" and message == "permission denied for schema public" and details is None:
+        return AccessRefused(
+            "The API's role service_role may not use the schema public, where execute_sql is.",
+            code=code,
+            hint="Run this in the SQL Editor: grant usage on schema public to service_role;",
+        )
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:

@@ -318,6 +318,16 @@ def test_what_only_reads_says_that_it_is_not_deployed(
     assert checkout.written() == set()
 
 
+def test_the_schema_is_closed_to_the_api(checkout: Checkout, cluster: Cluster) -> None:
+    """By a file that has made a clean sweep, say: the owner of execute_sql may do all that it needs to."""
+    with project(cluster) as running:
+        with running.database.connect("supabase_admin") as connection:
+            connection.execute("revoke all on schema public from public, anon, authenticated, service_role")
+        with nothing_changes(running):
+            done = checkout.run(MIGRATE, env=running.environment())
+    refused(done, "service_role may not use the schema public", "grant usage on schema public to service_role;")
+
+
 def test_nobody_lets_us_deploy(checkout: Checkout, bare: LocalSupabase) -> None:
     with nothing_changes(bare):
         done = checkout.run(DEPLOY, env=bare.environment())
