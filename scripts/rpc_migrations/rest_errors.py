@@ -97,24 +97,31 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
         return _not_deployed(error)
     if code == "PGRST125" or re.fullmatch(r"\d{3}", code):
         return _not_supabase(code, message)
-    if code == "42501" and "function execute_sql" in message:
-        return AccessRefused(
-            "This key may not execute execute_sql.",
-            code=code,
-            hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
-            "into the SQL Editor.",
-        )
-    if code == "42501" and message == "permission denied for schema public" and details is None:
-        return AccessRefused(
-            "The API's role service_role may not use the schema public, where execute_sql is.",
-            code=code,
-            hint="Run this in the SQL Editor: grant usage on schema public to service_role;",
-        )
+    if code == "42501" and (refused := _may_not_call(message, details)):
+        return refused
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
         hint = _ROLE_HINT
     return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or hint)
+
+
+def _may_not_call(message: str, details: str | None) -> AccessRefused | None:
+    """Where it is the API's role that lacks a right, and not the owner of execute_sql, whose errors have details."""
+    if "function execute_sql" in message:
+        return AccessRefused(
+            "This key may not execute execute_sql.",
+            code="42501",
+            hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
+            "into the SQL Editor.",
+        )
+    if message == "permission denied for schema public" and details is None:
+        return AccessRefused(
+            "The API's role service_role may not use the schema public, where execute_sql is.",
+            code="42501",
+            hint="Run this in the SQL Editor: grant usage on schema public to service_role;",
+        )
+    return None
 
 
 def _describe(code: str) -> str:
