@@ -205,7 +205,8 @@ def _function(
     volatile: bool,
     settings: list[str],
 ) -> Function:
-    # Without modes every argument is an input; with them the outputs (o, t) are to be left out.
+    # Without modes every argument is an input; with them the outputs (o, t) are to be left out. Names may be lacking altogether.
+    names = names or [""] * len(modes)
     inputs = [n for n, mode in zip(names, modes, strict=True) if mode in "ibv"] if modes else names
     inputs = inputs + [""] * (len(types) - len(inputs))
     hoisted = {key: value for key, value in _settings(settings).items() if key in _HOISTED}

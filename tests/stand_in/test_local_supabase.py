@@ -108,6 +108,16 @@ def test_a_new_function_is_unknown_until_the_cache_is_reloaded(database: Databas
         assert wait_until(lambda: not known(project, "late"))
 
 
+def test_functions_without_names_for_their_arguments_do_no_harm(database: Database) -> None:
+    """PostgreSQL makes such functions for a range type."""
+    with database.connect() as connection:
+        connection.execute("create type public.span as range (subtype = float8)")
+        define(connection, "total(variadic integer[]) returns integer language sql as 'select 1'")
+        define(connection, "one() returns integer language sql as 'select 1'")
+    with LocalSupabase(database) as running:
+        assert known(running, "one")
+
+
 def test_overloads_are_told_apart_and_each_result_has_its_shape(
     admin: psycopg.Connection[Any], supabase: LocalSupabase
 ) -> None:
