@@ -150,6 +150,30 @@ end;
 $function$;
 
 
+-- A table is a type as well, so the backup's name may not be a type's. The type of the arrays of another gives way, as it does to
+-- whatever is created. Raises RM001.
+create or replace function rpc_migrations.check_type_of_name(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.old_table is not null and exists (
+        select from pg_catalog.pg_type as t
+        left join pg_catalog.pg_class as c on c.oid = t.typrelid
+        where
+            t.typnamespace = to_regnamespace(quote_ident(copy.schema_name)) and t.typname = copy.backup_name
+            and coalesce(c.relkind, 'c') = 'c'  -- the others are told as what they are
+            and not exists (select from pg_catalog.pg_type as e where e.typarray = t.oid)
+    ) then
+        raise exception 'type %.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
+        using errcode = 'RM001', hint = format(
+            'Nothing was changed. The original table is to be kept under that name. Write another one into the step file (`-- rebuild: %s backup NAME`, or '
+            'what begin_copy is called with), or rename the type, then run the same command again.', copy.old_table::regclass);
+    end if;
+end;
+$function$;
+
+
 -- What must hold before a copy begins, apart from the old table's own form. Raises RM001 or RM005.
 create or replace function rpc_migrations.check_begin(copy rpc_migrations.copies) returns void
 language plpgsql
@@ -171,6 +195,7 @@ begin
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
     perform rpc_migrations.check_size_without_key(copy.old_table);
+    perform rpc_migrations.check_type_of_name(copy);
     if to_regclass(format('%I.%I', copy.schema_name, copy.backup_name)) is not null then
         raise exception '%.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
         using errcode = 'RM001',

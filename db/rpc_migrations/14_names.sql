@@ -1,8 +1,11 @@
 -- Names and sequences in the swap: the original table and all that is called after it step aside for the new one, whose sequences go on
 -- where the old ones stand.
 
--- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has.
-create or replace function rpc_migrations.derived_name(schema_name text, name text, old_prefix text, new_prefix text) returns text
+-- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has: nothing that is there,
+-- and none of what is about to be, whose names are "taken".
+create or replace function rpc_migrations.derived_name(
+    schema_name text, name text, old_prefix text, new_prefix text, taken text[] default '{}'
+) returns text
 language plpgsql
 set search_path = ''
 as $function$
@@ -13,7 +16,10 @@ declare
     end;
     shortened text := derived;
 begin
-    if octet_length(derived) <= 63 and to_regclass(format('%I.%I', schema_name, derived)) is null then
+    if octet_length(derived) <= 63 and derived <> all (taken) and to_regclass(format('%I.%I', schema_name, derived)) is null and not exists (
+        select from pg_catalog.pg_statistic_ext as s
+        where s.stxnamespace = to_regnamespace(quote_ident(schema_name)) and s.stxname = derived
+    ) then
         return derived;
     end if;
     while octet_length(shortened) > 54 loop
@@ -24,26 +30,15 @@ end;
 $function$;
 
 
--- Renames a table with its indexes, statistics and the sequences that belong to its columns, so that their names are free for
--- the table that takes its place. Answers what was renamed, the table first: [{kind, schema, old_name, new_name}].
-create or replace function rpc_migrations.move_aside(relation oid, new_name text) returns jsonb
-language plpgsql
+-- What moves aside with a table: its indexes, statistics and the sequences that belong to its columns.
+create or replace function rpc_migrations.named_with(relation oid) returns table (kind text, schema name, name name)
+language plpgsql stable rows 5
 set search_path = ''
+set plan_cache_mode = force_generic_plan
 as $function$
-declare
-    schema_name text;
-    table_name text;
-    item record;
-    item_name text;
-    renamed jsonb;
 begin
-    select n.nspname, c.relname into schema_name, table_name
-    from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
-    where c.oid = relation;
-    execute format('alter table %s rename to %I', relation::regclass, new_name);
-    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'schema', schema_name, 'old_name', table_name, 'new_name', new_name));
-    for item in
-        select case c.relkind when 'S' then 'sequence' else 'index' end as kind, n.nspname as schema, c.relname as name
+    return query
+        select case c.relkind when 'S' then 'sequence' else 'index' end, n.nspname, c.relname
         from pg_catalog.pg_class as c
         inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
         where
@@ -55,15 +50,60 @@ begin
         select 'statistics', n.nspname, s.stxname
         from pg_catalog.pg_statistic_ext as s
         inner join pg_catalog.pg_namespace as n on n.oid = s.stxnamespace
-        where s.stxrelid = relation
-        order by 3
-    loop
+        where s.stxrelid = relation;
+end;
+$function$;
+
+
+-- Renames a table with its indexes, statistics and the sequences that belong to its columns, so that their names are free for
+-- the table that takes its place. Answers what was renamed, the table first: [{kind, schema, old_name, new_name}].
+create or replace function rpc_migrations.move_aside(relation oid, new_name text, successor oid) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    schema_name text;
+    table_name text;
+    item record;
+    item_name text;
+    -- No name that is made free here, which the successor is to have, nor one that it has besides; a constraint's name has to be
+    -- one of its kind on the table itself, whatever it is of.
+    taken text[] := array(
+        select w.name from rpc_migrations.named_with(relation) as w
+        union all
+        select w.name from rpc_migrations.named_with(successor) as w
+        union all
+        select c.conname from pg_catalog.pg_constraint as c where c.conrelid = relation
+    );
+    renamed jsonb;
+begin
+    select n.nspname, c.relname into schema_name, table_name
+    from pg_catalog.pg_class as c inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where c.oid = relation;
+    execute format('alter table %s rename to %I', relation::regclass, new_name);
+    renamed := jsonb_build_array(jsonb_build_object('kind', 'table', 'schema', schema_name, 'old_name', table_name, 'new_name', new_name));
+    for item in select w.* from rpc_migrations.named_with(relation) as w order by w.name loop
         -- One after the other, so that two of them do not get the same name.
-        item_name := rpc_migrations.derived_name(item.schema, item.name, table_name, new_name);
+        item_name := rpc_migrations.derived_name(item.schema, item.name, table_name, new_name, taken);
         execute format('alter %s %I.%I rename to %I', item.kind, item.schema, item.name, item_name);
         renamed := renamed || jsonb_build_object('kind', item.kind, 'schema', item.schema, 'old_name', item.name, 'new_name', item_name);
     end loop;
     return renamed;
+end;
+$function$;
+
+
+-- Puts a table into another schema, under a name that is free there. PostgreSQL takes the name of the type of its rows' arrays (_orders)
+-- along into a schema, and fails where something else has it; where a table is renamed it looks for a free one. So the table
+-- goes there under a name that is nobody's, and gets its own there.
+create or replace function rpc_migrations.move_into(relation oid, schema_name text, new_name text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute format('alter table %s rename to %I', relation::regclass, 'rpc_migrations_' || md5(random()::text || clock_timestamp()));
+    execute format('alter table %s set schema %I', relation::regclass, schema_name);
+    execute format('alter table %s rename to %I', relation::regclass, new_name);
 end;
 $function$;
 

@@ -228,9 +228,9 @@ begin
     if copy.source is not null then
         meant := rpc_migrations.meanings(copy.source);
         failed := rpc_migrations.run_each(carried, 'detach', go_on);
-        moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name);
+        moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name, copy.new_table);
     end if;
-    execute format('alter table %s set schema %I', copy.new_table::regclass, copy.schema_name);
+    perform rpc_migrations.move_into(copy.new_table, copy.schema_name, copy.table_name);
     perform rpc_migrations.drop_second_schema();
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);

@@ -148,7 +148,7 @@ begin
         carried := rpc_migrations.carried_in_swap_back(copy);
         perform rpc_migrations.run_each(carried, 'detach');
     end if;
-    perform rpc_migrations.move_aside(copy.new_table, kept);
+    perform rpc_migrations.move_aside(copy.new_table, kept, copy.old_table);
     if copy.source is not null then
         perform rpc_migrations.move_back(copy.schema_name, copy.renamed);
         perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);

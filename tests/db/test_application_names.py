@@ -1,12 +1,15 @@
-"""What the application has under a name that the migration of user_clusters would use stays as it is."""
+"""What the application has under a name that a migration would use stays as it is."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
-from local_supabase import Database, create_old_table
+from local_supabase import Cluster, Database, create_old_table
 from projects import one, table_as_it_is
-from step_runner import DB, MIGRATION, ROLLBACK, Connection, deploy, run_file
+from schema_dump import dump_schema
+from step_runner import DB, MIGRATION, ROLLBACK, Connection, deploy, read, rebuild_file, run, run_file, short_way
 
 OWN_FUNCTION = (
     "create function public.set_user_clusters_updated_at() returns trigger language plpgsql as "
@@ -107,3 +110,99 @@ def test_the_name_of_the_primary_key(clusters: Connection) -> None:
         clusters.execute(insert.format("uc_pk"))
     run_file(clusters, ROLLBACK)
     clusters.execute(insert.format("uc_pk"))
+
+
+# A table, what else its schema has, and what is made of the table, where names of the one would be names of the other.
+_LONG = "y" * 62
+MEETING = {
+    "table of the array type's name": ("x", "create table public.x (id integer primary key); create table public._x (id integer primary key)"),
+    "table of the array type's name before it": ("x", "create table public._x (id integer primary key); create table public.x (id integer primary key)"),
+    "table whose array type has two": ("_x", "create table public.x (id integer primary key); create table public._x (id integer primary key)"),
+    "type of the array type's name": ("x", "create type public._x as (a integer); create table public.x (id serial primary key, other public._x)"),
+    "domain of the array type's name": ("x", "create domain public._x as integer; create table public.x (id integer primary key, other public._x)"),
+    "array of the table": ("x", "create table public.x (id integer primary key); create function public.f(public.x[]) returns integer return 1; "
+        "create domain public._x as integer; create domain public.__x as integer"),
+    "names that differ in the 63rd byte": (f"{_LONG}b", f"create table public.{_LONG}a (id integer primary key); create table public.{_LONG}b (id integer primary key)"),
+    "primary key of the backup's": ("x", "create table public.x (id integer constraint x_backup_pkey primary key, a text); create index x_pkey on public.x (a)"),
+    "index of the backup's": ("x", "create table public.x (id integer primary key, a text); create index x_backup_pkey on public.x (a)"),
+    "constraint of the backup's": ("x", "create table public.x (id integer primary key, a text constraint x_a_key unique); "
+        "alter table public.x add constraint x_backup_a_key unique (a)"),
+    "check of the backup's": ("x", "create table public.x (id integer primary key, constraint x_backup_pkey check (id > 0))"),
+    "foreign key of the backup's": ("x", "create table public.w (id integer primary key); "
+        "create table public.x (id integer primary key, constraint x_backup_pkey foreign key (id) references public.w)"),
+    "sequence of the backup's": ("x", "create table public.x (id integer generated always as identity primary key); "
+        "create index x_backup_id_seq on public.x (id)"),
+    "statistics of the backup's": ("x", "create table public.x (id integer primary key, a integer); create statistics public.x_s on id, a from public.x; "
+        "create statistics public.x_backup_s (ndistinct) on id, a from public.x"),
+    "index of the backup's that it is to have": (
+        "x", "create table public.x (id integer primary key, a text constraint x_a_key unique)", "add constraint x_backup_a_key unique (id, a)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "made", "more"), [(*case, "")[:3] for case in MEETING.values()], ids=MEETING)
+def test_names_that_meet(
+    admin: Connection, database: Database, cluster: Cluster, tmp_path: Path, table: str, made: str, more: str
+) -> None:
+    """The table is rebuilt as psql would have altered it, and comes back as it was: all under the old names."""
+    deploy(admin)
+    admin.execute(made.encode())
+    change = f"alter table public.{table} add column n integer{', ' * bool(more)}{more}"
+    before = dump_schema(database)
+    other = cluster.create_database()
+    with other.connect() as connection:
+        connection.execute(f"{made}; {change}".encode())
+        expected = dump_schema(other)
+    other.drop()
+    backup = " backup old" if len(table) == 63 else ""
+    run(admin, short_way(tmp_path / "rebuild.sql", f"public.{table}{backup}", f"{change};"))
+    assert dump_schema(database) == expected
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
+def test_the_array_types_name_the_long_way(admin: Connection, database: Database) -> None:
+    """As in one line: with a new table that the step file makes, and one that was rebuilt already."""
+    deploy(admin)
+    admin.execute("create table public.x (id integer primary key); create domain public._x as integer")
+    before = dump_schema(database)
+    for migration in ("first", "second"):
+        run(admin, rebuild_file("x", "id integer not null").replace("x_backup", f"x_{migration}"), migration)
+        assert dump_schema(database) == before
+    for migration in ("second", "first"):
+        run(admin, read(ROLLBACK), migration)
+        assert dump_schema(database) == before
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["type {} as (a integer)", "type {} as enum ('a')", "domain {} as integer", "type {} as range (subtype = integer)"],
+)
+def test_a_type_of_the_backups_name(admin: Connection, database: Database, tmp_path: Path, what: str) -> None:
+    """Refused before anything changes; another name for the backup is the way out, which the refusal tells."""
+    deploy(admin)
+    admin.execute("create table public.bk (id integer primary key)")
+    admin.execute(f"create {what.format('public.bk_backup')}".encode())
+    before = dump_schema(database)
+    with pytest.raises(psycopg.Error, match=r"^type public\.bk_backup is already there") as refused:
+        run(admin, short_way(tmp_path / "rebuild.sql", "public.bk", "alter table public.bk add column n integer;"))
+    assert refused.value.sqlstate == "RM001"
+    assert "`-- rebuild: public.bk backup NAME`" in (refused.value.diag.message_hint or "")
+    assert dump_schema(database) == before
+    run(
+        admin,
+        short_way(tmp_path / "rebuild.sql", "public.bk backup bk_2", "alter table public.bk add column n integer;"),
+    )
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
+def test_an_array_type_of_the_backups_name(admin: Connection, database: Database, tmp_path: Path) -> None:
+    """It gives way, as PostgreSQL has it give way to any type, and is no obstacle."""
+    deploy(admin)
+    admin.execute("create table public._a (id integer primary key); create table public.a (id integer primary key)")
+    assert one(admin, "select '{}'::public.__a = array[]::public._a[]")
+    before = dump_schema(database)
+    run(admin, short_way(tmp_path / "rebuild.sql", "public.a backup __a", "alter table public.a add column n integer;"))
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
