@@ -365,6 +365,9 @@ SINCE = {
             "alter table public.things add filled text default 'f', add constraint is_filled not null filled; "
             "comment on constraint is_filled on public.things is 'always filled'"
         ),
+        "not-null constraint that is not inherited": (
+            "alter table public.things add lone text default 'l', add constraint is_lone not null lone no inherit"
+        ),
         "not-null constraint that is not valid": (
             "alter table public.things add empty text; alter table public.things add constraint not_empty not null empty not valid; "
             "alter table public.things alter empty set default 'e'"

@@ -66,6 +66,23 @@ end;
 $function$;
 
 
+-- Whether a column that is "not null" need not be so in tables that inherit it: only PostgreSQL 18 and later knows.
+create or replace function rpc_migrations.is_not_null_here_alone(relation oid, attnum smallint) returns boolean
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select exists (
+            select from pg_catalog.pg_constraint as c
+            where c.conrelid = relation and c.contype = 'n' and c.conkey = array[is_not_null_here_alone.attnum] and c.connoinherit
+        )
+    );
+end;
+$function$;
+
+
 -- What the columns are made of: each with its place, with the last place that it is generated from, or its own, and with its default
 -- apart: in the statement that adds a column it is evaluated, and here the functions that it calls find no others by their search_path.
 create or replace function rpc_migrations.columns_of(relation oid, as_name text)
@@ -97,7 +114,8 @@ begin
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
                 end,
-                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end),
+                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end
+                || case when rpc_migrations.is_not_null_here_alone(a.attrelid, a.attnum) then ' no inherit' else '' end),
             case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
@@ -183,9 +201,9 @@ $function$;
 
 -- The foreign keys that were taken off a table, under the names that they will have (see 13_foreign_keys.sql). One of a new table
 -- has a stand-in on it, a check that is always true: it can be validated, renamed, described and dropped by a step as the
--- key itself could be.
+-- key itself could be; and tells the key's place among the others.
 create or replace function rpc_migrations.taken_off_keys(relation oid)
-returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name)
+returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name, place oid)
 language plpgsql stable rows 2
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -194,10 +212,47 @@ begin
     return query
         select
             coalesce(s.conname, k.name), k.refers_to::oid, k.definition, k.is_valid,
-            coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname
+            coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname, s.oid
         from rpc_migrations.foreign_keys as k
         left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
         where k.relation = taken_off_keys.relation and (k.stand_in is null or s.oid is not null);
+end;
+$function$;
+
+
+-- By what foreign keys come one after the other when a row that they point at is deleted: the name of the key's trigger, which ends in
+-- a number that grows from key to key. (By name, "100000" comes before "20000".) So the order in which keys are made decides whether one
+-- that cascades deletes a row before another one restricts, or sets null what may not be.
+create or replace function rpc_migrations.acts_by(key oid) returns name
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select t.tgname
+        from pg_catalog.pg_trigger as t
+        where t.tgconstraint = key
+        order by t.tgtype::integer & 8 = 0, t.tgname  -- 8: fires on DELETE; none where the key is not enforced
+        limit 1
+    );
+end;
+$function$;
+
+
+-- The names of a table's foreign keys that point at others, in the order in which they act.
+create or replace function rpc_migrations.keys_in_order(relation oid) returns name[]
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return array(
+        select c.conname
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = relation and c.contype = 'f' and c.confrelid <> relation and c.conparentid = 0
+        order by rpc_migrations.acts_by(c.oid), c.oid
+    );
 end;
 $function$;
 
@@ -235,7 +290,7 @@ $function$;
 
 -- Constraints of its own, foreign keys that were taken off it among them. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
 -- A table has one primary key at most, so any is as good as another. Not-null constraints, which have names of their own since
--- 18, come with their column, but for those that are not valid.
+-- 18, come with their column, but for those that are not valid. Foreign keys come in the order in which they act, to be made in it.
 create or replace function rpc_migrations.describe_constraints(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -243,7 +298,7 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select
+        (select
             case when c.contype = 'n' and c.convalidated then 'along' when c.contype = 'f' then 'swap' else 'build' end,
             case c.contype
                 when 'p' then 'primary key' when 'u' then 'unique constraint' when 'c' then 'check constraint' when 'f' then 'foreign key'
@@ -260,6 +315,7 @@ begin
             -- One that points at a partitioned table has others of its own, which point at the partitions.
             and (c.contype <> 'f' or c.conparentid = 0)
             and not exists (select from rpc_migrations.foreign_keys as k where k.stand_in = c.oid)
+        order by case when c.contype = 'f' then rpc_migrations.acts_by(c.oid) end nulls first, c.oid)
         union all
         select 'swap', 'foreign key', k.name::text, k.definition, format('alter table %s add constraint %I %s', as_name, k.name, k.definition), null
         from rpc_migrations.taken_off_keys(describe_constraints.relation) as k;

@@ -108,7 +108,8 @@ $function$;
 
 
 -- Foreign keys that point at the table: made anew as not valid, which takes no time, and validated after the swap if they were.
--- One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback.
+-- One of the table itself goes along: left behind, its "on delete cascade" would disturb a rollback. They come in the order in which they
+-- act, so that all that point at the table keep it.
 create or replace function rpc_migrations.describe_keys_to(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -128,7 +129,8 @@ begin
                 obj_description(c.oid, 'pg_constraint') as comment
             from pg_catalog.pg_constraint as c
             where c.confrelid = relation and c.contype = 'f' and c.conparentid = 0
-        ) as f;
+        ) as f
+        order by rpc_migrations.acts_by(f.oid), f.oid;
 end;
 $function$;
 

@@ -181,6 +181,26 @@ end;
 $function$;
 
 
+-- The place of an index among those of the old table: PostgreSQL looks at them in the order in which they were made, and tells a row that
+-- is in two unique ones already by the first. Null where the old table has none of that name, which comes after them.
+create or replace function rpc_migrations.index_place(old_table oid, kind text, name text) returns oid
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select i.indexrelid
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as x on x.oid = i.indexrelid
+        where
+            index_place.kind in ('index', 'unique constraint', 'exclusion constraint')
+            and i.indrelid = old_table and x.relname = index_place.name
+    );
+end;
+$function$;
+
+
 -- Builds on the new table, one a call, each constraint and index of the old table that the step file has not defined
 -- (foreign keys as not valid first, then validated in a call of their own).
 create or replace function rpc_migrations.carry_over(out done boolean, out rows bigint, out message text)
@@ -200,7 +220,7 @@ begin
     perform rpc_migrations.check_conflicts(copy);
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
-    order by m.kind <> 'primary key', m.place
+    order by m.kind <> 'primary key', rpc_migrations.index_place(copy.source, m.kind, m.name), m.place
     limit 1;
     if found and next_one.kind in ('row security', 'policy') then
         -- All at once: they take no time, and on hosted projects each takes its locks anew (see describe_security).

@@ -3,6 +3,10 @@
 -- be validated once a parent is gone and the replay is behind. One on the table that was moved aside would let its old rows
 -- refuse such deletions, for as long as it is kept; only "on delete cascade" stays there, so that what is deleted is gone
 -- from the backup as well. What is taken off is remembered here, and made when the table takes its place (again).
+--
+-- Foreign keys act in the order in which they were made (see acts_by), so they are made in the order that they had: among a table's own,
+-- and among those that point at it. One that is made anew comes after those of other tables that point at the same table: these
+-- are not ours to make anew.
 
 -- Takes foreign keys off a table and remembers them: all, or those alone that may refuse a deletion.
 create or replace function rpc_migrations.take_off_keys(relation oid, and_cascades boolean) returns void
@@ -40,6 +44,7 @@ set lock_timeout = '20ms'
 as $function$
 declare
     new_table regclass;
+    key_order name[];
     key rpc_migrations.foreign_keys;
 begin
     for new_table in
@@ -52,9 +57,13 @@ begin
             raise exception 'the new table % has a foreign key that points at itself', new_table
             using errcode = 'RM005', hint = 'Leave it out: the old table''s is carried over; add a new one in a step after the swap.';
         end if;
+        key_order := rpc_migrations.keys_in_order(new_table);
         perform rpc_migrations.take_off_keys(new_table, and_cascades => true);
         for key in
-            select k.* from rpc_migrations.foreign_keys as k where k.relation = new_table and k.stand_in is null
+            select k.*
+            from rpc_migrations.foreign_keys as k
+            where k.relation = new_table and k.stand_in is null
+            order by array_position(key_order, k.name)
         loop
             perform rpc_migrations.hold_place(key);
         end loop;
@@ -173,9 +182,12 @@ end;
 $function$;
 
 
--- Makes the foreign keys that were taken off a table, not valid, which takes no time; answers those that have to be validated:
--- [{relation, name}]. A key that a step has declared is validated unless the other table has it, and not valid.
-create or replace function rpc_migrations.make_taken_off_keys(relation oid, other_table oid) returns jsonb
+-- Makes the foreign keys that were taken off a table, or one of them, not valid, which takes no time; answers those that have to be
+-- validated: [{relation, name}]. A key that a step has declared is validated unless the other table has it, and not valid. What
+-- "key_order" does not name comes last, as it was declared.
+create or replace function rpc_migrations.make_taken_off_keys(
+    relation oid, other_table oid, key_order name[], only_one name default null
+) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
@@ -183,7 +195,12 @@ declare
     key record;
     made jsonb := '[]';
 begin
-    for key in select k.* from rpc_migrations.taken_off_keys(relation) as k order by k.name loop
+    for key in
+        select k.*
+        from rpc_migrations.taken_off_keys(relation) as k
+        where only_one is null or k.name = only_one
+        order by array_position(key_order, k.name), k.place, k.name
+    loop
         if key.stand_in is not null then
             execute format('alter table %s drop constraint %I', relation::regclass, key.stand_in);
         end if;
@@ -197,8 +214,27 @@ begin
             made := made || jsonb_build_object('relation', relation::regclass::text, 'name', key.name);
         end if;
     end loop;
-    delete from rpc_migrations.foreign_keys as k where k.relation = make_taken_off_keys.relation;
+    delete from rpc_migrations.foreign_keys as k
+    where k.relation = make_taken_off_keys.relation and (only_one is null or k.stand_in = key.place);
     return made;
+end;
+$function$;
+
+
+-- Whether a foreign key is still on the table that moves back which would act before one that was taken off and stood before it: a key
+-- "on delete cascade", where the changes are discarded. Those that stay have to be made anew as well, then.
+create or replace function rpc_migrations.stays_out_of_order(copy rpc_migrations.copies) returns boolean
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return exists (
+        select
+        from rpc_migrations.taken_off_keys(copy.target) as k
+        inner join unnest(rpc_migrations.keys_in_order(copy.target)) as stays (name)
+            on array_position(copy.key_order, k.name) < array_position(copy.key_order, stays.name)
+    );
 end;
 $function$;
 
@@ -216,6 +252,10 @@ as $function$
         union all
         select c.confrelid, c.confdeltype <> 'c'
         from pg_catalog.pg_constraint as c where c.conrelid = copy.source and c.contype = 'f'
+        union all
+        select c.confrelid, true
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = copy.target and c.contype = 'f' and rpc_migrations.stays_out_of_order(copy)
     ) as p
     inner join pg_catalog.pg_class as c on c.oid = p.parent
     where p.parent not in (copy.source, copy.target)

@@ -221,9 +221,10 @@ as $function$
 declare
     moved jsonb := '[]';
     new_texts jsonb := '[]';
-    declared jsonb;
     failed text[] := '{}';
     meant jsonb;
+    own_keys record;
+    old_order name[] := rpc_migrations.keys_in_order(copy.old_table);
 begin
     if copy.source is not null then
         meant := rpc_migrations.meanings(copy.source);
@@ -235,7 +236,13 @@ begin
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
-        failed := failed || rpc_migrations.run_each(carried, 'statement', go_on);
+        failed := failed || rpc_migrations.run_each(
+            jsonb_path_query_array(carried, '$[*] ? (@.kind != "foreign key" && @.kind != "comment")'), 'statement', go_on);
+    end if;
+    select k.* into own_keys from rpc_migrations.make_own_keys(copy, carried, go_on) as k;
+    if copy.source is not null then
+        failed := failed || own_keys.failed || rpc_migrations.run_each(
+            jsonb_path_query_array(carried, '$[*] ? (@.kind == "comment")'), 'statement', go_on);
         if copy.alteration is null then
             perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);  -- ALTER TABLE leaves it as it is
         end if;
@@ -249,12 +256,11 @@ begin
         perform rpc_migrations.close_table(copy.old_table);
         perform rpc_migrations.end_capture(copy.id);
     end if;
-    declared := rpc_migrations.make_taken_off_keys(copy.new_table, copy.old_table);
     update rpc_migrations.copies as c
     set
         state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts,
-        swap_mark = rpc_migrations.swap_mark(copy.new_table),
-        unvalidated = declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
+        swap_mark = rpc_migrations.swap_mark(copy.new_table), key_order = old_order,
+        unvalidated = own_keys.declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
     where c.id = copy.id;
     if copy.source is not null then
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => false);
@@ -290,7 +296,61 @@ create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.co
 language sql stable
 set search_path = ''
 as $function$
-    select rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null);
+    select rpc_migrations.with_declared_keys(
+        copy, rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null));
+$function$;
+
+
+-- The same, with the foreign keys that steps have declared, without a statement, among those that are carried over: each in the place of
+-- the old table's key of that name or definition, else behind them, as declared. What ALTER TABLE makes is in its order already.
+create or replace function rpc_migrations.with_declared_keys(copy rpc_migrations.copies, carried jsonb) returns jsonb
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    if not exists (select from rpc_migrations.taken_off_keys(copy.target)) then
+        return carried;
+    end if;
+    return (
+        select jsonb_agg(e.value order by array_position(rpc_migrations.keys_in_order(copy.source), e.old_name), e.place, e.later)
+        from (
+            select c.value, (c.value ->> 'name')::name as old_name, 0::oid as place, c.later
+            from jsonb_array_elements(carried) with ordinality as c (value, later)
+            where c.value ->> 'kind' = 'foreign key'
+            union all
+            select jsonb_build_object('kind', 'foreign key', 'name', k.name), coalesce(p.old_name::name, k.name), k.place, 0
+            from rpc_migrations.taken_off_keys(copy.target) as k
+            left join rpc_migrations.pairs(copy.source, copy.target) as p on p.kind = 'foreign key' and p.new_name = k.name
+        ) as e
+    ) || jsonb_path_query_array(carried, '$[*] ? (@.kind != "foreign key")');
+end;
+$function$;
+
+
+-- Makes the new table's own foreign keys, carried over or declared, in their order. Answers what has failed in a rehearsal, and which
+-- of those that steps have declared have to be validated. Where there was no table all are declared.
+create or replace function rpc_migrations.make_own_keys(
+    copy rpc_migrations.copies, carried jsonb, go_on boolean, out failed text[], out declared jsonb
+)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    key jsonb;
+begin
+    failed := '{}';
+    declared := '[]';
+    for key in select e.value from jsonb_array_elements(carried) as e where e.value ->> 'kind' = 'foreign key' loop
+        if key ->> 'statement' is not null then
+            failed := failed || rpc_migrations.run_each(jsonb_build_array(key), 'statement', go_on);
+        else
+            declared := declared || rpc_migrations.make_taken_off_keys(
+                copy.new_table, copy.old_table, null, only_one => (key ->> 'name')::name);
+        end if;
+    end loop;
+    declared := declared || rpc_migrations.make_taken_off_keys(copy.new_table, copy.old_table, null);
+end;
 $function$;
 
 

@@ -155,7 +155,10 @@ begin
         perform rpc_migrations.run_each(carried, 'statement');
         perform rpc_migrations.fit_sequences(copy.new_table, copy.old_table);
         perform rpc_migrations.reopen_table(copy);
-        put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table);
+        if rpc_migrations.stays_out_of_order(copy) then
+            perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
+        end if;
+        put_back := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table, copy.key_order);
         perform rpc_migrations.wake_triggers(copy);
         perform rpc_migrations.end_capture(copy.id);
     end if;

@@ -20,7 +20,7 @@ begin
         message := coalesce(rpc_migrations.drop_lost_captures(), 'nothing is left of it');
     else
         perform rpc_migrations.end_capture(copy.id);
-        cascades := rpc_migrations.put_cascades_back(copy.old_table);
+        cascades := rpc_migrations.put_cascades_back(copy.old_table, copy.key_order);
         update rpc_migrations.copies as c
         set
             state = 'swapped', source = c.old_table, target = c.new_table, pass = 1, filenode = null, caught_up = false, snapshots = null,
@@ -37,7 +37,7 @@ $function$;
 
 -- Makes the foreign keys of a table anew that were taken off it and delete its rows, not valid; answers those to be validated. One
 -- whose other table was dropped in the meantime would be gone as well.
-create or replace function rpc_migrations.put_cascades_back(relation oid) returns jsonb
+create or replace function rpc_migrations.put_cascades_back(relation oid, key_order name[]) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
@@ -46,10 +46,13 @@ declare
     made jsonb := '[]';
 begin
     for key in
-        delete from rpc_migrations.foreign_keys as k
-        using pg_catalog.pg_class as c
-        where k.relation = put_cascades_back.relation and c.oid = k.relation and k.definition ~ ' ON DELETE CASCADE'
-        returning k.*
+        with taken as (
+            delete from rpc_migrations.foreign_keys as k
+            using pg_catalog.pg_class as c
+            where k.relation = put_cascades_back.relation and c.oid = k.relation and k.definition ~ ' ON DELETE CASCADE'
+            returning k.*
+        )
+        select t.* from taken as t order by array_position(key_order, t.name), t.name
     loop
         continue when not exists (select from pg_catalog.pg_class as c where c.oid = key.refers_to);
         execute format('alter table %s add constraint %I %s%s', relation::regclass, key.name, key.definition,

@@ -515,3 +515,170 @@ def test_a_key_that_is_added_decides_what_it_allows(pets: Connection, tmp_path: 
     pets.execute("delete from public.pets where id = 3")
     run(pets, text)
     assert pets.execute(KEYS, ["public.pets"]).fetchall() == [("pets_owner_fkey", True)]
+
+
+# --- the order in which they act
+
+# Foreign keys that act one after the other when a user goes: in the order in which they were made, which is not that of their names.
+# Whoever is on both sides of a message goes with it only where the cascade comes first.
+MESSAGES = {
+    "cascade, restrict": (
+        "sender integer constraint messages_sender_fkey references public.users on delete cascade, "
+        "recipient integer not null constraint messages_recipient_fkey references public.users on delete restrict"
+    ),
+    "cascade, set null": (
+        "sender integer constraint who references public.users on delete cascade, "
+        "recipient integer not null constraint the_other references public.users on delete set null"
+    ),
+    "set null, cascade, restrict, cascade": (
+        "sender integer constraint z references public.users on delete set null, "
+        "recipient integer not null constraint y references public.users on delete cascade, "
+        "reader integer constraint x references public.users on delete restrict, "
+        "writer integer constraint w references public.users on delete cascade"
+    ),
+}
+MESSAGES_FILE = rebuild_file("messages", "like public.messages")
+FIRING = (
+    "select k.conrelid::regclass || ' ' || k.conname from pg_trigger as t inner join pg_constraint as k on k.oid = t.tgconstraint "
+    "where t.tgrelid = %s::regclass and t.tgtype & 8 <> 0 and k.conrelid::regclass::text !~ '(backup|rolled_back)' "
+    "order by t.tgname"
+)
+
+
+def rebuild_messages(tmp_path: Path, way: str) -> str:
+    """A file that rebuilds the table of messages."""
+    if way == "line":
+        return short_way(
+            tmp_path / "messages.sql", "public.messages", "alter table public.messages set (fillfactor = 77);"
+        )
+    if way == "steps":
+        return MESSAGES_FILE
+    return rebuild_file(
+        "messages",
+        "like public.messages, constraint {} foreign key ({}) references public.users {}".format(*way.split(":")),
+    )
+
+
+def make_messages(connection: Connection, columns: str) -> list[str]:
+    """The table of messages, with a row for each user; the order of its keys."""
+    deploy(connection)
+    connection.execute(
+        "create table public.users (id integer primary key); insert into public.users select generate_series(1, 9)"
+    )
+    connection.execute(f"create table public.messages (id integer primary key, {columns})")
+    connection.execute("insert into public.messages select 10 * n, n, n from generate_series(1, 9) as n")
+    return firing(connection)
+
+
+def firing(connection: Connection, table: str = "public.users") -> list[str]:
+    """The foreign keys of tables in use, in the order in which they act when a row of that table goes."""
+    return [row[0] for row in connection.execute(FIRING, [table]).fetchall()]
+
+
+@pytest.mark.parametrize("way", ["line", "steps"])
+@pytest.mark.parametrize("columns", MESSAGES.values(), ids=MESSAGES)
+@pytest.mark.parametrize("back", [ROLLBACK, DISCARD])
+def test_keys_act_in_the_order_in_which_they_did(
+    admin: Connection, tmp_path: Path, columns: str, way: str, back: str
+) -> None:
+    before = make_messages(admin, columns)
+    text = rebuild_messages(tmp_path, way)
+    deletes = "reader" not in columns
+    for number, file in enumerate((text, read(back), text, read(back)), 1):
+        run(admin, file)
+        assert firing(admin) == before
+        if deletes and back == ROLLBACK:
+            admin.execute("delete from public.users where id = %s", [number])
+    not_valid = "select conname from pg_constraint where contype = 'f' and not convalidated"
+    assert admin.execute(not_valid).fetchall() == []
+    assert admin.execute("select count(*) from public.users where id > 4").fetchone() == (5,)
+    if deletes:
+        admin.execute("delete from public.users where id = 9")
+
+
+@pytest.mark.parametrize("name", ["messages_sender_fkey", "messages_recipient_fkey"])
+def test_keys_that_a_step_declares_act_in_the_old_order(admin: Connection, tmp_path: Path, name: str) -> None:
+    """Whichever of them is declared and whichever is carried over; under another name as well."""
+    before = make_messages(admin, MESSAGES["cascade, restrict"])
+    column, action = {"s": ("sender", "on delete cascade"), "r": ("recipient", "on delete restrict")}[name[9]]
+    for new_name in (name, f"a_{name}", f"z_{name}"):
+        run(admin, rebuild_messages(tmp_path, f"{new_name}:{column}:{action}"))
+        assert firing(admin) == [key.replace(name, new_name) for key in before]
+        admin.execute("delete from public.users where id = (select min(id) from public.users)")
+        run(admin, read(ROLLBACK))
+        assert firing(admin) == before
+
+
+def test_new_keys_act_in_the_order_in_which_they_are_declared(admin: Connection) -> None:
+    """After those that the table has."""
+    before = make_messages(admin, MESSAGES["cascade, restrict"])
+    key = "constraint {} foreign key (sender) references public.users on delete set null not valid"
+    more = "".join(
+        f"\n-- step: {name}\nalter table rpc_migrations.messages add {key.format(name)};\n" for name in ("zz", "aa")
+    )
+    run(admin, rebuild_file("messages", "like public.messages", more))
+    assert firing(admin) == [*before, "messages zz", "messages aa"]
+
+
+def test_an_added_key_acts_last_as_alter_table_has_it(admin: Connection, tmp_path: Path) -> None:
+    """Also where it was dropped in the same statement."""
+    before = make_messages(admin, MESSAGES["cascade, restrict"])
+    text = "alter table public.messages drop constraint messages_sender_fkey, add constraint a foreign key (id) references users not valid"
+    text += ", add constraint messages_sender_fkey foreign key (sender) references users;"
+    run(admin, short_way(tmp_path / "messages.sql", "public.messages", text))
+    assert firing(admin) == ["messages messages_recipient_fkey", "messages a", "messages messages_sender_fkey"]
+    run(admin, read(ROLLBACK))
+    assert firing(admin) == before
+
+
+def test_keys_act_in_order_after_a_rollback_that_was_given_up(admin: Connection, tmp_path: Path) -> None:
+    """The backup's keys that delete its rows were made anew by that."""
+    before = make_messages(admin, MESSAGES["set null, cascade, restrict, cascade"])
+    run(admin, rebuild_messages(tmp_path, "line"))
+    run(admin, read(ROLLBACK), until="roll back: begin")
+    run(admin, read(GIVE_UP))
+    run(admin, read(ROLLBACK))
+    assert firing(admin) == before
+
+
+@pytest.mark.parametrize("way", ["line", "steps"])
+def test_keys_that_point_at_the_table_act_in_their_order(admin: Connection, tmp_path: Path, way: str) -> None:
+    """Those of other tables and its own, among each other."""
+    make_messages(admin, MESSAGES["cascade, restrict"])
+    admin.execute("create table public.parts (id integer primary key, message integer, again integer not null)")
+    for table, name, column, action in (
+        ("parts", "z", "message", "cascade"),
+        ("messages", "y", "sender", "set null"),
+        ("parts", "x", "again", "restrict"),
+        ("parts", "a", "again", "cascade"),
+        ("messages", "b", "recipient", "no action"),
+    ):
+        admin.execute(
+            f"alter table public.{table} add constraint {name} foreign key ({column}) references public.messages "
+            f"on delete {action} not valid"
+        )
+    before = firing(admin, "public.messages")
+    assert [key.split()[1] for key in before] == ["z", "y", "x", "a", "b"]
+    for text in (rebuild_messages(tmp_path, way), read(ROLLBACK)):
+        run(admin, text)
+        assert firing(admin, "public.messages") == before
+
+
+def test_keys_whose_oids_have_more_digits_act_first(admin: Connection, database: Database, tmp_path: Path) -> None:
+    """PostgreSQL orders them by a name that ends in a number: "100000" comes before "20000", and it stays so."""
+    make_messages(admin, "sender integer, recipient integer not null")
+    with database.connect("supabase_admin") as superuser:
+        for name, column, action in (("old", "sender", "restrict"), ("new", "recipient", "cascade")):
+            superuser.execute(
+                f"alter table public.messages add constraint {name} foreign key ({column}) references public.users on delete {action}"
+            )
+        superuser.execute(
+            "set allow_system_table_mods = on; update pg_trigger set tgname = regexp_replace(tgname, '\\d+$', '9' || '\\&') "
+            "where tgconstraint = (select oid from pg_constraint where conname = 'old')"
+        )
+    before = firing(admin)
+    assert before == ["messages new", "messages old"]
+    for text in (rebuild_messages(tmp_path, "line"), read(ROLLBACK)):
+        run(admin, text)
+        assert firing(admin) == before
+        admin.execute("delete from public.users where id = (select min(id) from public.users)")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
 from tables import CARRIED, REFUSED, REFUSED_SINCE
 
 COLUMNS = "id bigint not null, name text, amount integer"
@@ -527,3 +528,56 @@ def test_what_a_later_postgresql_may_have_is_refused(
     with pytest.raises(psycopg.Error, match=f"of a kind that is not known here: {reason}") as caught:
         run(things, STEP_FILE)
     assert caught.value.sqlstate == "RM001"
+
+
+@pytest.mark.parametrize("way", ["line", "steps"])
+def test_a_row_is_refused_by_the_index_that_refused_it(things: Connection, tmp_path: Path, way: str) -> None:
+    """PostgreSQL looks at unique indexes in the order in which they were made, whatever made them."""
+    things.execute(
+        "create unique index z on public.things (name); alter table public.things add constraint y unique (amount); "
+        "create unique index x on public.things (amount); create unique index w on public.things (name, amount)"
+    )
+    text = STEP_FILE
+    if way == "line":
+        text = short_way(
+            tmp_path / "a.sql", "public.things", "alter table things set (fillfactor = 77), add unique (id, name);"
+        )
+    query = "select array_agg(indexrelid::regclass::text order by indexrelid) from pg_index where indrelid = 'public.things'::regclass"
+    before = things.execute(query).fetchone()
+    assert before == (["things_pkey", "z", "y", "x", "w"],)
+    for file in (text, read(ROLLBACK)):
+        run(things, file)
+        (indexes,) = things.execute(query).fetchone() or ()
+        assert indexes[:5] == before[0]
+        with pytest.raises(psycopg.errors.UniqueViolation) as caught:
+            things.execute("insert into public.things values (9, 'a', 1)")
+        assert caught.value.diag.constraint_name == "z"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "alter table things set (fillfactor = 77);",
+        "alter table things add constraint name_ni not null name no inherit;",
+        "alter table things alter name drop not null, add constraint again not null name no inherit;",
+        "alter table things alter constraint name_ni inherit;",
+    ],
+)
+def test_not_null_here_alone(things: Connection, tmp_path: Path, text: str) -> None:
+    """A constraint that tables which inherit this one need not have, as it is from PostgreSQL 18 on, carried over or added."""
+    if things.info.server_version < 180000:
+        pytest.skip("not-null constraints have no row of their own")
+    query = (
+        "select c.conname, c.connoinherit from pg_constraint as c inner join pg_attribute as a on a.attrelid = c.conrelid "
+        "and c.conkey = array[a.attnum] where c.contype = 'n' and a.attname = 'name' and c.conrelid = 'public.{}'::regclass"
+    )
+    things.execute("create table public.plain (like public.things including all)")
+    if "add constraint name_ni" not in text:
+        for table in ("things", "plain"):
+            things.execute(f"alter table public.{table} add constraint name_ni not null name no inherit")
+    before = things.execute(query.format("things")).fetchall()
+    things.execute(text.replace("table things", "table public.plain"))
+    run(things, short_way(tmp_path / "a.sql", "public.things", text))
+    assert things.execute(query.format("things")).fetchall() == things.execute(query.format("plain")).fetchall() != []
+    run(things, read(ROLLBACK))
+    assert things.execute(query.format("things")).fetchall() == before
