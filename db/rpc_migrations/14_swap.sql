@@ -291,17 +291,7 @@ as $function$
 $function$;
 
 
--- What the swap carries over. What the statements mention is the name that the table in use has.
-create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select rpc_migrations.with_declared_keys(
-        copy, rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null));
-$function$;
-
-
--- The same, with the foreign keys that steps have declared, without a statement, among those that are carried over: each in the place of
+-- What is carried over, with the foreign keys that steps have declared, without a statement, among those that are carried: each in the place of
 -- the old table's key of that name or definition, else behind them, as declared. What ALTER TABLE makes is in its order already.
 create or replace function rpc_migrations.with_declared_keys(copy rpc_migrations.copies, carried jsonb) returns jsonb
 language plpgsql stable
@@ -325,6 +315,16 @@ begin
         ) as e
     ) || jsonb_path_query_array(carried, '$[*] ? (@.kind != "foreign key")');
 end;
+$function$;
+
+
+-- What the swap carries over. What the statements mention is the name that the table in use has.
+create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select rpc_migrations.with_declared_keys(
+        copy, rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null));
 $function$;
 
 
