@@ -91,7 +91,7 @@ class Lines:
 
     def write(self, text: str) -> None:
         """A text for programs, as it is, even where results are not shown."""
-        if sys.stdout is not None:  # as it is where somebody has closed it
+        if sys.stdout is not None:  # None: somebody has closed it
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
