@@ -73,10 +73,10 @@ def test_altered_table_is_not_swapped(
 
 def in_the_swap(*, before_the_plan: str = "perform 1", before_the_lock: str) -> list[tuple[str, str]]:
     """Changes with which statements run before the swap finds what it carries over, and between that and its lock."""
-    check, found = "check_source(copy);\n        select", "    return carried;\n"
+    check, found = "check_source(copy);\n        select", "\n    return carried;\n"
     return [
         (check, check.replace("select", f"{before_the_plan};\n        select")),
-        (found, f"    {before_the_lock};\n{found}"),
+        (found, f"\n    {before_the_lock};{found}"),
     ]
 
 
