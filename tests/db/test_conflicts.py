@@ -41,8 +41,9 @@ def deployed(admin: Connection) -> Connection:
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 @pytest.mark.parametrize("following", [None, []], ids=["alone", "with others"])
 def test_a_step_answers_conflict(deployed: Connection, code: str, following: list[dict[str, Any]] | None) -> None:
-    """With SQLSTATE and message; nothing of it remains, its journal row neither."""
+    """With SQLSTATE, message and place; nothing of it remains, its journal row neither."""
     answer = send(deployed, f"create table public.half (); {RAISE.format(code=code)}", following=following)
+    assert answer.pop("details").endswith("Statement 1 of 1")
     assert answer == {"state": "conflict", "code": code, "message": "not now"}
     assert deployed.execute("select to_regclass('public.half'), count(*) from rpc_migrations.journal").fetchone() == (
         None,

@@ -21,6 +21,8 @@ select '$step$', $step1$ text $step1$, 'it''s', E'\\\\';
 select true as done -- $step
 """
 
+OWN_SESSION = ["VariableSet"] * 4  # how names are looked up, and texts read
+
 
 @pytest.fixture
 def db(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
@@ -59,7 +61,7 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration.name, [migration])
         do = ["Do"] * (1 + len(migration.steps))  # the first one asks whether execute_sql is there
-        assert statements(text) == ["TRANS_STMT_BEGIN", "VariableSet", *do, "TRANS_STMT_COMMIT"]
+        assert statements(text) == ["TRANS_STMT_BEGIN", *OWN_SESSION, *do, "TRANS_STMT_COMMIT"]
         assert all(one.sql in text for step in migration.steps for one in split(step.sql))
         assert all(step.checksums[0] in text for step in migration.steps)
 
@@ -67,8 +69,8 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
 def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration.name, [migration], online=True)
-        # Names of ours first; then, for each step, its timeout again.
-        assert statements(text) == ["VariableSet", "Do", *["VariableSet", "Do"] * len(migration.steps)]
+        # The session first; then, for each step, its timeout again.
+        assert statements(text) == [*OWN_SESSION, "Do", *["VariableSet", "Do"] * len(migration.steps)]
         assert text.count("        commit;\n") == len(migration.steps)
         assert "\\set ON_ERROR_STOP on" in text
 
