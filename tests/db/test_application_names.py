@@ -125,8 +125,8 @@ MEETING = {
     "names that differ in the 63rd byte": (f"{_LONG}b", f"create table public.{_LONG}a (id integer primary key); create table public.{_LONG}b (id integer primary key)"),
     "primary key of the backup's": ("x", "create table public.x (id integer constraint x_backup_pkey primary key, a text); create index x_pkey on public.x (a)"),
     "index of the backup's": ("x", "create table public.x (id integer primary key, a text); create index x_backup_pkey on public.x (a)"),
-    "constraint of the backup's": ("x", "create table public.x (id integer primary key, a text constraint x_a_key unique); "
-        "alter table public.x add constraint x_backup_a_key unique (a)"),
+    "constraint of the backup's": ("x", "create table public.x (id integer primary key, z text constraint x_z_key unique); "
+        "alter table public.x add constraint x_backup_z_key unique (z)"),
     "check of the backup's": ("x", "create table public.x (id integer primary key, constraint x_backup_pkey check (id > 0))"),
     "foreign key of the backup's": ("x", "create table public.w (id integer primary key); "
         "create table public.x (id integer primary key, constraint x_backup_pkey foreign key (id) references public.w)"),
