@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -56,3 +58,20 @@ def is_migrated(connection: psycopg.Connection[Any]) -> bool:
     """Whether the new tables are there."""
     has_factors = set(FACTORS) <= set(columns(connection, "public.user_clusters"))
     return has_factors and columns(connection, "public.prompt_refinements") != []
+
+
+def by_psql(running: LocalSupabase, file: Path, code: int = 0) -> None:
+    """Run a file with psql -f, over a direct connection."""
+    database = running.database
+    command = [
+        database.cluster.programs / "psql",
+        "--no-psqlrc",
+        "--quiet",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-f",
+        file,
+        database.dsn(),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr

@@ -114,8 +114,9 @@ begin
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
                 end,
-                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then ' not null' end
-                || case when rpc_migrations.is_not_null_here_alone(a.attrelid, a.attnum) then ' no inherit' else '' end),
+                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then
+                    case when rpc_migrations.is_not_null_here_alone(a.attrelid, a.attnum) then ' not null no inherit' else ' not null' end
+                end),
             case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid

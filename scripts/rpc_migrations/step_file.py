@@ -321,10 +321,10 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
     # So that lines are counted as in the file. One that has no SQL says nothing: it is not filled in, or commented out.
     undoing = [(line, _steps(path, "\n" * (line - 1) + text[start:end])) for start, end, line in found]
     undoing = [(line, steps) for line, steps in undoing if any(step.statements for step in steps)]
-    if not undoing and not any(step.statements for step in migration.steps):
-        raise StepFileError(f"{path} has no SQL.", hint="Write some, and how to undo it into the rollback comment.")
     if not undoing:
-        return []
+        if any(step.statements for step in migration.steps):
+            return []
+        raise StepFileError(f"{path} has no SQL.", hint="Write some, and how to undo it into the rollback comment.")
     line, steps = undoing[-1]
     if len(undoing) > 1 or migration.rebuilds:
         why = "a rebuild has a way back of its own" if migration.rebuilds else "there is one above it already"

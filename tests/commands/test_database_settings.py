@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from checkout import FUNCTION_FILE, Checkout, said
 from local_supabase import Cluster, LocalSupabase
-from projects import project, table_as_it_is
+from projects import by_psql, project, table_as_it_is
 from psycopg import sql
 from schema_dump import dump_schema
 
@@ -102,11 +100,3 @@ def test_by_the_written_files(checkout: Checkout, cluster: Cluster, name: str, o
                 said(written, "Written: ")
                 by_psql(running, checkout.root / written.stdout.split("Written: ")[1].split("\n")[0])
         assert all_of_it(running) == before
-
-
-def by_psql(running: LocalSupabase, file: Path) -> None:
-    """With psql -f, over a direct connection."""
-    database = running.database
-    command = [database.cluster.programs / "psql", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-f", file, database.dsn()]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 from checkout import FUNCTION_FILE, MIGRATION_FILE, Checkout, said
 from conftest import script_environment
 from local_supabase import Cluster, LocalSupabase, create_old_table
-from projects import columns, is_migrated, one, project, table_as_it_is
+from projects import by_psql, columns, is_migrated, one, project, table_as_it_is
 
 DEPLOY, MIGRATE, ROLLBACK, RUN = (
     "deploy_sql_function.py",
@@ -36,23 +36,6 @@ def by_postgres_meta(running: LocalSupabase, file: Path) -> None:
     headers = {"apikey": running.service_key}
     answer = httpx.post(f"{running.url}/pg/query", headers=headers, json={"query": file.read_text()}, timeout=60)
     assert answer.status_code == 200, answer.text
-
-
-def by_psql(running: LocalSupabase, file: Path, code: int = 0) -> None:
-    """With psql -f, over a direct connection."""
-    database = running.database
-    command = [
-        database.cluster.programs / "psql",
-        "--no-psqlrc",
-        "--quiet",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-f",
-        file,
-        database.dsn(),
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
 
 
 def in_a_transaction(running: LocalSupabase, file: Path) -> None:
