@@ -13,11 +13,12 @@ from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .journal import Status, moment, read_status
+from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .settings import Settings
-from .step_file import Migration, check
+from .step_file import check
 from .ways_in import open_functions
 
 _IN_PUBLIC = re.compile(r'public\.("?)(?P<name>[^".]+)\1')

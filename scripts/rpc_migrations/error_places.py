@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .errors import SqlError
-from .step_file import Step, with_plain_line_ends
+from .migration import Step, with_plain_line_ends
 
 # What rpc_migrations.place_of_error writes below the detail of an error.
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
 from .journal import Status, read_status
+from .migration import FINISH_PREFIX, Migration, Step
 from .rebuilt_table import rows_in_words
 from .settings import PROJECT_ROOT, Settings
 from .shapes import Maybe
 from .sql import dollar_quote, quote_literal
-from .step_file import FINISH_PREFIX, Migration, Step, read_migration
+from .step_file import read_migration
 
 if TYPE_CHECKING:
     from .client import RpcClient

@@ -11,7 +11,8 @@ from typing import Any
 from . import step_file
 from .errors import MigrationError, StepFileError
 from .journal import History, Status
-from .step_file import Migration, Step, read_migrations
+from .migration import Migration, Step
+from .step_file import read_migrations
 
 APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
 

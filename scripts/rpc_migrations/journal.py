@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal
-from .step_file import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 
 if TYPE_CHECKING:
     from .client import RpcClient

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from .deployment import SIGNATURE, current_version, deployment_sql, version_number
 from .errors import MigrationError
+from .migration import Migration, Step
 from .settings import PROJECT_ROOT
 from .sql import dollar_quote, quote_literal
-from .step_file import Migration, Step
 
 DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
 PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"

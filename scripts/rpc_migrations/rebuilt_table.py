@@ -14,7 +14,7 @@ from .sql import quote_literal
 
 if TYPE_CHECKING:
     from .client import RpcClient
-    from .step_file import Migration
+    from .migration import Migration
 
 # Measured on two cores (tests/benchmarks/README.md): rows that a migration copies, indexes and compares in a second, and
 # the rows up to which an index build stays within one request.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import MigrationError
     from .journal import Status
-    from .step_file import Migration, Step
+    from .migration import Migration, Step
 
 # What these count as rows are constraints, log entries or nothing.
 _COUNTS_OTHER_THINGS = re.compile(r"rpc_migrations\.(?!copy_batch\b|batch_size\b)\w+\s*\(")

@@ -16,10 +16,10 @@ from .client import RpcClient
 from .console import Console
 from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
 from .journal import RUN_PATIENCE, Status, describe_busy, end_run, read_status, repeat_comparison, start_run
+from .migration import Migration
 from .patience import Wait
 from .rebuilt_table import rehearse_later
 from .settings import Settings
-from .step_file import Migration
 from .step_sender import StepSender
 
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended

@@ -14,199 +14,30 @@ psql and the Supabase CLI take it for the comment that it is.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .errors import StepFileError
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step, with_plain_line_ends
 from .rebuild import REBUILD_LINE, read_rebuild
-from .refusals import as_run, refusals, without_transaction
-from .sql import quote_literal
-from .sql_text import COMMENTS, Statement, canonical, split, walk
-
-ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
-FINISH_PREFIX = "close the way back: "  # and so do these
+from .refusals import refusals
+from .sql_text import COMMENTS, split, walk
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
 _NEARLY_A_REBUILD = re.compile(r"--+\s*rebuild\b\s*:?\s*[\w\"$]+\.[\w\"$]+\s*", re.IGNORECASE)
 _MAY_HAVE_STEPS = re.compile(r"^[ \t]*--+\s*(step:|rebuild\b)", re.IGNORECASE | re.MULTILINE)
-_PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
 _MAY_HAVE_ROLLBACK = re.compile(r"/\*\s*rollback:", re.IGNORECASE)
-_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)\.sql")
 _UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # as they come out of bytes that are no UTF-8
 _ODD_BYTES = re.compile("[\udc80-\udcff]")
 MOST_REFUSALS = 10  # that are told at once
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step: what takes effect as a whole, once."""
-
-    name: str
-    sql: str
-    batch: bool
-    path: Path
-    line: int  # of the line that names it, counted from 1; 1 where the whole file is the step
-    first_line: int  # of its text
-    formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
-    known_as: tuple[str, str] | None = (
-        None  # migration and step in the journal, where a run has steps of several migrations
-    )
-    record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
-    plain: tuple[str, ...] | None = (
-        None  # of a rebuild's block: the statements that stand in the file, at its first step
-    )
-    block: str | None = None  # of the first step of a rebuild's block: the table
-
-    @cached_property
-    def statements(self) -> tuple[Statement, ...]:
-        """What is run, in order: without a BEGIN and COMMIT around it, because a step is a transaction already."""
-        return without_transaction(self._all_statements)
-
-    @cached_property
-    def _all_statements(self) -> list[Statement]:
-        return split(self.sql, first_line=self.first_line)
-
-    @cached_property
-    def separator(self) -> str | None:
-        """What stands between the statements in `query`; None where there is only one to be run."""
-        if len(self.statements) < 2:
-            return None
-        separator = "\n;\n"
-        while any(separator in one for one in self._texts):
-            separator = separator[:-1] + ";\n"
-        return separator
-
-    @cached_property
-    def query(self) -> str:
-        """The text as it is sent: as it stands, with its comments, where it is one statement."""
-        if self.separator is not None:
-            return self.separator.join(self._texts)
-        as_it_is = (
-            len(self._all_statements) == len(self.statements)
-            and not _PSQL_LINE.search(self.sql)
-            and self._texts == [one.sql for one in self.statements]
-        )
-        return self.sql if as_it_is else "".join(self._texts)
-
-    @cached_property
-    def _texts(self) -> list[str]:
-        return [as_run(one) for one in self.statements]
-
-    @cached_property
-    def begins_a_copy(self) -> bool:
-        """Whether it begins to rebuild a table."""
-        # Most name no schema of ours, and large ones take seconds to be read.
-        return "rpc_migrations" in self.sql and _BEGINS_A_COPY.search(canonical(self.sql)) is not None
-
-    @property
-    def swaps(self) -> bool:
-        """Whether it puts a new table in the old one's place, or the old one back."""
-        return "rpc_migrations.swap(" in self.sql or "rpc_migrations.swap_back(" in self.sql
-
-    @cached_property
-    def checksums(self) -> tuple[str, ...]:
-        """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
-        edited since; of the text as it stands, which journals of earlier versions hold; and of the earlier texts that count as the same.
-        How an editor, or git, ends its lines makes no difference.
-        """
-        text = with_plain_line_ends(self.sql)
-        return _sha256(canonical(text)), _sha256(text), *self.formerly
-
-
-@dataclass(frozen=True)
-class Migration:
-    """A migration file, or the part of one that rebuilds a table: its steps in order, and the name under which the journal knows it."""
-
-    name: str
-    path: Path
-    steps: tuple[Step, ...]
-    rollback: tuple[Step, ...] = ()  # the way back that the file itself has
-    closing: str | None = None  # what is applied when its steps are done, where that is not what its name says
-    stops_before: str | None = None  # the step of the file that is not to be run yet, with all that follow it
-    file_steps: tuple[Step, ...] = ()  # of a file that is several migrations: the steps of all
-
-    @property
-    def rebuilds(self) -> bool:
-        """Whether it makes an online copy of a table, which has a way back of its own."""
-        return any(step.begins_a_copy for step in self.steps)
-
-    @property
-    def version(self) -> str | None:
-        """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
-        match = _CLI_NAME.fullmatch(self.path.name)
-        return match["version"] if match else None
-
-    @property
-    def title(self) -> str:
-        """The file, and the table where it is one of several."""
-        return self.path.name + self.name.removeprefix(self.path.stem) if self.file_steps else self.path.name
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the file ends with it."""
-        return not self.file_steps or self.steps[-1].line == self.file_steps[-1].line
-
-    @property
-    def later_rebuilds(self) -> list[Step]:
-        """The first steps of the rebuilds that come after it in the file."""
-        return [step for step in self.file_steps if step.block and step.line > self.steps[-1].line]
-
-    def name_of_part(self, first_step: Step) -> str:
-        """Under which name the journal knows the migration of the file that begins with that rebuild, where it is not the first one."""
-        return f"{self.path.stem} ({first_step.block})"
-
-    def may_need_others(self, step: Step) -> bool:
-        """Whether steps that are no rebuild's stand before it in the file: they may make what it needs."""
-        steps = self.file_steps or self.steps
-        return any(one.plain is None for one in steps[: steps.index(step)])
-
-    @property
-    def comparison(self) -> list[Step]:
-        """The steps before the swap that catch up with what was written, and compare."""
-        found: list[Step] = []
-        for step in self.steps:
-            if "rpc_migrations.swap(" in step.sql:
-                break
-            if "rpc_migrations.replay(" in step.sql or "rpc_migrations.compare(" in step.sql:
-                found.append(step)
-        return found
-
-    def end_of(self, rollback: tuple[Step, ...]) -> tuple[Step, ...]:
-        """The steps of a rebuild's rollback, with one more where the Supabase CLI's table may have the file."""
-        is_known = self.version is not None and any(step.plain is not None for step in self.steps)
-        return (*rollback, _forgetting(self, 1)) if is_known else rollback
-
-    def for_the_cli(self) -> dict[str, Any]:
-        """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
-        match = _CLI_NAME.fullmatch(self.path.name)
-        if not match:
-            raise StepFileError(
-                f"{self.path.name} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
-                hint="Rename the file, or leave --record out. Nothing was run.",
-            )
-        steps = self.file_steps or self.steps
-        if any("rpc_migrations." in step.sql for step in steps if step.plain is None):
-            raise StepFileError(
-                f"{self.path.name} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
-                hint="Leave --record out for this file. Nothing was run.",
-            )
-        statements = [
-            sql
-            for step in steps
-            for sql in ((one.sql for one in step.statements) if step.plain is None else step.plain)
-        ]
-        return {"version": match["version"], "name": match["name"], "statements": statements}
 
 
 def check(migrations: Iterable[Migration]) -> None:
@@ -336,29 +167,14 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
     _check_names(path, steps, is_ours=False)
     return [
         *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
-        _forgetting(migration, line),
+        migration.forgetting(line),
     ]
-
-
-def _forgetting(migration: Migration, line: int) -> Step:
-    """The last step of a rollback, which makes the migration count as not applied, also for the Supabase CLI."""
-    forget = f"select * from rpc_migrations.end_rollback({quote_literal(migration.version)});\n"
-    return Step(f"{ROLLBACK_PREFIX}count it as not applied", forget, False, migration.path, line, line)
 
 
 def _refuse_controls(name: str, what: str, hint: str) -> None:
     """A name stands in a comment of the file that is written: behind a line break in it, psql would take the rest as a command."""
     if _CONTROLS.search(name):
         raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
-
-
-def with_plain_line_ends(text: str) -> str:
-    """The text with \\n for every line end."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(path: Path) -> str:

@@ -13,10 +13,10 @@ from .console import Console
 from .error_places import in_its_place
 from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
 from .journal import describe_busy, describe_holders, describe_run, replication_lag
+from .migration import Migration, Step
 from .patience import Attempts, Wait, rest_after
 from .settings import Settings
 from .shapes import not_supabase
-from .step_file import Migration, Step
 
 MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth

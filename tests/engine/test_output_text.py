@@ -11,8 +11,9 @@ from conftest import ROOT
 from rpc_migrations import output_files
 from rpc_migrations.deployment import current_version, opening_sql
 from rpc_migrations.errors import MigrationError
+from rpc_migrations.migration import Migration
 from rpc_migrations.sql_text import split
-from rpc_migrations.step_file import Migration, read_migration
+from rpc_migrations.step_file import read_migration
 
 HOSTILE = """-- step: it's a "name"; commit; -- $step$
 select '$step$', $step1$ text $step1$, 'it''s', E'\\\\';

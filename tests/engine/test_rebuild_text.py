@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from rpc_migrations.errors import StepFileError
-from rpc_migrations.step_file import Migration, read_migration
+from rpc_migrations.migration import Migration
+from rpc_migrations.step_file import read_migration
 
 REFUSED = {
     "another statement": ("update orders set id = 1 where true", "Only ALTER TABLE"),

@@ -15,8 +15,9 @@ from ..console import Console
 from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, StepFileError
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
+from ..migration import Migration
 from ..settings import PROJECT_ROOT, Settings
-from ..step_file import Migration, check, read_migration, read_migrations
+from ..step_file import check, read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
 from .question import before_discarding, before_finishing, before_migrating, warn_of_missing

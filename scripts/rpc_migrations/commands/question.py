@@ -9,10 +9,10 @@ from ..console import Console
 from ..console.lines import count
 from ..errors import Declined, StatementTimedOut
 from ..journal import Status
+from ..migration import Migration
 from ..rebuilt_table import RebuiltTable, read_table
 from ..settings import Settings
 from ..shapes import Maybe
-from ..step_file import Migration
 
 if TYPE_CHECKING:
     from ..client import RpcClient

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ..errors import StepFileError
 from ..journal import Status
-from ..step_file import Migration, Step
+from ..migration import Migration, Step
 
 
 def check_stops(migrations: Sequence[Migration], until: str | None, *, before_swap: bool) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..errors import MigrationError
     from ..folder import File
     from ..journal import Status
-    from ..step_file import Migration, Step
+    from ..migration import Migration, Step
 
 
 class Console:
