@@ -1,14 +1,12 @@
-"""Command lines: parses arguments, chooses the command, sets the exit code. What a command does is in commands/."""
+"""Command lines: what each script takes, which command its options mean, and the exit code. What a command does is in commands/."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import re
-import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -17,19 +15,19 @@ from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
 from .console.lasting import lasting
-from .deployment import current_version
 from .errors import MigrationError, SettingsError, StoppedByUser
 from .folder import is_folder
+from .options import (
+    add_copy_options,
+    add_migration_options,
+    add_rollback_options,
+    add_stop_options,
+    add_yes_option,
+    check_together,
+    command_parser,
+    seconds,
+)
 from .settings import Settings, load_settings
-
-DONE = "done, nothing to do, or written as a SQL file because no credentials are set"
-EXIT_CODES = """\
-exit codes:
-  0    {success}
-  1    {failure}
-  2    wrong usage or settings
-  130  interrupted
-"""
 
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
@@ -42,7 +40,7 @@ Command = Callable[[argparse.Namespace, Settings, Console], int]
 
 def deploy() -> int:
     """deploy_sql_function.py"""
-    parser = _parser(
+    parser = command_parser(
         "Deploys the database function execute_sql and what belongs to it, or brings it up to date. Without credentials it writes the SQL "
         "for the SQL Editor.",
         ["python scripts/deploy_sql_function.py --for 2h", "python scripts/deploy_sql_function.py --via meta"],
@@ -50,7 +48,7 @@ def deploy() -> int:
     parser.add_argument(
         "--for",
         dest="open_for",
-        type=_seconds,
+        type=seconds,
         metavar="TIME",
         help="close it after this time (30m, 2h, 7d); a migration that runs keeps it open (default: open until it is removed)",
     )
@@ -64,13 +62,13 @@ def deploy() -> int:
         choices=("rpc", "meta", "management"),
         help="use this way in only: execute_sql itself, postgres-meta, the Management API",
     )
-    _add_yes_option(parser)
+    add_yes_option(parser)
     return _run(parser, commands.deploy)
 
 
 def migrate_clusters() -> int:
     """migrate_clusters.py"""
-    parser = _parser(
+    parser = command_parser(
         "Rebuilds user_clusters with its four new columns while it is in use, keeps the original as user_clusters_backup, and creates "
         "prompt_refinements. Run again after any failure, it goes on where it stopped. Without credentials it writes the SQL for the SQL Editor.",
         [
@@ -79,9 +77,9 @@ def migrate_clusters() -> int:
             "python scripts/migrate_clusters.py --status",
         ],
     )
-    _add_migration_options(parser)
-    _add_copy_options(parser)
-    _add_stop_options(parser)
+    add_migration_options(parser)
+    add_copy_options(parser)
+    add_stop_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=False,
@@ -95,14 +93,14 @@ def migrate_clusters() -> int:
 
 def rollback_clusters() -> int:
     """rollback_clusters.py"""
-    parser = _parser(
+    parser = command_parser(
         "Puts the original user_clusters back, with what was written since the migration; before the swap it only takes the copy away. The "
         "migrated table is kept under another name.",
         ["python scripts/rollback_clusters.py", "python scripts/rollback_clusters.py --discard-changes"],
     )
-    _add_migration_options(parser)
-    _add_copy_options(parser)
-    _add_rollback_options(parser)
+    add_migration_options(parser)
+    add_copy_options(parser)
+    add_rollback_options(parser)
     parser.set_defaults(
         file=CLUSTERS,
         rollback=True,
@@ -114,19 +112,19 @@ def rollback_clusters() -> int:
 
 def finish_clusters() -> int:
     """finish_clusters.py"""
-    parser = _parser(
+    parser = command_parser(
         "Closes the way back when the migration of user_clusters is over: verifies it, says what is lost, asks, and drops "
         "user_clusters_backup and what rollbacks have kept. user_clusters itself is not touched.",
         ["python scripts/finish_clusters.py --dry-run", "python scripts/finish_clusters.py"],
     )
-    _add_migration_options(parser)
+    add_migration_options(parser)
     parser.set_defaults(file=CLUSTERS, rollback=False, finish=True)
     return _run(parser, _migrate)
 
 
 def run_migration() -> int:
     """run_migration.py"""
-    parser = _parser(
+    parser = command_parser(
         "Runs migration files of your own, or takes one back. Of a folder, the .sql files that are not applied are run in the order of their "
         "names, each once, up to the first that fails; the same command goes on there. What the Supabase CLI has applied counts as applied.",
         [
@@ -163,16 +161,16 @@ def run_migration() -> int:
         action="store_true",
         help="close the way back of a rebuild: drop the original table and what rollbacks have kept",
     )
-    _add_migration_options(parser)
-    _add_copy_options(parser)
-    _add_stop_options(parser)
-    _add_rollback_options(parser)
+    add_migration_options(parser)
+    add_copy_options(parser)
+    add_stop_options(parser)
+    add_rollback_options(parser)
     return _run(parser, run_files)
 
 
 def new_migration() -> int:
     """new_migration.py"""
-    parser = _parser(
+    parser = command_parser(
         "Writes a migration file to be edited, with the time in its name, as the Supabase CLI names its files. Needs no credentials; with them, "
         "--rebuild lists what the table has.",
         [
@@ -194,7 +192,7 @@ def new_migration() -> int:
 
 def verify_clusters() -> int:
     """verify_clusters.py"""
-    parser = _parser(
+    parser = command_parser(
         "Checks that user_clusters and prompt_refinements are as the migration makes them. Changes nothing.",
         ["python scripts/verify_clusters.py", "python scripts/verify_clusters.py --json"],
         success="all checks passed",
@@ -205,19 +203,19 @@ def verify_clusters() -> int:
 
 def remove() -> int:
     """remove_sql_function.py"""
-    parser = _parser(
+    parser = command_parser(
         "Takes execute_sql and the private schema away again. Refuses while a migration is under way. Without credentials it writes the SQL for "
         "the SQL Editor.",
         ["python scripts/remove_sql_function.py", "python scripts/remove_sql_function.py --keep-journal"],
     )
     parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
-    _add_yes_option(parser)
+    add_yes_option(parser)
     return _run(parser, commands.remove)
 
 
 def doctor() -> int:
     """doctor.py"""
-    parser = _parser(
+    parser = command_parser(
         "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
         "Changes nothing.",
         ["python scripts/doctor.py", "python scripts/doctor.py db/rebuild_orders.sql"],
@@ -228,145 +226,6 @@ def doctor() -> int:
         "file", type=Path, nargs="?", default=CLUSTERS, metavar="FILE", help="of your own (default: user_clusters')"
     )
     return _run(parser, commands.doctor)
-
-
-class _ShowVersion(argparse.Action):
-    """Prints which version of execute_sql these scripts deploy, and exits."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"{parser.prog}: {current_version()}")
-        parser.exit()
-
-
-def _parser(
-    description: str, examples: list[str], *, success: str = DONE, failure: str = "it could not be done"
-) -> argparse.ArgumentParser:
-    """A parser with the options that every command has. `success`, `failure`: what its exit codes 0 and 1 mean."""
-    listed = "\n".join(f"  {example}" for example in examples)
-    width = min(shutil.get_terminal_size().columns, 100) - 2
-    parser = argparse.ArgumentParser(
-        description=textwrap.fill(description, width),
-        epilog=f"examples:\n{listed}\n\n{EXIT_CODES.format(success=success, failure=failure)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version that is deployed, and exit")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="write one JSON document about the run to standard output, and nothing else there",
-    )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="append everything to a file, with the time")
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("--quiet", action="store_true", help="show only warnings and errors")
-    volume.add_argument("--verbose", action="store_true", help="show more")
-    parser.add_argument(
-        "--patience",
-        type=float,
-        metavar="SECONDS",
-        help="how long to go on trying to get a lock or an answer (default: 300)",
-    )
-    parser.add_argument(
-        "--allow-http", action="store_true", help="let the key travel over http:// to a host that is not this one"
-    )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    """What a time such as 30m, 2h or 7d means."""
-    match = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30m, 2h or 7d")
-    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def _share(text: str) -> float:
-    """A share of the time. Slower than a twentieth, and changes come faster than they are replayed."""
-    share = _number(text)
-    if not 0.05 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0.05 and 1")
-    return share
-
-
-def _megabytes(text: str) -> float:
-    """What is meant, in bytes."""
-    megabytes = _number(text)
-    if not 1 <= megabytes <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of megabytes from 1 up")
-    return megabytes * 1e6
-
-
-def _number(text: str) -> float:
-    """What a text means as a number; -1 where it means none."""
-    try:
-        return float(text)
-    except ValueError:
-        return -1.0
-
-
-def _add_migration_options(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--dry-run", action="store_true", help="print each step, whether it is done, and its SQL; run nothing"
-    )
-    what.add_argument("--status", action="store_true", help="print what the journal says: steps and runs")
-    what.add_argument("--write-sql", action="store_true", help="write the SQL file and run nothing")
-    what.add_argument(
-        "--remove-when-done",
-        action="store_true",
-        help="take execute_sql away at the end and keep the journal; where it fails, it stays",
-    )
-    _add_yes_option(parser)
-    parser.add_argument(
-        "--online", action="store_true", help="with --write-sql: a file for psql that commits between batches"
-    )
-
-
-def _add_copy_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pace",
-        type=_share,
-        default=1.0,
-        metavar="SHARE",
-        help="work for this share of the time, and pause for the rest of it: 0.5 halves the load (default: 1)",
-    )
-    parser.add_argument(
-        "--max-lag",
-        type=_megabytes,
-        metavar="MB",
-        help="pause while a replica, or what a replication slot keeps, is further behind than this",
-    )
-    parser.add_argument(
-        "--ignore-snapshots",
-        action="store_true",
-        help="swap the tables although statements that began before are still running; they may miss rows",
-    )
-
-
-def _add_yes_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="ask nothing (as MIGRATION_YES=1)")
-
-
-def _add_stop_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--stop-before-swap",
-        action="store_true",
-        help="do all that comes before the swap; run again, it catches up, compares anew, and stops there again or, without this, swaps",
-    )
-    parser.add_argument("--until", metavar="STEP", help="stop after this step")
-
-
-def _add_rollback_options(parser: argparse.ArgumentParser) -> None:
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument(
-        "--discard-changes",
-        action="store_true",
-        help="restore the data as it was at the swap; says how many changes that discards",
-    )
-    how.add_argument(
-        "--give-up",
-        action="store_true",
-        help="give up a rollback that has begun and has not swapped: the migrated table stays in use",
-    )
 
 
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -415,18 +274,7 @@ def _migrate(options: argparse.Namespace, settings: Settings, console: Console) 
 def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     """Parse, run the command, and turn what stops it into words and an exit code."""
     options = parser.parse_args()
-    if getattr(options, "online", False) and not options.write_sql:
-        parser.error("--online goes with --write-sql")
-    for option in ("discard_changes", "give_up"):
-        if getattr(options, option, False) and not options.rollback:
-            parser.error(f"--{option.replace('_', '-')} goes with --rollback")
-    stops = getattr(options, "stop_before_swap", False) or getattr(options, "until", None) is not None
-    if getattr(options, "finish", False) and options.rollback:
-        parser.error("--finish does not go with --rollback")
-    if stops and (options.rollback or options.finish or options.remove_when_done):
-        parser.error("--stop-before-swap and --until go with none of --rollback, --finish and --remove-when-done")
-    if options.patience is not None and not options.patience > 0:
-        parser.error("--patience takes a positive number of seconds")
+    check_together(parser, options)
     _stop_on_signals()
     console = _open_console(parser, options)
     if not getattr(options, "remove_when_done", False):
