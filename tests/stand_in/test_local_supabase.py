@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +253,8 @@ def test_a_statement_ends_when_the_server_stops(admin: psycopg.Connection[Any], 
 
     answer = in_background(call)
     assert wait_until(lambda: bool(sleeping(admin)))
-    started = time.monotonic()
     supabase.stop()
-    assert time.monotonic() - started < 2
+    assert not sleeping(admin)
     assert answer().status_code in (0, 500)
     port = supabase.port
     supabase.start()
