@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from . import step_file
-from .errors import MigrationError, StepFileError
+from .errors import StepFileError
 from .journal import History, Status
 from .migration import Migration, Step
 from .step_file import read_migrations
 
+MOST_NAMES = 5  # that are told at once
 APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
 
 
@@ -23,6 +23,7 @@ class Folder:
 
     name: str
     migrations: tuple[Migration, ...]
+    within: tuple[str, ...] = ()  # folders in it that hold .sql files, which are not its own
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,17 @@ def is_folder(paths: Sequence[Path]) -> bool:
 def read_folder(paths: Sequence[Path]) -> Folder:
     """Read files, and all of the folders' files that end in .sql, in the order of their names.
 
-    Raises StepFileError for a folder without any, for two files of one name, and as read_migrations does.
+    Raises StepFileError for a folder without any, or with one that looks like one and is none, for two files of one name, and as
+    read_migrations does.
     """
     files: list[Path] = []
+    within: list[str] = []
     for path in paths:
-        # What begins with a dot is an editor's or the file system's.
-        found = [one for one in path.glob("[!.]*.sql") if one.is_file()] if path.is_dir() else [path]
-        if not found:
-            raise StepFileError(
-                f"There is no .sql file in {path}.", hint="Give the folder that holds the migration files."
-            )
-        files += found
+        if not path.is_dir():
+            files.append(path)
+            continue
+        within += sorted({f"{file.parent.name}/" for file in path.glob("*/*.sql")})
+        files += _files_of(path, within)
     files.sort(key=lambda file: file.name)
     for one, other in pairwise(files):
         if one.stem == other.stem:
@@ -83,8 +84,42 @@ def read_folder(paths: Sequence[Path]) -> Folder:
             )
     migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
-        return Folder("several files", migrations)
-    return Folder(f"{paths[0].resolve().name}/" if paths[0].is_dir() else migrations[0].name, migrations)
+        return Folder("several files", migrations, tuple(within))
+    name = f"{paths[0].resolve().name}/" if paths[0].is_dir() else migrations[0].name
+    return Folder(name, migrations, tuple(within))
+
+
+def _files_of(path: Path, within: Sequence[str]) -> list[Path]:
+    """The .sql files of a folder."""
+    # What begins with a dot is an editor's or the file system's.
+    named = [one for one in path.glob("[!.]*") if one.suffix.lower() == ".sql" and not one.is_dir()]
+    for one in named:
+        if one.suffix != ".sql" or not one.is_file():
+            what = "leads to no file" if one.suffix == ".sql" else "does not end in .sql, but in other letters"
+            raise StepFileError(f"{one} {what}.", hint="Nothing was run. Rename it, or take it out of the folder.")
+    if (path / "sqitch.plan").exists() or (path.parent / "sqitch.plan").exists():
+        raise StepFileError(
+            f"The order of the files in {path} stands in a sqitch.plan; here it is that of their names.",
+            hint="Nothing was run. Give the files numbers, in a folder of their own.",
+        )
+    if not named:
+        inner = f" Those in the folders in it ({listed(within)}) are not its own." if within else ""
+        raise StepFileError(
+            f"There is no .sql file in {path}.{inner}",
+            hint="Give the folder that holds the migration files."
+            + (" Files that are all called the same need names of their own, as their folders have." if inner else ""),
+        )
+    if "migrations/" in within:
+        raise StepFileError(
+            f"{path} has .sql files of its own ({listed(sorted(one.name for one in named))}), and a folder migrations.",
+            hint=f"Nothing was run. Give {path / 'migrations'}; or the files, one by one.",
+        )
+    return named
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def look_up(folder: Folder, history: History) -> list[File]:
@@ -101,43 +136,15 @@ def _state(migration: Migration, history: History) -> tuple[Status, str]:
     return status, APPLIED_BY_CLI if migration.version in history.by_cli else TO_DO
 
 
-def choose(files: Sequence[File], *, up_to: str | None, include_all: bool) -> list[File]:
-    """The files that are to be run, in order. `up_to`: the last one, by name, file name or version.
-
-    Raises MigrationError where there is none of that name, and where one sorts before a file that is applied, unless
-    `include_all`.
-    """
-    if up_to is not None:
-        names = [{one.migration.name, one.migration.path.name, one.migration.version} for one in files]
-        places = [place for place, known in enumerate(names) if up_to in known]
-        if not places:
-            raise StepFileError(f"There is no file {up_to} here.", hint="Give --to the name of one of the files.")
-        files = files[: places[-1] + 1]
-    applied = [one for one in files if one.is_applied]
-    chosen = [one for one in files if not one.is_applied]
-    if not include_all and applied:
-        late = [
-            one.migration.path.name
-            for one in chosen
-            if one.state == TO_DO and one.migration.path.name < applied[-1].migration.path.name
-        ]
-        if late:
-            raise MigrationError(
-                f"{', '.join(late)}: not applied, and sorts before {applied[-1].migration.path.name}, which is.",
-                hint="Nothing was run. Give it a later timestamp; or add --include-all, which runs it now.",
-            )
-    return chosen
-
-
-def check(files: Sequence[File], chosen: Sequence[File]) -> None:
-    """Raise where some of the chosen files cannot run as they are, or one of all is being rolled back: before any of them is run."""
-    step_file.check(one.migration for one in chosen)
-    for one in files:
-        if one.status.is_rolling_back:
-            raise MigrationError(
-                f"A rollback of {one.migration.name} is under way. Nothing was run.",
-                hint=f"Finish it first, or give it up (--give-up): python scripts/run_migration.py {one.migration.path} --rollback",
-            )
+def stop_after(files: Sequence[File], name: str | None) -> Sequence[File]:
+    """The files up to one, given by name, file name or version. Raises StepFileError where there is none of that name."""
+    if name is None:
+        return files
+    names = [{one.migration.name, one.migration.path.name, one.migration.version} for one in files]
+    places = [place for place, known in enumerate(names) if name in known]
+    if not places:
+        raise StepFileError(f"There is no file {name} here.", hint="Give --to the name of one of the files.")
+    return files[: places[-1] + 1]
 
 
 def refuse_equal_versions(folder: Folder) -> None:

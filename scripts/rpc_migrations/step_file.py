@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from .errors import StepFileError
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step, with_plain_line_ends
+from .other_tools import marks
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import refusals
 from .sql_text import COMMENTS, split, walk
@@ -46,7 +47,7 @@ def check(migrations: Iterable[Migration]) -> None:
         (migration.path.name, refusal)
         for migration in migrations
         for step in migration.steps
-        for refusal in refusals(step.statements)
+        for refusal in (*marks(step.path.name, step.sql, step.first_line), *refusals(step.statements))
     ]
     if not found:
         return
@@ -173,6 +174,8 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
 
 def _refuse_controls(name: str, what: str, hint: str) -> None:
     """A name stands in a comment of the file that is written: behind a line break in it, psql would take the rest as a command."""
+    if _ODD_BYTES.search(name):
+        raise StepFileError(f"{what} is no UTF-8.", hint=hint)
     if _CONTROLS.search(name):
         raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 

@@ -15,14 +15,15 @@ from ..folder import (
     BEGUN,
     File,
     Folder,
-    check,
-    choose,
     is_folder,
+    listed,
     look_up,
     read_folder,
     refuse_equal_versions,
     runs,
+    stop_after,
 )
+from ..folder_checks import check
 from ..settings import Settings
 from .connection import connected, require_credentials
 from .migration import remove_when_done, write, write_as_way_out
@@ -51,10 +52,11 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         history = journal.read_history(client)
         files = look_up(folder, history)
         _settle_edits(client, files, console, accept=options.accept_edits)
-        wanted = _stopped(options, files) if is_one_file else files
-        chosen = choose(wanted, up_to=options.to, include_all=options.include_all)
-        check(files, chosen)
+        wanted = stop_after(_stopped(options, files) if is_one_file else files, options.to)
+        check(files, wanted, history, include_all=options.include_all)
+        chosen = [one for one in wanted if not one.is_applied]
         planned = list(runs(folder, chosen, record=options.record))
+        _tell_of_others(folder, console)
         _ask(client, chosen, settings, console)
         if options.record:
             _record_applied(client, files, history, console)
@@ -79,9 +81,12 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
     folder = read_folder(options.paths)
     require_credentials(settings)
     with connected(settings, console) as client:
-        files = look_up(folder, journal.read_history(client))
-        chosen = choose(files, up_to=options.to, include_all=options.include_all)
-        check(files, chosen)
+        history = journal.read_history(client)
+        files = look_up(folder, history)
+        wanted = stop_after(files, options.to)
+        check(files, wanted, history, include_all=options.include_all)
+    chosen = [one for one in wanted if not one.is_applied]
+    _tell_of_others(folder, console)
     console.folder(f"Plan of {folder.name}: nothing is run.", chosen, [], outcome="dry run")
     return 0
 
@@ -93,6 +98,7 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     with connected(settings, console) as client:
         history = journal.read_history(client)
         files = look_up(folder, history)
+    _tell_of_others(folder, console)
     own = {migration.name for migration in folder.migrations}
     versions = {migration.version for migration in folder.migrations}
     others = [history.summary(name) for name in history.rows if name not in own]
@@ -102,6 +108,14 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     ]
     console.folder(f"Files of {folder.name}", files, others, outcome="done")
     return 0
+
+
+def _tell_of_others(folder: Folder, console: Console) -> None:
+    """Say which folders in it are not looked at."""
+    if folder.within:
+        console.say(
+            f"Not run, being in folders of their own, as by the Supabase CLI: the .sql files in {listed(folder.within)}"
+        )
 
 
 def _stopped(options: argparse.Namespace, files: list[File]) -> list[File]:

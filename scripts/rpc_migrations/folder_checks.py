@@ -1,0 +1,138 @@
+"""What is looked at before files of a folder are run: whether they can run, and whether they are plainly meant to, in this order, once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from . import other_tools, step_file
+from .errors import MigrationError, StepFileError
+from .folder import BEGUN, TO_DO, File, listed
+from .journal import History
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
+
+_NUMBER = re.compile(r"\d+")
+_TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
+
+
+def check(files: Sequence[File], wanted: Sequence[File], history: History, *, include_all: bool) -> None:
+    """Raise where some of the wanted files that are not applied cannot run as they are, or are not plainly meant to, or where one of
+    all is being rolled back: before any of them is run. `include_all`: one that sorts before an applied one may be run, too.
+    """
+    chosen = [one for one in wanted if not one.is_applied]
+    step_file.check(one.migration for one in chosen)
+    for one in files:
+        if one.status.is_rolling_back:
+            raise MigrationError(
+                f"A rollback of {one.migration.name} is under way. Nothing was run.",
+                hint=f"Finish it first, or give it up (--give-up): python scripts/run_migration.py {one.migration.path} --rollback",
+            )
+    _refuse_names([one.migration.path.name for one in files], [one.migration.path.name for one in chosen])
+    _refuse_copies(files, chosen)
+    _refuse_begun_twice(chosen, history)
+    _refuse_renamed(files, chosen, history)
+    if not include_all:
+        _refuse_late(wanted)
+
+
+def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
+    """Raise StepFileError for chosen files that, by their names, are no migrations or in no certain order."""
+    if back := [name for name in other_tools.ways_back(names) if name in chosen]:
+        raise StepFileError(
+            f"By the name, this is a way back, and would be run as a migration: {listed(back)}",
+            hint="Nothing was run. Give the other files only (migrations/*.up.sql); or write the way back into a comment of its "
+            "migration, `/* rollback: ... */`, which --rollback runs.",
+        )
+    if astray := [name for name in other_tools.without_number(names) if name in chosen]:
+        raise StepFileError(
+            f"Without a number at the beginning, which is the place of the others in the order: {listed(astray)}",
+            hint="Nothing was run. Give it a number, or take it out of the folder; given alone, it runs as it is.",
+        )
+    if pair := other_tools.out_of_order(chosen):
+        raise StepFileError(
+            f"{pair[0]} comes before {pair[1]} by its name, and not by its number.",
+            hint="Nothing was run. Give the numbers the same length (01, 02, 10) where none of them is applied yet; or run the files "
+            "one by one.",
+        )
+
+
+def _refuse_copies(files: Sequence[File], chosen: Sequence[File]) -> None:
+    """Raise StepFileError for a chosen file that has the number and the text of another."""
+    by_number: dict[str, list[Migration]] = {}
+    for one in files:
+        if found := _NUMBER.match(one.migration.path.name):
+            by_number.setdefault(found[0], []).append(one.migration)
+    for one in chosen:
+        found = _NUMBER.match(one.migration.path.name)
+        for other in by_number[found[0]] if found else ():
+            if other.path != one.migration.path and _has_statements(other) and _texts(other) == _texts(one.migration):
+                raise StepFileError(
+                    f"{one.migration.path.name} is a copy of {other.path.name}.",
+                    hint="Nothing was run. Delete one of them.",
+                )
+
+
+def _refuse_begun_twice(chosen: Sequence[File], history: History) -> None:
+    """Raise MigrationError for a file that was begun here, and that the Supabase CLI has applied since."""
+    for one in chosen:
+        migration = one.migration
+        if one.state == BEGUN and migration.version in history.by_cli:
+            left = [step.name for step in migration.steps if not one.status.is_done(step)]
+            raise MigrationError(
+                f"{migration.path.name} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
+                hint=f"Nothing was run. Where the CLI has run it, say in the SQL Editor: select rpc_migrations.mark_undone('{migration.name}'). "
+                f"Where that is still to be run: supabase migration repair {migration.version} --status reverted",
+            )
+
+
+def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: History) -> None:
+    """Raise MigrationError for a file that was applied under another name, which no file has any more."""
+    names = {one.migration.name for one in files}
+    others = {name: _texts_done(history, name) for name in history.rows if name not in names}
+    by_text = {texts: name for name, texts in others.items() if texts}
+    by_version = {found[1]: name for name in by_text.values() if (found := _TIMESTAMP.match(name))}
+    if not by_text:
+        return
+    for migration in (one.migration for one in chosen if one.state == TO_DO and _has_statements(one.migration)):
+        same_text, same_version = by_text.get(_texts(migration)), by_version.get(migration.version or "")
+        name = same_text or same_version
+        if name and not migration.path.with_name(f"{name}.sql").exists():
+            raise MigrationError(
+                f"{migration.path.name} has the {'text' if same_text else 'number'} of {name}, which is applied and has no file any more. "
+                "Renamed, it would be run again.",
+                hint="Nothing was run. Give it its old name. If it is a new one, "
+                + (
+                    "and is to do the same again, add a statement, `select 1;`."
+                    if same_text
+                    else "give it another number."
+                ),
+            )
+
+
+def _refuse_late(wanted: Sequence[File]) -> None:
+    """Raise MigrationError for files that sort before one that is applied and has its place in the order."""
+    astray = other_tools.without_number(one.migration.path.name for one in wanted)
+    applied = [name for one in wanted if one.is_applied and (name := one.migration.path.name) not in astray]
+    last = max(applied, default="")
+    late = [one.migration.path.name for one in wanted if one.state == TO_DO and one.migration.path.name < last]
+    if late:
+        raise MigrationError(
+            f"{', '.join(late)}: not applied, and sorts before {last}, which is.",
+            hint="Nothing was run. Give it a later timestamp; or add --include-all, which runs it now.",
+        )
+
+
+def _texts_done(history: History, name: str) -> tuple[str, ...]:
+    """The checksums of a migration's steps in the journal, where all of them are done."""
+    rows = {
+        step: row for step, row in history.rows[name].items() if not step.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
+    }
+    return tuple(row["checksum"] for row in rows.values()) if all(row["finished_at"] for row in rows.values()) else ()
+
+
+def _texts(migration: Migration) -> tuple[str, ...]:
+    return tuple(step.checksums[0] for step in migration.steps)
+
+
+def _has_statements(migration: Migration) -> bool:
+    return any(step.statements for step in migration.steps)

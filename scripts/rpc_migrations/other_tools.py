@@ -1,0 +1,114 @@
+"""Migration files that are written for another tool: what it would leave out, or run in another order, must not run here in silence.
+
+Such a file is SQL with comments that mean something to that tool, or it has a name that does. What is plain SQL all the same runs
+as it is; where a part of it is a way back, a condition or a variable, or the order is not that of the names, it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from .refusals import Refusal
+from .sql_text import split, walk
+
+# A comment line that begins the way back: a tool's own mark, or one word that says so.
+_WAY_BACK = re.compile(
+    r"--\W*(migrate:\s*down\b.*|(?<=\+)\w+\s+down\b.*|rambler\s+down\b.*|create above / drop below\b.*"
+    r"|(down|downs|undo|revert|rollback)(\s+migration)?\W*)",
+    re.IGNORECASE,
+)
+_ANOTHER_MEANING = {
+    re.compile(r"--\s*liquibase\s+formatted\s+sql\b.*", re.IGNORECASE): (
+        "Its conditions are comments here: write what is to be run as plain SQL (update-sql does)."
+    ),
+    re.compile(r"--\s*atlas:txtar\b.*", re.IGNORECASE): (
+        "Its checks and its way back would be run as well: keep the SQL of the migration alone."
+    ),
+    re.compile(
+        r"--\s*\+goose\s+envsub\s+on\b.*", re.IGNORECASE
+    ): "Write the values of the variables, and leave it out.",
+}
+_MAY_HAVE_A_MARK = re.compile(
+    r"^[ \t]*--.*\b(downs?|undo|revert|rollback|drop below|liquibase|atlas:txtar|envsub)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+_INTO_A_COMMENT = "It reads as the way back: put it into a comment `/* rollback: ... */`, which --rollback runs. If it is meant, write another comment."
+_A_VALUE = "Write its value. If the text is meant as it is, give the file another name."
+_ENDS = ("commit", "end", "notify")  # of which there may be some at the end of a file
+
+_VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?![^\W_])")
+_DATE = re.compile(r"(19|20)\d{6,12}")
+_VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
+_WAY_BACK_NAME = re.compile(r"(?:(?P<name>.+?)(?P<mark>[._-]))?(down|undo|revert|rollback)\.sql", re.IGNORECASE)
+_WAYS_THERE = ("", "up", "do", "deploy", "apply")
+
+
+def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:
+    """What of the text of a file of that name another tool would not run, or not as it stands."""
+    if _VERSIONED.match(name):
+        yield from _variables(text, first_line)
+    if not _MAY_HAVE_A_MARK.search(text):
+        return
+    for kind, start, end, depth in walk(text):
+        if kind != "line_comment" or depth or text[text.rfind("\n", 0, start) + 1 : start].strip():
+            continue
+        comment, line = text[start:end].strip(), first_line + text.count("\n", 0, start)
+        for mark, instead in _ANOTHER_MEANING.items():
+            if mark.fullmatch(comment):
+                yield Refusal(line, f"`{comment}`, which only another tool knows", instead)
+        if _WAY_BACK.fullmatch(comment) and any(one.words(1)[0] not in _ENDS for one in split(text[end:])):
+            yield Refusal(line, f"`{comment}`, and below it SQL that would be run as well", _INTO_A_COMMENT)
+
+
+def _variables(text: str, first_line: int) -> Iterator[Refusal]:
+    """In strings and quoted names: elsewhere it is a syntax error."""
+    if not _VARIABLE.search(text):
+        return
+    for kind, start, end, _ in walk(text):
+        if kind in ("string", "quoted", "dollar") and (found := _VARIABLE.search(text, start, end)):
+            line = first_line + text.count("\n", 0, found.start())
+            yield Refusal(line, f"the variable {found[0]} of a tool whose files are called so", _A_VALUE)
+
+
+def ways_back(names: Iterable[str]) -> list[str]:
+    """Those of the files that are the way back of a migration, as their names say: x.down.sql, or x_down.sql beside x.sql or x_up.sql."""
+    names = list(names)
+    known = {name.lower() for name in names}
+
+    def is_one(name: str) -> bool:
+        if not (found := _WAY_BACK_NAME.fullmatch(name)):
+            return False
+        stem, mark = (found["name"] or "").lower(), found["mark"] or ""
+        return mark == "." or any(f"{stem}{mark if way else ''}{way}.sql" in known for way in _WAYS_THERE)
+
+    return [name for name in names if is_one(name)]
+
+
+def without_number(names: Iterable[str]) -> list[str]:
+    """Those of the files whose names begin with no number, where others' do."""
+    names = list(names)
+    missing = [name for name in names if _number(name) is None]
+    return missing if len(missing) < len(names) else []
+
+
+def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two files, in the order of their names, whose numbers are in another one, or do not tell."""
+    for one, other in pairwise(sorted(names)):
+        first, second = _number(one), _number(other)
+        if first and second and (first[0] > second[0] or (first[0] == second[0] and first[1] != second[1])):
+            return one, other
+    return None
+
+
+def _number(name: str) -> tuple[tuple[int, ...], str] | None:
+    """The number that a file's name begins with, which is its place among others, and how it is written. A date counts as its
+    first moment.
+    """
+    found = _VERSIONED.match(name) or _NUMBERED.match(name)
+    if not found:
+        return None
+    digits = re.split(r"[._-]", found["number"])
+    return tuple(int(one.ljust(14, "0") if _DATE.fullmatch(one) else one) for one in digits), found["number"]

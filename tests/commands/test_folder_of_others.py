@@ -1,0 +1,225 @@
+"""Folders that were not made for this: another tool's files, copies, files renamed, folders in folders, what leads nowhere.
+
+What another tool would leave out, or run in another order, or what was run before, is not run in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+import pytest
+from faults.harness import Outcome
+from migration_folder import Project, failure
+from projects import one
+
+A, B, C = (f"create table public.{name} (id integer);\n" for name in "abc")
+COUNTED = "create table if not exists public.n (id integer);\ninsert into public.n values (1);\n"
+
+
+def write(project: Project, files: dict[str, str]) -> None:
+    """Write files, called as they are, into the folder or folders in it."""
+    for name, text in files.items():
+        file = project.folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+
+def told(outcome: Outcome) -> str:
+    """All that a refusal says."""
+    error = failure(outcome)
+    return "\n".join(filter(None, (error.message, error.details, error.hint)))
+
+
+def test_a_way_back_below_a_comment_is_not_run(project: Project) -> None:
+    """What reads as one is shown in tests/engine/test_other_tools.py."""
+    write(project, {"20260101000000_a.sql": f"-- migrate:up\n{A}\n-- migrate:down\ndrop table public.a;\n"})
+    for outcome in (project.run(), project.run(dry_run=True), project.run("20260101000000_a")):
+        assert "20260101000000_a.sql:4: `-- migrate:down`, and below it SQL that would be run as well" in told(outcome)
+    assert project.tables == []
+
+
+def test_what_is_applied_already_may_have_any_comment(project: Project) -> None:
+    """A project that begins with this has files that nobody will run again."""
+    with project.database.connect() as connection:
+        connection.execute("create schema supabase_migrations")
+        connection.execute("create table supabase_migrations.schema_migrations (version text primary key)")
+        connection.execute("insert into supabase_migrations.schema_migrations values ('20260101000000'), ('2'), ('10')")
+    write(project, {"20260101000000_b.sql": f"{B}-- Down\ndrop table public.b;\n", "2_x.sql": "", "10_x.down.sql": ""})
+    write(project, {"3_a.sql": A})
+    assert project.run().exit_code == 0
+    assert project.tables == ["schema_migrations", "a"][1:]
+
+
+def test_a_file_that_is_the_way_back_is_not_run(project: Project) -> None:
+    write(project, {"1_a.up.sql": A, "1_a.down.sql": B, "2_b.up.sql": C, "2_b.down.sql": B})
+    for outcome in (project.run(), project.run(dry_run=True), project.run(include_all=True)):
+        assert "By the name, this is a way back, and would be run as a migration: 1_a.down.sql, 2_b.down.sql" in told(
+            outcome
+        )
+    assert project.tables == []
+
+
+def test_the_files_that_are_meant_may_be_named(project: Project) -> None:
+    write(project, {"000001_a.up.sql": A, "000001_a.down.sql": B, "000002_slow_down.up.sql": C})
+    assert project.run("000001_a.up", "000002_slow_down.up").exit_code == 0
+    assert project.tables == ["a", "c"]
+    write(project, {"000003_x.up.sql": "select 1;", "000003_x.down.sql": B})
+    assert "way back" in told(project.run()), "also where the late one comes first"
+
+
+def test_a_word_in_a_name_is_no_way_back(project: Project) -> None:
+    write(project, {"1_slow_down.sql": A, "2_rollback.sql": B})
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "b"]
+
+
+def test_an_order_that_the_names_do_not_tell_is_none(project: Project) -> None:
+    names = ("1_a", "2_b", "10_c")
+    write(project, {f"{name}.sql": text for name, text in zip(names, (A, B, C), strict=True)})
+    for outcome in (project.run(), project.run(dry_run=True)):
+        assert "10_c.sql comes before 1_a.sql by its name, and not by its number" in told(outcome)
+    assert project.tables == []
+    for name in names:
+        assert project.run(name).exit_code == 0
+    assert project.run().report["outcome"] == "nothing to do"
+    assert project.tables == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", ["seed", "R__view"])
+def test_a_file_without_a_place_is_not_run(project: Project, name: str) -> None:
+    write(project, {"V1__a.sql": A, f"{name}.sql": B})
+    for outcome in (project.run(), project.run(include_all=True)):
+        assert f"Without a number at the beginning, which is the place of the others in the order: {name}.sql" in told(
+            outcome
+        )
+    assert project.tables == []
+    assert project.run(name).exit_code == 0, "by itself"
+    assert project.run().exit_code == 0
+    assert project.tables == ["b", "a"]
+
+
+@pytest.mark.parametrize("name", ["20260101000000_a (1)", "20260101000000_a.bak"])
+def test_a_copy_is_not_run_as_well(project: Project, name: str) -> None:
+    write(project, {"20260101000000_a.sql": COUNTED, f"{name}.sql": f"-- A copy.\n{COUNTED}"})
+    assert "is a copy of" in told(project.run())
+    assert project.tables == []
+    assert project.run("20260101000000_a").exit_code == 0
+    assert "is a copy of" in told(project.run(include_all=True))
+    write(project, {f"{name}.sql": B})
+    assert project.run(include_all=True).exit_code == 0, "of another text it is a file of its own"
+
+
+def renamed(project: Project, old: str, new: str) -> None:
+    """Apply a file, and give it another name."""
+    write(project, {f"{old}.sql": COUNTED, "20260201000000_later.sql": A})
+    assert project.run().exit_code == 0
+    (project.folder / f"{old}.sql").rename(project.folder / f"{new}.sql")
+
+
+@pytest.mark.parametrize(
+    "new",
+    ["20260101000000_add_n", "20260301000000_n", "n", unicodedata.normalize("NFD", "20260101000000_für"), "20260101000000_N"],
+)  # fmt: skip
+def test_a_file_renamed_since_is_not_run_again(project: Project, new: str) -> None:
+    old = unicodedata.normalize("NFC", "20260101000000_für") if "fu" in new else "20260101000000_n"
+    renamed(project, old, new)
+    outcomes = [project.run(dry_run=True), project.run(include_all=True), project.run()]
+    if new != "n":
+        outcomes.append(project.run(new))
+        assert f"text of {old}, which is applied and has no file any more" in told(project.run())
+    assert all(failure(outcome) for outcome in outcomes)
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from public.n") == 1
+    (project.folder / f"{new}.sql").rename(project.folder / f"{old}.sql")
+    assert project.run().report["outcome"] == "nothing to do"
+
+
+def test_a_file_renamed_and_edited_is_known_by_its_timestamp(project: Project) -> None:
+    renamed(project, "20260101000000_n", "20260101000000_add_n")
+    write(project, {"20260101000000_add_n.sql": f"{COUNTED}select 1;\n"})
+    assert "has the number of 20260101000000_n" in told(project.run(include_all=True))
+
+
+def test_the_same_text_may_be_run_again(project: Project) -> None:
+    """Where nothing was renamed; or where nothing would be run."""
+    notify = "notify pgrst, 'reload schema';\n"
+    write(project, {"20260101000000_n.sql": notify, "20260102000000_n.sql": notify, "20260103000000_e.sql": ""})
+    assert project.run("20260101000000_n").exit_code == 0
+    assert project.run("20260102000000_n").exit_code == 0, "the file of the first is beside it"
+    assert project.run().exit_code == 0
+    (project.folder / "20260103000000_e.sql").rename(project.folder / "20260104000000_e.sql")
+    assert project.run().exit_code == 0
+
+
+def test_a_file_that_was_rolled_back_may_be_renamed(project: Project) -> None:
+    write(project, {"20260101000000_a.sql": f"{A}/* rollback: drop table public.a; */\n"})
+    assert project.run().exit_code == 0
+    assert project.run("20260101000000_a", rollback=True).exit_code == 0
+    (project.folder / "20260101000000_a.sql").rename(project.folder / "20260102000000_a.sql")
+    assert project.run().exit_code == 0
+    assert project.tables == ["a"]
+
+
+def test_what_the_cli_has_applied_since_it_was_begun_here_is_not_run_twice(project: Project) -> None:
+    name = "20260101000000_n"
+    write(
+        project,
+        {f"{name}.sql": f"-- step: one\nselect 1;\n-- step: two\n{COUNTED}select 1 / count(*) from public.a;\n"},
+    )
+    failure(project.run())
+    with project.database.connect() as connection:
+        connection.execute(A + "insert into public.a values (1);" + COUNTED)
+        connection.execute(
+            f'select rpc_migrations.record(\'{{"version": "{name[:14]}", "name": "n", "statements": []}}\')'
+        )
+    for outcome in (project.run(), project.run(name), project.run(dry_run=True), project.run(record=True)):
+        assert "counts as applied for the Supabase CLI. Not done here: two" in told(outcome)
+        assert f"select rpc_migrations.mark_undone('{name}')" in told(outcome)
+    with project.database.connect() as connection:
+        connection.execute(f"select rpc_migrations.mark_undone('{name}')")
+        assert project.run().report["outcome"] == "nothing to do"
+        assert one(connection, "select count(*) from public.n") == 1
+
+
+def test_folders_in_the_folder_are_named(project: Project) -> None:
+    write(project, {"1_a.sql": A, "archive/0_b.sql": B, "meta/journal.json": "{}"})
+    for outcome in (project.run(dry_run=True), project.run(), project.run(status=True)):
+        assert outcome.exit_code == 0
+        assert any(line.endswith("the .sql files in archive/") for line in outcome.lines)
+    assert project.tables == ["a"]
+
+
+def test_folders_alone_are_no_files(project: Project) -> None:
+    write(project, {"1_a/migration.sql": A, "2_b/migration.sql": B})
+    assert "There is no .sql file in" in told(project.run()) and "(1_a/, 2_b/)" in told(project.run())
+
+
+def test_the_folder_around_the_migrations_is_not_meant(project: Project) -> None:
+    write(project, {"1_a.sql": A, "../seed.sql": B})
+    own = project.folder
+    project.folder = own.parent
+    assert f"Give {own}" in told(project.run())
+    assert project.tables == []
+
+
+def test_a_plan_has_the_order(project: Project) -> None:
+    write(project, {"b.sql": A, "a.sql": B, "../sqitch.plan": "b\na\n"})
+    assert "sqitch.plan" in told(project.run())
+
+
+def test_what_looks_like_a_file_and_is_none_is_told(project: Project) -> None:
+    write(project, {"1_a.sql": A, "2_b.SQL": B, "../c.sql": C})
+    assert "2_b.SQL" in told(project.run())
+    (project.folder / "2_b.SQL").unlink()
+    (project.folder / "2_b.sql").symlink_to("nothing.sql")
+    assert "2_b.sql leads to no file" in told(project.run())
+    (project.folder / "2_b.sql").unlink()
+    (project.folder / "2_b.sql").symlink_to("../c.sql")
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "c"]
+
+
+def test_a_name_that_is_no_utf_8_is_told(project: Project) -> None:
+    (project.folder / os.fsdecode(b"1_f\xfcr.sql")).write_text(A)
+    assert "is no UTF-8" in told(project.run())
