@@ -37,10 +37,19 @@ set search_path = ''
 set client_min_messages = warning
 as $function$
 begin
-    create schema if not exists supabase_migrations;
-    create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
-    alter table supabase_migrations.schema_migrations add column if not exists statements text[];
-    alter table supabase_migrations.schema_migrations add column if not exists name text;
+    if pg_catalog.to_regclass('supabase_migrations.schema_migrations') is null then
+        create schema if not exists supabase_migrations;
+        create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
+    end if;
+    -- Not where they are there: it takes the owner, and a lock, and has the API read the whole schema anew.
+    if (
+        select pg_catalog.count(*) from pg_catalog.pg_attribute as a
+        where a.attrelid = pg_catalog.to_regclass('supabase_migrations.schema_migrations')
+            and a.attname in ('statements', 'name') and not a.attisdropped
+    ) < 2 then
+        alter table supabase_migrations.schema_migrations add column if not exists statements text[];
+        alter table supabase_migrations.schema_migrations add column if not exists name text;
+    end if;
     insert into supabase_migrations.schema_migrations (version, name, statements)
     values (
         record.record ->> 'version',

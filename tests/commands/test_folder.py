@@ -261,6 +261,25 @@ def test_record_fills_the_columns_that_it_knows_of_a_hosted_table(project: Proje
         ) == ["a", "b", "c"]
 
 
+def test_record_makes_nothing_that_is_there(project: Project) -> None:
+    """The table may be another role's, where the CLI came as that; and what alters it has the API read the whole schema anew."""
+    with project.database.connect("supabase_admin") as connection:
+        connection.execute(
+            "create schema supabase_migrations; grant usage on schema supabase_migrations to postgres; "
+            "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text); "
+            "grant all on supabase_migrations.schema_migrations to postgres"
+        )
+    project.write(_20260101000000_a="select 1;")
+    assert project.run(record=True).exit_code == 0
+    with project.database.connect() as connection:
+        assert connection.execute(CLI_HISTORY).fetchall() == [("20260101000000", "a", ["select 1"])]
+        connection.execute("listen pgrst")
+        connection.execute(
+            'select rpc_migrations.record(\'{"version": "20260102000000", "name": "b", "statements": []}\')'
+        )
+        assert list(connection.notifies(timeout=0.1)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
