@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -58,7 +59,7 @@ class File:
 
 def is_folder(paths: Sequence[Path]) -> bool:
     """Whether the paths mean more than one file."""
-    return len(paths) > 1 or paths[0].is_dir()
+    return len(paths) > 1 or os.path.isdir(paths[0])  # Path.is_dir raises where that may not be known
 
 
 def read_folder(paths: Sequence[Path]) -> Folder:
@@ -70,11 +71,14 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     files: list[Path] = []
     within: list[str] = []
     for path in paths:
-        if not path.is_dir():
+        if not is_folder([path]):
             files.append(path)
             continue
-        within += sorted({f"{file.parent.name}/" for file in path.glob("*/*.sql")})
-        files += _files_of(path, within)
+        try:
+            within += sorted({f"{file.parent.name}/" for file in path.glob("*/*.sql")})
+            files += _files_of(path, within)
+        except OSError as error:
+            raise StepFileError(f"{path} cannot be read: {error}", hint="Give a folder that you may read.") from error
     files.sort(key=lambda file: file.name)
     for one, other in pairwise(files):
         if one.stem == other.stem:
@@ -85,14 +89,14 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
         return Folder("several files", migrations, tuple(within))
-    name = f"{paths[0].resolve().name}/" if paths[0].is_dir() else migrations[0].name
+    name = f"{paths[0].resolve().name}/" if is_folder(paths) else migrations[0].name
     return Folder(name, migrations, tuple(within))
 
 
 def _files_of(path: Path, within: Sequence[str]) -> list[Path]:
     """The .sql files of a folder."""
     # What begins with a dot is an editor's or the file system's.
-    named = [one for one in path.glob("[!.]*") if one.suffix.lower() == ".sql" and not one.is_dir()]
+    named = [one for one in path.iterdir() if one.suffix.lower() == ".sql" and one.name[0] != "." and not one.is_dir()]
     for one in named:
         if one.suffix != ".sql" or not one.is_file():
             what = "leads to no file" if one.suffix == ".sql" else "does not end in .sql, but in other letters"
