@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
 from .folder import BEGUN, TO_DO, File, listed
-from .journal import History
+from .journal import History, refuse_lost_steps
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 
 _NUMBER = re.compile(r"\d+")
@@ -30,6 +30,8 @@ def check(files: Sequence[File], wanted: Sequence[File], history: History, *, in
     _refuse_names([one.migration.path.name for one in files], [one.migration.path.name for one in chosen])
     _refuse_copies(files, chosen)
     _refuse_begun_twice(chosen, history)
+    for one in chosen:
+        refuse_lost_steps(one.status, one.migration)
     _refuse_renamed(files, chosen, history)
     if not include_all:
         _refuse_late(wanted)

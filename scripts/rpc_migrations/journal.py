@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
+from .errors import MigrationError
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
@@ -125,6 +126,19 @@ class History:
     def of(self, migration: Migration) -> Status:
         """Where a migration that rebuilds no table stands. Its runs are left out."""
         return Status(self.rows.get(migration.name, {}), [], None)
+
+
+def refuse_lost_steps(status: Status, migration: Migration) -> None:
+    """Raise MigrationError where steps that were done are not in the file any more, and so may be there under other names.
+
+    Not of a rebuild: that knows by itself how far it is.
+    """
+    if (lost := status.steps_of_another_file(migration)) and not migration.rebuilds:
+        raise MigrationError(
+            f"Steps of {migration.path.name} that were done are not in it any more: {', '.join(lost)}. Under another name they would be run again.",
+            hint="Nothing was run. Put their lines back, `-- step: NAME`; a file without any is one step, called as the file. "
+            "What is new goes below them, or into another file.",
+        )
 
 
 def read_history(client: RpcClient) -> History:

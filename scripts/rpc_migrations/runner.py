@@ -15,7 +15,16 @@ from typing import Any
 from .client import RpcClient
 from .console import Console
 from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
-from .journal import RUN_PATIENCE, Status, describe_busy, end_run, read_status, repeat_comparison, start_run
+from .journal import (
+    RUN_PATIENCE,
+    Status,
+    describe_busy,
+    end_run,
+    read_status,
+    refuse_lost_steps,
+    repeat_comparison,
+    start_run,
+)
 from .migration import Migration
 from .patience import Wait
 from .rebuilt_table import rehearse_later
@@ -45,6 +54,7 @@ def migrate(
     if status.has_done(migration):
         console.already_done(migration, status)
         return
+    refuse_lost_steps(status, migration)
     if unknown := status.steps_of_another_file(migration):
         console.warn(
             f"{migration.name} was begun with another version of its file, which had steps that this one does not have: {', '.join(unknown)}. "

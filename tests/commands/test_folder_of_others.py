@@ -183,6 +183,32 @@ def test_what_the_cli_has_applied_since_it_was_begun_here_is_not_run_twice(proje
         assert one(connection, "select count(*) from public.n") == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        (COUNTED, f"-- step: one\n{COUNTED}-- step: two\nselect 1;\n", "{}"),
+        (
+            f"-- step: one\nselect 1;\n-- step: two\n{COUNTED}",
+            f"-- step: one\nselect 1;\n-- step: fill\n{COUNTED}",
+            "two",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["20260101000000_n", "n"])
+def test_a_step_under_another_name_is_not_run_again(
+    project: Project, name: str, before: str, after: str, lost: str
+) -> None:
+    write(project, {f"{name}.sql": before})
+    assert project.run(name).exit_code == 0
+    write(project, {f"{name}.sql": after})
+    for outcome in (project.run(), project.run(name)):
+        assert f"that were done are not in it any more: {lost.format(name)}." in told(outcome)
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from public.n") == 1
+    write(project, {f"{name}.sql": before})
+    assert project.run(name).report["outcome"] == "nothing to do"
+
+
 def test_folders_in_the_folder_are_named(project: Project) -> None:
     write(project, {"1_a.sql": A, "archive/0_b.sql": B, "meta/journal.json": "{}"})
     for outcome in (project.run(dry_run=True), project.run(), project.run(status=True)):
