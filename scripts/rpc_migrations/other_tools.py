@@ -36,7 +36,10 @@ _MAY_HAVE_A_MARK = re.compile(
 )
 _INTO_A_COMMENT = "It reads as the way back: put it into a comment `/* rollback: ... */`, which --rollback runs. If it is meant, write another comment."
 _A_VALUE = "Write its value. If the text is meant as it is, give the file another name."
-_ENDS = ("commit", "end", "notify")  # of which there may be some at the end of a file
+_BEGINS, _ENDS = (
+    ("begin", "start", "set"),
+    ("commit", "end", "notify"),
+)  # of which there may be some around the migration
 
 _VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?![^\W_])")
@@ -59,8 +62,16 @@ def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:
         for mark, instead in _ANOTHER_MEANING.items():
             if mark.fullmatch(comment):
                 yield Refusal(line, f"`{comment}`, which only another tool knows", instead)
-        if _WAY_BACK.fullmatch(comment) and any(one.words(1)[0] not in _ENDS for one in split(text[end:])):
+        if (
+            _WAY_BACK.fullmatch(comment)
+            and _does_something(text[:start], _BEGINS)
+            and _does_something(text[end:], _ENDS)
+        ):
             yield Refusal(line, f"`{comment}`, and below it SQL that would be run as well", _INTO_A_COMMENT)
+
+
+def _does_something(text: str, but_for: tuple[str, ...]) -> bool:
+    return any(one.words(1)[0] not in but_for for one in split(text))
 
 
 def _variables(text: str, first_line: int) -> Iterator[Refusal]:

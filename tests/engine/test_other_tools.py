@@ -58,6 +58,7 @@ def test_its_line_is_told_also_in_a_step(tmp_path: Path) -> None:
         f"begin;\n{A}-- Rollback\n-- drop table public.a;\ncommit;\nnotify pgrst;\n",
         f"{A}comment on table public.a is '\n-- Down\n';\nselect 1;\n",
         f"{A}do $$ begin\n-- undo\nperform 1; end $$;\n",
+        f"begin;\n-- Revert\n{A}commit;\n",
         f"{A}select 1; -- down\nselect 2;\n-- shut down what was there, and roll back: nothing\nselect 3;\n",
         f"{A}/* rollback:\n-- step: down\ndrop table public.a;\n*/\n",
         f'{A}--> statement-breakpoint\ncomment on table "public"."a" is $$Hello ${{name}}$$;\n',
