@@ -195,7 +195,7 @@ class RpcClient:
         error = ErrorAnswer.read(response)
         if error.code.startswith("PGRST") and error.code not in TOKEN_CODES:
             self._has_answered = True  # a REST layer without its database, for one: the address is right
-        if response.is_redirect and self._has_answered:
+        if response.has_redirect_location and self._has_answered:
             return TransientError(f"HTTP {error.code}, {error.message}", code=error.code)
         return explain(error, _seconds_to_wait(response.headers.get("Retry-After")))
 

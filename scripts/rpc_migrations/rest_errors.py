@@ -93,7 +93,7 @@ class ErrorAnswer:
         except (ValueError, RecursionError):
             body = None
         said = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
-        if response.is_redirect:
+        if response.has_redirect_location:
             said = {"message": f"it redirects to {response.headers['Location']}"}
         return cls(
             code=said.get("code") or str(response.status_code),
