@@ -28,6 +28,7 @@ from .options import (
     seconds,
 )
 from .settings import Settings, load_settings
+from .step_file import is_text
 
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
@@ -273,6 +274,9 @@ def _migrate(options: argparse.Namespace, settings: Settings, console: Console) 
 
 def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     """Parse, run the command, and turn what stops it into words and an exit code."""
+    if not all(is_text(argument) for argument in sys.argv[1:]):
+        advice = "PYTHONUTF8=1 may help" if (encoding := sys.getfilesystemencoding()) != "utf-8" else "write it in that"
+        parser.error(f"an argument is no text in the encoding of this environment, {encoding}; {advice}")
     options = parser.parse_args()
     check_together(parser, options)
     _stop_on_signals()

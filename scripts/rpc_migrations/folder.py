@@ -12,7 +12,7 @@ from . import step_file
 from .errors import MigrationError, StepFileError
 from .journal import History, Status
 from .migration import Migration, Step
-from .step_file import read_migrations
+from .step_file import read_migrations, refuse_what_is_no_text
 
 APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
 
@@ -84,7 +84,11 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
         return Folder("several files", migrations)
-    return Folder(f"{paths[0].resolve().name}/" if paths[0].is_dir() else migrations[0].name, migrations)
+    if not paths[0].is_dir():
+        return Folder(migrations[0].name, migrations)
+    name = f"{paths[0].resolve().name}/"
+    refuse_what_is_no_text(name, f"The name of the folder {name!r}")
+    return Folder(name, migrations)
 
 
 def look_up(folder: Folder, history: History) -> list[File]:

@@ -555,6 +555,43 @@ def test_wrong_usage_is_told(checkout: Checkout, arguments: list[str], message: 
     assert done.stdout == ""
 
 
+# As where a locale is not UTF-8, such as ISO-8859-1: each reads the bytes of a name as other letters.
+NOT_UTF_8 = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "locale", "texts"),
+    [
+        ("20260101000000_caf\udce9.sql", {}, ["is not UTF-8", "Rename the file."]),
+        ("20260101000000_café.sql", NOT_UTF_8, ["another one than elsewhere", "PYTHONUTF8=1"]),
+    ],
+    ids=["bytes", "locale"],
+)
+def test_a_file_name_that_is_another_one_elsewhere(
+    checkout: Checkout, shared: LocalSupabase, name: str, locale: dict[str, str], texts: list[str]
+) -> None:
+    """By it the journal knows what is applied: under another name it would be applied again. (Red before: a traceback, or that.)"""
+    (checkout.root / "mine").mkdir()
+    (checkout.root / "mine" / name).write_text("select 1;\n")
+    for options in ((), ("--dry-run",), ("--status",)):
+        done = checkout.run("run_migration.py", "mine", *options, env=shared.environment() | locale)
+        said(done, *texts, code=2)
+
+
+@pytest.mark.parametrize("script", [("new_migration.py",), (MIGRATE, "--until"), ("run_migration.py",)], ids=str)
+@pytest.mark.parametrize(("text", "locale"), [("caf\udce9", {}), ("café", NOT_UTF_8)], ids=["bytes", "locale"])
+def test_an_argument_that_is_no_text(
+    checkout: Checkout, script: tuple[str, ...], text: str, locale: dict[str, str]
+) -> None:
+    done = checkout.run(*script, text, env=locale)
+    said(done, "usage: ", "is no text in the encoding", "PYTHONUTF8=1" if locale else "utf-8", code=2)
+
+
+def test_a_user_whose_name_is_no_text(checkout: Checkout, shared: LocalSupabase) -> None:
+    file = checkout.step_file("user_name.sql", "-- step: one\nselect 1;\n")
+    said(checkout.run("run_migration.py", file, env=shared.environment() | {"LOGNAME": "caf\udce9"}), "is applied")
+
+
 def test_a_refusal_is_not_tried_again(checkout: Checkout, shared: LocalSupabase) -> None:
     done = checkout.run(MIGRATE, env={"SUPABASE_URL": shared.url, "SUPABASE_SECRET_KEY": "sb_secret_unknown"})
     said(done, "The key was refused", code=1)
