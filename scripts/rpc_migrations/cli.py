@@ -24,11 +24,12 @@ from .options import (
     add_stop_options,
     add_yes_option,
     check_together,
+    check_text,
     command_parser,
+    path,
     seconds,
 )
 from .settings import Settings, load_settings
-from .step_file import is_text
 
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
@@ -136,7 +137,7 @@ def run_migration() -> int:
         ],
     )
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
+        "paths", type=path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
     )
     parser.add_argument(
         "--to", metavar="NAME", help="of a folder: stop after this file (its name, or the digits it begins with)"
@@ -274,9 +275,7 @@ def _migrate(options: argparse.Namespace, settings: Settings, console: Console) 
 
 def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     """Parse, run the command, and turn what stops it into words and an exit code."""
-    if not all(is_text(argument) for argument in sys.argv[1:]):
-        advice = "PYTHONUTF8=1 may help" if (encoding := sys.getfilesystemencoding()) != "utf-8" else "write it in that"
-        parser.error(f"an argument is no text in the encoding of this environment, {encoding}; {advice}")
+    check_text(parser, sys.argv[1:])
     options = parser.parse_args()
     check_together(parser, options)
     _stop_on_signals()

@@ -116,12 +116,8 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
         return _refused(error)
     if code in ("PGRST202", "PGRST203"):
         return _not_deployed(error)
-    if stopped := _stopped_before_it(code, message):
+    if stopped := _stopped_before_it(code, message) or _may_not_call(code, message, details):
         return stopped
-    if code == "PGRST125" or re.fullmatch(r"\d{3}", code):
-        return _not_supabase(code, message)
-    if code == "42501" and (refused := _may_not_call(message, details)):
-        return refused
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
@@ -146,11 +142,13 @@ def _stopped_before_it(code: str, message: str) -> MigrationError | None:
             code=code,
             hint="Raise its limit (nginx: client_max_body_size); or divide the step by a line `-- step: NAME`.",
         )
-    return None
+    return _not_supabase(code, message) if code == "PGRST125" or re.fullmatch(r"\d{3}", code) else None
 
 
-def _may_not_call(message: str, details: str | None) -> AccessRefused | None:
+def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused | None:
     """Where it is the API's role that lacks a right, and not the owner of execute_sql, whose errors have details."""
+    if code != "42501":
+        return None
     if "function execute_sql" in message:
         return AccessRefused(
             "This key may not execute execute_sql.",

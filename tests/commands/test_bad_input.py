@@ -545,6 +545,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
         ([MIGRATE, "--patience", "nan"], "--patience takes a positive number"),
         ([DEPLOY, "--via", "telnet"], "invalid choice"),
         (["run_migration.py"], "required: PATH"),
+        (["run_migration.py", ""], "the path is empty"),  # a variable that is not set; not the folder where one is
         (["run_migration.py", "db/rollback.sql", "--discard-changes"], "--discard-changes goes with --rollback"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
