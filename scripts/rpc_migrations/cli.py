@@ -23,8 +23,10 @@ from .options import (
     add_rollback_options,
     add_stop_options,
     add_yes_option,
+    check_text,
     check_together,
     command_parser,
+    path,
     seconds,
 )
 from .settings import Settings, load_settings
@@ -135,7 +137,7 @@ def run_migration() -> int:
         ],
     )
     parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
+        "paths", type=path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
     )
     parser.add_argument(
         "--to", metavar="NAME", help="of a folder: stop after this file (its name, or the digits it begins with)"
@@ -273,6 +275,7 @@ def _migrate(options: argparse.Namespace, settings: Settings, console: Console) 
 
 def _run(parser: argparse.ArgumentParser, command: Command) -> int:
     """Parse, run the command, and turn what stops it into words and an exit code."""
+    check_text(parser, sys.argv[1:])
     options = parser.parse_args()
     check_together(parser, options)
     _stop_on_signals()

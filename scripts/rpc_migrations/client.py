@@ -20,10 +20,19 @@ from postgrest.exceptions import APIError
 from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
-from .errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NotSupabase, SqlError, TransientError, Unreachable
+from .errors import (
+    DEPLOY_COMMAND,
+    AccessRefused,
+    MigrationError,
+    NotDeployed,
+    NotSupabase,
+    SqlError,
+    TransientError,
+    Unreachable,
+)
 from .network import CERTIFICATE_HINT, is_untrusted, open_http
 from .patience import Attempts
-from .rest_errors import CONFLICTS, ErrorAnswer, explain
+from .rest_errors import CONFLICTS, TOKEN_CODES, ErrorAnswer, explain
 from .settings import Settings
 from .shapes import ANSWER, Maybe, expect, not_supabase
 
@@ -40,6 +49,8 @@ _HINT_WHEN_REFUSED = (
     "The database was too busy, restarting or short of something (connections, memory, disk). See the project's status, then run the "
     "same command again: it goes on where this one stopped."
 )
+
+_HINT_WHEN_TOO_EARLY = "The REST layer's clock is behind that of whoever made the key. Run the same command again later; self-hosted, set the clocks."
 
 OnRetry = Callable[[TransientError, float, int], None]
 
@@ -182,8 +193,10 @@ class RpcClient:
     def _explain(self, response: httpx.Response) -> MigrationError:
         """What an error answer means."""
         error = ErrorAnswer.read(response)
-        if error.code.startswith("PGRST"):  # a REST layer without its database, for one: the address is right
-            self._has_answered = True
+        if error.code.startswith("PGRST") and error.code not in TOKEN_CODES:
+            self._has_answered = True  # a REST layer without its database, for one: the address is right
+        if response.has_redirect_location and self._has_answered:
+            return TransientError(f"HTTP {error.code}, {error.message}", code=error.code)
         return explain(error, _seconds_to_wait(response.headers.get("Retry-After")))
 
     def _not_connected(self, error: httpx.HTTPError) -> MigrationError:
@@ -211,6 +224,12 @@ def _give_up(fault: TransientError, attempts: Attempts) -> MigrationError:
             code=refusal.code,
             details=refusal.details,
             hint=_HINT_IN_CONFLICT if refusal.code in CONFLICTS else _HINT_WHEN_REFUSED,
+        )
+    if fault.code in TOKEN_CODES:
+        return AccessRefused(
+            f"Refused {attempts.number} times. The last time: {fault.message}",
+            code=fault.code,
+            hint=_HINT_WHEN_TOO_EARLY,
         )
     return Unreachable(
         f"No answer after {attempts.number} attempts. The last one: {fault.message}",

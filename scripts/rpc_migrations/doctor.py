@@ -17,6 +17,7 @@ from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
+from .rest_errors import ErrorAnswer
 from .settings import Settings
 from .step_file import check
 from .ways_in import open_functions
@@ -100,10 +101,11 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
+        said = f" ({message})" if (message := ErrorAnswer.read(answer).message) else ""
         return Check(
             name,
             False,
-            f"{settings.url} answers HTTP {answer.status_code}, but not as Supabase does. Check SUPABASE_URL.",
+            f"{settings.url} answers HTTP {answer.status_code}{said}, but not as Supabase does. Check SUPABASE_URL and the project's status.",
         )
     if answer.status_code == 200:
         info = body.get("info")

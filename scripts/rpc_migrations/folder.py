@@ -12,7 +12,7 @@ from typing import Any
 from .errors import StepFileError
 from .journal import History, Status
 from .migration import Migration, Step
-from .step_file import read_migrations
+from .step_file import read_migrations, refuse_what_is_no_text
 
 MOST_NAMES = 5  # that are told at once
 APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
@@ -89,7 +89,10 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
         return Folder("several files", migrations, tuple(within))
-    name = f"{paths[0].resolve().name}/" if is_folder(paths) else migrations[0].name
+    if not is_folder(paths):
+        return Folder(migrations[0].name, migrations)
+    name = f"{paths[0].resolve().name}/"
+    refuse_what_is_no_text(name, f"The name of the folder {name!r}")
     return Folder(name, migrations, tuple(within))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 
 from .deployment import current_version
+from .step_file import is_text
 
 DONE = "done, nothing to do, or written as a SQL file because no credentials are set"
 EXIT_CODES = """\
@@ -33,11 +35,12 @@ def command_parser(
 ) -> argparse.ArgumentParser:
     """A parser with the options that every command has. `success`, `failure`: what its exit codes 0 and 1 mean."""
     listed = "\n".join(f"  {example}" for example in examples)
-    width = min(shutil.get_terminal_size().columns, 100) - 2
+    width = min(max(shutil.get_terminal_size().columns, 40), 100) - 2
     parser = argparse.ArgumentParser(
         description=textwrap.fill(description, width),
         epilog=f"examples:\n{listed}\n\n{EXIT_CODES.format(success=success, failure=failure)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --fi would be --finish
     )
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version that is deployed, and exit")
     parser.add_argument(
@@ -59,6 +62,13 @@ def command_parser(
         "--allow-http", action="store_true", help="let the key travel over http:// to a host that is not this one"
     )
     return parser
+
+
+def path(text: str) -> Path:
+    """A path; an empty one, as of a variable that is not set, would be the folder where one is."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def seconds(text: str) -> float:
@@ -162,6 +172,13 @@ def add_rollback_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="give up a rollback that has begun and has not swapped: the migrated table stays in use",
     )
+
+
+def check_text(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """End with a message where an argument has bytes that are no letters here."""
+    if not all(is_text(argument) for argument in arguments):
+        advice = "PYTHONUTF8=1 may help" if (encoding := sys.getfilesystemencoding()) != "utf-8" else "write it in that"
+        parser.error(f"an argument is no text in the encoding of this environment, {encoding}; {advice}")
 
 
 def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -30,18 +30,35 @@ from .errors import (
 CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 
 # What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
-_TRANSIENT = re.compile(r"408|429|502|503|504|52[0-4]|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
+_TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
+
+# A REST layer whose clock lags behind that of the gateway, which makes a token out of a secret key for each request.
+_TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
+TOKEN_CODES = ("PGRST301", "PGRST303")  # of these alone a TransientError is such a one
 
 _DEPLOY = f"Run: {DEPLOY_COMMAND}"
 _NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
 
-# The gateway's own refusals have a message and perhaps a hint, but no code.
-_GATEWAY = {
+# What the gateway says of a key, without a code, and what PostgREST says of the token that it makes of one.
+_KEY_HINTS = {
     "No API key found in request": "Set SUPABASE_SERVICE_KEY.",
     "Invalid API key": _NEW_KEY,
     "Unregistered API key": f"The key was deleted, or belongs to another project. {_NEW_KEY}",
     "Legacy API keys are disabled": "Set SUPABASE_SERVICE_KEY to a secret key (sb_secret_...): Project Settings, API Keys.",
     "Forbidden use of secret API key in browser": "Something on the way makes the request look like a browser's. Run this without that proxy.",
+    "JWT expired": _NEW_KEY,
+    "Expected 3 parts in JWT": "The gateway hands the key on as it is, and only a JWT will do: set SUPABASE_SERVICE_KEY to the legacy service_role key.",
+    "Anonymous access is disabled": "Something on the way takes the Authorization header away. Run this without that proxy.",
+    "Server lacks JWT secret": "The REST layer has no secret to check keys with (PGRST_JWT_SECRET). See the project's status.",
+}
+
+# What the platform says of a project that takes no requests.
+_CLOSED_PROJECTS = {
+    "402": (
+        "restricted",
+        "See the organization's billing and usage in the dashboard, then run the same command again.",
+    ),
+    "540": ("paused", "Restore it in the dashboard, then run the same command again."),
 }
 
 _ROLE_HINT = "Everything here runs as the owner of execute_sql, and cannot change its role. Leave `set role` out."
@@ -76,6 +93,8 @@ class ErrorAnswer:
         except (ValueError, RecursionError):
             body = None
         said = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
+        if response.has_redirect_location:
+            said = {"message": f"it redirects to {response.headers['Location']}"}
         return cls(
             code=said.get("code") or str(response.status_code),
             message=said.get("message", "").strip(),
@@ -89,16 +108,16 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     code, message, details = error.code, error.message, error.details
     if code == "RM006" and details in CONFLICTS:
         code, details = details, None
-    if _TRANSIENT.fullmatch(code):
-        return TransientError(f"{_describe(code)}{message}", retry_after=retry_after, details=details, code=code)
+    if _TRANSIENT.fullmatch(code) or (code in TOKEN_CODES and message in _TOO_EARLY):
+        return TransientError(
+            f"{_describe(code)}{f', {message}' if message else ''}", retry_after=retry_after, details=details, code=code
+        )
     if code in ("401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
         return _refused(error)
     if code in ("PGRST202", "PGRST203"):
         return _not_deployed(error)
-    if code == "PGRST125" or re.fullmatch(r"\d{3}", code):
-        return _not_supabase(code, message)
-    if code == "42501" and (refused := _may_not_call(message, details)):
-        return refused
+    if stopped := _stopped_before_it(code, message) or _may_not_call(code, message, details):
+        return stopped
     kind = {"57014": StatementTimedOut, "RM000": NothingToDo, "RM007": Closed}.get(code, SqlError)
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
@@ -106,8 +125,30 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or hint)
 
 
-def _may_not_call(message: str, details: str | None) -> AccessRefused | None:
+def _stopped_before_it(code: str, message: str) -> MigrationError | None:
+    """Where the platform, a gateway or PostgREST's own settings take no such request."""
+    if code == "PGRST106":
+        return AccessRefused(
+            f"The API does not expose the schema public, where execute_sql is: {message}",
+            code=code,
+            hint="Add public to the Exposed schemas: Project Settings, Data API (self-hosted: PGRST_DB_SCHEMAS).",
+        )
+    if code in _CLOSED_PROJECTS:
+        state, hint = _CLOSED_PROJECTS[code]
+        return MigrationError(f"The project is {state}{f': {message}' if message else ''}.", code=code, hint=hint)
+    if code == "413":
+        return SqlError(
+            "The request is too large for a gateway on the way (HTTP 413).",
+            code=code,
+            hint="Raise its limit (nginx: client_max_body_size); or divide the step by a line `-- step: NAME`.",
+        )
+    return _not_supabase(code, message) if code == "PGRST125" or re.fullmatch(r"\d{3}", code) else None
+
+
+def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused | None:
     """Where it is the API's role that lacks a right, and not the owner of execute_sql, whose errors have details."""
+    if code != "42501":
+        return None
     if "function execute_sql" in message:
         return AccessRefused(
             "This key may not execute execute_sql.",
@@ -125,20 +166,27 @@ def _may_not_call(message: str, details: str | None) -> AccessRefused | None:
 
 
 def _describe(code: str) -> str:
-    return f"HTTP {code}, " if code.isdigit() and len(code) == 3 else f"{code}, "
+    return f"HTTP {code}" if code.isdigit() and len(code) == 3 else code
 
 
 def _refused(error: ErrorAnswer) -> AccessRefused:
     """The gateway or PostgREST took the key for none."""
     code, message = error.code, error.message
-    for known, hint in _GATEWAY.items():
+    for known, hint in _KEY_HINTS.items():
         if message.startswith(known):
             since = f" {error.hint.rstrip('.')}." if error.hint and known.startswith("Legacy") else ""
-            return AccessRefused(f"The key was refused: {message}.{since}", code="401", hint=hint)
+            return AccessRefused(f"The key was refused: {message}.{since}", code=code, hint=hint)
+    if not message:
+        return AccessRefused(
+            f"The request was refused on the way: HTTP {code}.",
+            code=code,
+            hint="A gateway, a firewall or a proxy says so, and not the REST layer. See whether SUPABASE_URL and the key are right, and whether "
+            "it lets requests with SQL in them pass to /rest/v1/rpc/execute_sql.",
+        )
     if code == "PGRST303":
         return AccessRefused(f"The key was refused: {message}.", code=code, hint=_NEW_KEY)
     hint = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
-    return AccessRefused(f"The key was refused: {message or 'HTTP ' + code}.", code=code, hint=hint)
+    return AccessRefused(f"The key was refused: {message}.", code=code, hint=hint)
 
 
 def _not_deployed(error: ErrorAnswer) -> NotDeployed:

@@ -217,7 +217,7 @@ class Run:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        return getpass.getuser().encode("utf-8", "replace").decode()  # its bytes may be no text
     except (KeyError, OSError):
         return "unknown"
 

@@ -19,6 +19,9 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
 
+# What may be pasted behind a project's URL: the way to one of its services, or to a page of the dashboard.
+_BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -115,11 +118,12 @@ def _environment() -> Mapping[str, str]:
     """
     env_file = PROJECT_ROOT / ".env"
     values: dict[str, str] = {}
-    if env_file.is_file():
+    if env_file.exists():  # a pipe, too, as password managers put it there
         from dotenv import dotenv_values
 
         try:  # with or without the mark that some editors put at a file's beginning
-            values = {name: value for name, value in dotenv_values(env_file, encoding="utf-8-sig").items() if value}
+            with env_file.open(encoding="utf-8-sig") as stream:
+                values = {name: value for name, value in dotenv_values(stream=stream).items() if value}
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
     return {name: value.strip() for name, value in (values | os.environ).items()}
@@ -137,12 +141,17 @@ def _choose_key(environment: Mapping[str, str], project: str | None) -> ApiKey |
 
 
 def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
-    """The base URL without a path, and the project's ref where the URL names one."""
+    """The base URL, and the project's ref where the URL names one."""
     if not value:
         return None, None
     if dashboard := re.search(r"supabase\.(?:com|io)/(?:dashboard/)?project/([a-z0-9]+)", value):
         raise SettingsError(
             "SUPABASE_URL is the address of the dashboard.", hint=f"Set SUPABASE_URL=https://{dashboard[1]}.supabase.co"
+        )
+    if re.match(r"\s*https?://(app\.|www\.)?supabase\.(com|io)(/|$)", value):
+        raise SettingsError(
+            "SUPABASE_URL is the address of the dashboard.",
+            hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
         )
     if re.match(r"\s*postgres(ql)?://", value):
         raise SettingsError(
@@ -155,12 +164,14 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
             hint="Put the project's own URL there (Project Settings, Data API).",
         )
     url = _base_url(value, "SUPABASE_URL", allow_http)
-    project = re.fullmatch(r"https?://([a-z0-9]{20})\.supabase\.(?:co|in|red)", url)
-    return url, project[1] if project else None
+    hosted = re.match(r"(https?://([a-z0-9]{20})\.supabase\.(?:co|in|red))(?:/|$)", url)
+    return (hosted[1], hosted[2]) if hosted else (url, None)
 
 
 def _base_url(value: str, name: str, allow_http: bool) -> str:
-    """Scheme, host and port of a URL. Raises SettingsError where it is none, or would carry a key unencrypted."""
+    """A URL without what may be pasted behind it; self-hosted, a project may have a path before that. Raises SettingsError where
+    it is none, or would carry a key unencrypted.
+    """
     scheme, host, port = _split_url(value.strip())
     if scheme not in ("http", "https") or not host:
         bare = re.fullmatch(r"([a-z0-9]{20})(\.supabase\.co)?", value.strip().rstrip("/"))
@@ -176,7 +187,8 @@ def _base_url(value: str, name: str, allow_http: bool) -> str:
             f"{name} is http:// to {host}: the key would travel unencrypted.",
             hint="Use https://. In a network that you trust, --allow-http or MIGRATION_ALLOW_HTTP=1 lets it through.",
         )
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+    path = _BEHIND_THE_URL.sub("", urlsplit(value.strip()).path).rstrip("/")
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}{path}"
 
 
 def _split_url(value: str) -> tuple[str, str, int | None]:
@@ -190,7 +202,7 @@ def _split_url(value: str) -> tuple[str, str, int | None]:
         return "", "", None
     label = r"[a-z0-9_-]{1,63}"
     is_host = ":" in host or re.fullmatch(rf"({label}\.)*{label}\.?", host)
-    return scheme, host if is_host and not re.search(r"\s", value) else "", port
+    return scheme, host if is_host and not re.search(r"[^!-~]", value) else "", port
 
 
 def _is_local(host: str) -> bool:

@@ -15,6 +15,7 @@ psql and the Supabase CLI take it for the comment that it is.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +79,11 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
     """Read a migration file: one migration, or as many as it rebuilds tables. The name of the first one is the file's, without its
     ending, unless another one is given; the others have the table in theirs.
 
-    Raises StepFileError: no such file, not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
+    Raises StepFileError: no such file, it or its name not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
     begins a step, a control character in a name, a name used twice or kept for the steps of a rollback, a table rebuilt twice.
     """
     _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
+    refuse_what_is_no_text(path.name, f"The name of the file {path.name!r}")
     text = _read(path)
     steps = _steps(path, text)
     _check_names(path, steps, is_ours=name is not None)
@@ -172,10 +174,24 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
     ]
 
 
+def refuse_what_is_no_text(name: str, what: str) -> None:
+    """The journal knows a migration by its name, and would take it for another one where its letters are read otherwise."""
+    if not name.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise StepFileError(
+            f"{what} is another one than elsewhere: the encoding here is {encoding}, and not utf-8.",
+            hint="Set PYTHONUTF8=1 in the environment, then run the same command again. Nothing was run.",
+        )
+    if not is_text(name):
+        raise StepFileError(f"{what} is not UTF-8.", hint="Rename the file. Nothing was run.")
+
+
+def is_text(argument: str) -> bool:
+    """Whether it has no bytes that Python could not read as letters."""
+    return not re.search("[\ud800-\udfff]", argument)
+
+
 def _refuse_controls(name: str, what: str, hint: str) -> None:
     """A name stands in a comment of the file that is written: behind a line break in it, psql would take the rest as a command."""
-    if _ODD_BYTES.search(name):
-        raise StepFileError(f"{what} is no UTF-8.", hint=hint)
     if _CONTROLS.search(name):
         raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 

@@ -545,6 +545,11 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
         ([MIGRATE, "--patience", "nan"], "--patience takes a positive number"),
         ([DEPLOY, "--via", "telnet"], "invalid choice"),
         (["run_migration.py"], "required: PATH"),
+        (
+            ["run_migration.py", "db/migrate_user_clusters.sql", "--fi"],
+            "unrecognized arguments: --fi",
+        ),  # it might be --finish
+        (["run_migration.py", ""], "the path is empty"),  # a variable that is not set; not the folder where one is
         (["run_migration.py", "db/rollback.sql", "--discard-changes"], "--discard-changes goes with --rollback"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -553,6 +558,43 @@ def test_wrong_usage_is_told(checkout: Checkout, arguments: list[str], message: 
     done = checkout.run(*arguments)
     said(done, message, "usage: ", code=2)
     assert done.stdout == ""
+
+
+# As where a locale is not UTF-8, such as ISO-8859-1: each reads the bytes of a name as other letters.
+NOT_UTF_8 = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "locale", "texts"),
+    [
+        ("20260101000000_caf\udce9.sql", {}, ["is not UTF-8", "Rename the file."]),
+        ("20260101000000_café.sql", NOT_UTF_8, ["another one than elsewhere", "PYTHONUTF8=1"]),
+    ],
+    ids=["bytes", "locale"],
+)
+def test_a_file_name_that_is_another_one_elsewhere(
+    checkout: Checkout, shared: LocalSupabase, name: str, locale: dict[str, str], texts: list[str]
+) -> None:
+    """By it the journal knows what is applied: under another name it would be applied again. (Red before: a traceback, or that.)"""
+    (checkout.root / "mine").mkdir()
+    (checkout.root / "mine" / name).write_text("select 1;\n")
+    for options in ((), ("--dry-run",), ("--status",)):
+        done = checkout.run("run_migration.py", "mine", *options, env=shared.environment() | locale)
+        said(done, *texts, code=2)
+
+
+@pytest.mark.parametrize("script", [("new_migration.py",), (MIGRATE, "--until"), ("run_migration.py",)], ids=str)
+@pytest.mark.parametrize(("text", "locale"), [("caf\udce9", {}), ("café", NOT_UTF_8)], ids=["bytes", "locale"])
+def test_an_argument_that_is_no_text(
+    checkout: Checkout, script: tuple[str, ...], text: str, locale: dict[str, str]
+) -> None:
+    done = checkout.run(*script, text, env=locale)
+    said(done, "usage: ", "is no text in the encoding", "PYTHONUTF8=1" if locale else "utf-8", code=2)
+
+
+def test_a_user_whose_name_is_no_text(checkout: Checkout, shared: LocalSupabase) -> None:
+    file = checkout.step_file("user_name.sql", "-- step: one\nselect 1;\n")
+    said(checkout.run("run_migration.py", file, env=shared.environment() | {"LOGNAME": "caf\udce9"}), "is applied")
 
 
 def test_a_refusal_is_not_tried_again(checkout: Checkout, shared: LocalSupabase) -> None:

@@ -249,7 +249,7 @@ def test_what_looks_like_a_file_and_is_none_is_told(project: Project) -> None:
 
 def test_a_name_that_is_no_utf_8_is_told(project: Project) -> None:
     (project.folder / os.fsdecode(b"1_f\xfcr.sql")).write_text(A)
-    assert "is no UTF-8" in told(project.run())
+    assert "is not UTF-8" in told(project.run())
 
 
 def test_a_folder_that_may_not_be_read_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,12 @@ def test_help_has_a_paragraph_examples_and_exit_codes(help_of: dict[str, str], s
     assert EXIT_CODE.findall(text.split("\nexit codes:\n")[1]) == ["0", "1", "2", "130"]
 
 
+def test_a_terminal_without_width() -> None:
+    """As some programs that run others on one leave it."""
+    done = run_script("doctor.py", "--help", env={"COLUMNS": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_option_has_a_line_of_help(help_of: dict[str, str], script: str) -> None:
     listed = help_of[script].split("\noptions:\n")[1].split("\nexamples:")[0]

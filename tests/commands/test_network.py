@@ -7,11 +7,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from checkout import MIGRATION_FILE, Checkout, said
+from faults.proxy import Exchange, FaultProxy
 from local_supabase import Cluster, LocalSupabase
 from local_supabase.server import listen
 from projects import project
@@ -59,6 +61,22 @@ def test_a_project_on_this_machine_is_reached_past_the_proxy(
         url = {"SUPABASE_URL": shared.url.replace("127.0.0.1", host)}
         done = checkout.run("doctor.py", env=shared.environment() | url | {"HTTP_PROXY": proxy, "ALL_PROXY": proxy})
     said(done, "16 passed, 0 failed")
+
+
+def test_a_project_below_a_path_of_its_host(checkout: Checkout, shared: LocalSupabase) -> None:
+    """Self-hosted, beside other things: where the path is cut off, the key goes to those."""
+
+    def below(exchange: Exchange) -> None:
+        path = exchange.request.path
+        if not path.startswith("/supabase/"):
+            return exchange.page(404)
+        exchange.request = replace(exchange.request, path=path.removeprefix("/supabase"))
+        return exchange.pass_on()
+
+    with FaultProxy(shared.url, lambda _: below) as proxy:
+        for url in (f"{proxy.url}/supabase", f"{proxy.url}/supabase/rest/v1/"):
+            done = checkout.run("doctor.py", env=shared.environment() | {"SUPABASE_URL": url})
+            said(done, f"Project: {proxy.url}/supabase,", "16 passed, 0 failed")
 
 
 class Counting(BaseHTTPRequestHandler):

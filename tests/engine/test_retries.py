@@ -26,7 +26,7 @@ from rpc_migrations.client import (
     RpcClient,
 )
 from rpc_migrations.deployment import SIGNATURE
-from rpc_migrations.errors import Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
+from rpc_migrations.errors import AccessRefused, Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,11 @@ def postgrest_says(status: int, code: str) -> Fault:
     return lambda exchange: exchange.json(status, {"code": code, "message": "not now", "details": None, "hint": None})
 
 
+def too_early(code: str) -> Fault:
+    """PostgREST's clock lags behind that of the gateway, which makes a token out of a secret key for each request."""
+    return lambda exchange: exchange.json(401, {"code": code, "message": "JWT issued at future"})
+
+
 def closed(exchange: Exchange) -> None:
     exchange.close()
 
@@ -105,12 +110,18 @@ PASSING: dict[str, Fault] = {
     "closed after the commit": forwarded_and_closed,
     "cut in the middle": cut,
     "a hotel's page": foreign_page,
-    **{f"HTTP {status}": page(status) for status in (408, 429, 502, 503, 504, 520, 521, 522, 523, 524)},
-    **{f"HTTP {status} in JSON without a code": gateway_json(status) for status in (429, 502, 503, 504)},
+    **{
+        f"HTTP {status}": page(status)
+        for status in (408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530, 544)
+    },
+    "HTTP 302 to a hotel's page": lambda exchange: exchange.page(302, {"Location": "https://login.example/"}),
+    **{f"HTTP {status} in JSON without a code": gateway_json(status) for status in (429, 500, 502, 503, 504)},
     "PGRST000": postgrest_says(503, "PGRST000"),
     "PGRST001": postgrest_says(503, "PGRST001"),
     "PGRST002": postgrest_says(503, "PGRST002"),
     "PGRST003": postgrest_says(504, "PGRST003"),
+    "a token of the gateway's that comes too early": too_early("PGRST303"),
+    "the same, of PostgREST 12": too_early("PGRST301"),
 }
 
 
@@ -405,6 +416,62 @@ def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> Non
     assert (len(bench.attempts), count(bench), outcome.notes) == (1, 0, [])
     assert outcome.error
     assert outcome.error.hint
+
+
+GATEWAYS: dict[str, tuple[Fault, list[str]]] = {
+    "a firewall that dislikes SQL": (
+        page(403),
+        ["refused on the way: HTTP 403", "firewall", "/rest/v1/rpc/execute_sql"],
+    ),
+    "a page to log in at": (page(401), ["refused on the way: HTTP 401", "SUPABASE_URL and the key are right"]),
+    "too large": (page(413), [f'"{STEP}" (counting.sql', "too large", "HTTP 413", "client_max_body_size", "-- step:"]),
+    "restricted": (
+        lambda exchange: exchange.json(402, {"message": "Services restricted: exceed_egress_quota"}),
+        ["The project is restricted: Services restricted: exceed_egress_quota.", "billing"],
+    ),
+    "paused": (page(540), ["The project is paused.", "Restore it"]),
+    "without public": (
+        lambda exchange: exchange.json(406, {"code": "PGRST106", "message": "Invalid schema: public", "hint": "api"}),
+        ["schema public", "Exposed schemas"],
+    ),
+    "a secret key that is not made a token of": (
+        lambda exchange: exchange.json(401, {"code": "PGRST301", "message": "Expected 3 parts in JWT; got 1"}),
+        ["The key was refused: Expected 3 parts in JWT; got 1.", "legacy service_role key"],
+    ),
+    "no header": (
+        lambda exchange: exchange.json(401, {"code": "PGRST302", "message": "Anonymous access is disabled"}),
+        ["Anonymous access is disabled", "Authorization header"],
+    ),
+    "no secret": (
+        lambda exchange: exchange.json(500, {"code": "PGRST300", "message": "Server lacks JWT secret"}),
+        ["Server lacks JWT secret", "PGRST_JWT_SECRET"],
+    ),
+}
+
+
+@pytest.mark.parametrize("postgrest", ["16"])
+@pytest.mark.parametrize("name", GATEWAYS)
+def test_a_gateway_that_goes_on_refusing_is_told_in_its_words(bench: Bench, name: str) -> None:
+    """At once, and not as a wrong address or a mistyped key."""
+    fault, words = GATEWAYS[name]
+    bench.faults = [fault]
+    outcome = bench.run()
+    assert (outcome.exit_code, len(bench.attempts), count(bench)) == (1, 1, 0)
+    assert outcome.error
+    told = f"{outcome.error.message} {outcome.error.hint}"
+    assert not [word for word in words if word not in told], told
+    assert "YOUR-PROJECT" not in told
+
+
+@pytest.mark.parametrize("postgrest", ["16"])
+def test_clocks_that_differ_for_good(bench: Bench) -> None:
+    """Told after a few attempts, before anything was answered; it is not the network."""
+    bench.proxy.choose = lambda _: too_early("PGRST303")
+    outcome = bench.run(retry_pause=0.001)
+    assert isinstance(outcome.error, AccessRefused)
+    assert len(outcome.notes) == MAX_ATTEMPTS_BEFORE_FIRST_ANSWER - 1
+    assert "JWT issued at future" in outcome.error.message
+    assert "clock" in str(outcome.error.hint)
 
 
 def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:

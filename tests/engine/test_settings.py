@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,20 @@ def test_a_file_that_is_no_text_is_told(root: Path, load: Load, content: bytes) 
         load()
 
 
+def test_what_is_no_file_is_told_and_not_taken_for_none(root: Path, load: Load) -> None:
+    (root / ".env").mkdir()
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load()
+
+
+def test_a_pipe_is_read(root: Path, load: Load) -> None:
+    """As password managers put it there."""
+    os.mkfifo(root / ".env")
+    writer = threading.Thread(target=(root / ".env").write_text, args=(f"SUPABASE_URL={URL}\n",), daemon=True)
+    writer.start()
+    assert load().url == URL
+
+
 def test_a_script_reads_the_file_at_its_root_wherever_it_is_run(checkout: Checkout, tmp_path: Path) -> None:
     (checkout.root / ".env").write_text("SUPABASE_URL=not a url\n")
     (tmp_path / ".env").write_text("SUPABASE_URL=https://db.example.com\n")
@@ -176,7 +192,12 @@ def test_a_key_at_the_wrong_place_is_refused(load: Load, environment: dict[str, 
         (f" {URL}\n", URL, REF),
         (f"{URL}/rest/v1/", URL, REF),
         (f"HTTPS://{REF.upper()}.Supabase.co", URL, REF),
+        (f"{URL}/anything", URL, REF),
         ("https://api.example.com:8443", "https://api.example.com:8443", None),
+        ("https://example.com/supabase", "https://example.com/supabase", None),  # self-hosted, beside other things
+        ("https://example.com/a/supabase/", "https://example.com/a/supabase", None),
+        ("https://example.com/supabase/rest/v1/rpc/x?y=1#z", "https://example.com/supabase", None),
+        ("http://localhost:8000/project/default", "http://localhost:8000", None),  # the dashboard, at the same port
         ("http://localhost:54321", "http://localhost:54321", None),
         ("http://127.0.0.1:54321", "http://127.0.0.1:54321", None),
         ("http://127.9.9.9", "http://127.9.9.9", None),
@@ -205,6 +226,9 @@ def test_a_url_is_understood(load: Load, value: str, url: str, project: str | No
         ("https://YOUR-PROJECT.supabase.co", "placeholder", "Data API"),
         (f"https://supabase.com/dashboard/project/{REF}/sql/new", "the dashboard", f"SUPABASE_URL={URL}"),
         (f"https://app.supabase.com/project/{REF}", "the dashboard", f"SUPABASE_URL={URL}"),
+        ("https://supabase.com/dashboard/project/_/settings/api", "the dashboard", "YOUR-PROJECT.supabase.co"),
+        ("https://supabase.com/dashboard/org/abc", "the dashboard", "YOUR-PROJECT.supabase.co"),
+        ("https://example.com/a\x01b", "is not a URL", "YOUR-PROJECT"),
         (f"postgresql://postgres:pw@db.{REF}.supabase.co:5432/postgres", "connection string", "https://"),
         (f"https://user:pw@{REF}.supabase.co", "user name or password", "SUPABASE_SERVICE_KEY"),
         ("http://example.com", "would travel unencrypted", "--allow-http"),
