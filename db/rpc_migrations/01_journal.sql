@@ -99,6 +99,7 @@ alter table rpc_migrations.copies
     add column if not exists end_block bigint not null default 0,
     add column if not exists chunk_blocks bigint not null default 16,
     add column if not exists compared_at timestamptz,
+    add column if not exists compared_form jsonb,                   -- of the source's rows, then (see form_of_rows)
     add column if not exists quieted jsonb not null default '{}',   -- triggers that are off, of the table that is not in use: {name: state}
     add column if not exists renamed jsonb not null default '[]',   -- what the swap renamed: [{kind, old_name, new_name}]
     add column if not exists unvalidated jsonb not null default '[]', -- foreign keys that the swap made anew: [{relation, name}]
