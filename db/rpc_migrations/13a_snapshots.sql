@@ -3,7 +3,8 @@
 -- the snapshot of the statement around them. So the swap is not tried before such statements are over. They are noted once, when
 -- the last replay has been committed, and never added to: of those that come later all see what was replayed.
 
--- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}].
+-- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}]. And those that send
+-- changes: the first copy of a subscription's table is theirs to read. While they send they are in no transaction, or have no snapshot.
 create or replace function rpc_migrations.open_snapshots() returns jsonb
 language sql volatile
 set search_path = ''
@@ -14,7 +15,7 @@ as $function$
     where
         a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_xmin is not null
         -- what others run is told to those alone who may read all statistics, but not autovacuum's: it has no role
-        and coalesce(a.backend_type, 'client backend') = 'client backend' and a.usename is not null;
+        and coalesce(a.backend_type, 'client backend') in ('client backend', 'walsender') and a.usename is not null;
 $function$;
 
 
