@@ -118,7 +118,9 @@ def test_a_subscription_that_begins_misses_no_row(admin: Connection, database: D
     run(admin, STEP_FILE, until="carry over")
     counts = []
     with psycopg.connect(database.dsn(SUPERUSER), replication="database", autocommit=True) as sender:
-        sender.execute("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ")  # in capitals: as replication commands are written
+        sender.execute(
+            "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"
+        )  # in capitals: as replication commands are written
         sender.execute("CREATE_REPLICATION_SLOT first TEMPORARY LOGICAL pgoutput (SNAPSHOT 'use')")
         for call in calls(admin, STEP_FILE):
             if call.answer["state"] == "waiting":

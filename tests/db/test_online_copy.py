@@ -113,7 +113,9 @@ REWRITTEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("when", ["after the comparison", "before the lock", "in a rollback", "before the lock of a rollback"])
+@pytest.mark.parametrize(
+    "when", ["after the comparison", "before the lock", "in a rollback", "before the lock of a rollback"]
+)
 @pytest.mark.parametrize("statement", REWRITTEN.values(), ids=REWRITTEN)
 def test_rows_that_are_changed_without_a_trigger_are_not_lost(things: Connection, statement: str, when: str) -> None:
     """The comparison is done again, and stops the migration; then it can be begun anew, and a rollback given up."""

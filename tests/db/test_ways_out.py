@@ -192,7 +192,9 @@ def test_a_temporary_view_of_another_session(things: Connection, database: Datab
     for text in (read(ROLLBACK), THINGS_FILE):
         with database.connect() as other:
             other.execute("create temporary view mine as select * from public.things")
-            with pytest.raises(psycopg.Error, match=r"a temporary view of a session that is open: pg_temp_\d+\.mine") as caught:
+            with pytest.raises(
+                psycopg.Error, match=r"a temporary view of a session that is open: pg_temp_\d+\.mine"
+            ) as caught:
                 run(things, text)
             assert caught.value.sqlstate == "RM001"
             assert no_trace_of_capture(things)
