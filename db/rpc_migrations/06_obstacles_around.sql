@@ -23,10 +23,12 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select 'a table or view of another role that depends on it', format('%s (of %s)', o.oid::regclass, o.relowner::regrole), null, null
+        select
+            case o.relpersistence when 't' then 'a temporary view of a session that is open' else 'a table or view of another role that depends on it' end,
+            format('%s (of %s)', o.oid::regclass, o.relowner::regrole), null, null
         from rpc_migrations.dependents(relation) as d
         inner join pg_catalog.pg_class as o on o.oid = d.dependent
-        where not pg_has_role(o.relowner, 'usage') and (
+        where o.relpersistence = 't' or not pg_has_role(o.relowner, 'usage') and (
             o.relkind = 'v'
             or exists (select from pg_catalog.pg_constraint as c where c.conrelid = o.oid and c.confrelid = relation and c.contype = 'f'))
         union all

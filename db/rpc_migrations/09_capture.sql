@@ -16,7 +16,13 @@ begin
     select string_agg(format('old.%I', k.name), ', '), string_agg(format('new.%I', k.name), ', ') into old_keys, new_keys
     from jsonb_to_recordset(copy.keys) as k (name text);
 
-    execute format('create table %s as select %s from %s with no data', parts.log, parts.keys, parts.source);
+    -- What a domain is made of, because an entry of a truncation has no key, and a domain may refuse the NULL.
+    execute format('create table %s as select %s from %s with no data', parts.log, (
+        select string_agg(format('%1$I::%2$s as %1$I', k.name, format_type(rpc_migrations.base_type(a.atttypid), -1)), ', '
+            order by a.attnum)
+        from jsonb_to_recordset(copy.keys) as k (name name)
+        inner join pg_catalog.pg_attribute as a on a.attrelid = copy.source and a.attname = k.name
+    ), parts.source);
     execute format(
         'alter table %s add column rpc_migrations_id bigint generated always as identity primary key, '
         'add column rpc_migrations_truncated boolean not null default false', parts.log);

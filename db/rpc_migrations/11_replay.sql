@@ -240,7 +240,8 @@ end;
 $function$;
 
 
--- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit.
+-- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit. Raises lock_not_available where
+-- somebody has come before the lock with what no log tells: the next attempt compares anew.
 create or replace function rpc_migrations.replay_rest(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -250,6 +251,9 @@ declare
 begin
     if copy.source is null then
         return;
+    end if;
+    if not rpc_migrations.is_as_compared(copy) then
+        raise exception '% was altered since the comparison', copy.source::regclass using errcode = 'lock_not_available';
     end if;
     perform rpc_migrations.quiet_triggers(copy, copy.target);
     perform rpc_migrations.replay_truncation(copy);

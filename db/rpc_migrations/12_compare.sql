@@ -1,6 +1,44 @@
 -- The comparison, before the swap: source and target must be the same, row by row, in all that both have. What differs stops
 -- the migration with nothing changed.
 
+-- What else than writes may have changed a table's rows, where it is another one than before: the table's file, the places of its columns,
+-- and our triggers as they were last altered. ALTER TABLE may have rewritten the rows (type ... using) or made a column anew, and may
+-- have been taken back since; and nobody has noted what was written while the triggers were off.
+create or replace function rpc_migrations.form_of_rows(relation oid) returns jsonb
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return jsonb_build_object(
+        'file', pg_relation_filenode(relation),
+        'columns', (
+            select jsonb_object_agg(a.attname, a.attnum)
+            from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+        ),
+        'triggers', (
+            select jsonb_object_agg(t.tgname, t.xmin::text)
+            from pg_catalog.pg_trigger as t where t.tgrelid = relation and t.tgname ~ '^rpc_migrations_capture'
+        )
+    );
+end;
+$function$;
+
+
+-- Whether the source is the one that was compared, but for what the log tells.
+create or replace function rpc_migrations.is_as_compared(copy rpc_migrations.copies) returns boolean
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    return (
+        select c.compared_form is not distinct from rpc_migrations.form_of_rows(copy.source)
+        from rpc_migrations.copies as c where c.id = copy.id
+    );
+end;
+$function$;
+
+
 -- Compares source and target in one snapshot, by the number of rows and a hash of all columns that both have, in which
 -- the order of the rows plays no part. Rows with an entry in the log are left out: the replay will see to them.
 -- Raises RM004 where they differ, with the number of differing rows and up to five of their keys.
@@ -12,6 +50,7 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
     parts record;
+    form jsonb;
     result record;
     differing bigint;
     examples text;
@@ -23,6 +62,7 @@ begin
     perform rpc_migrations.hold_source(copy);
     perform rpc_migrations.replay_truncation(copy);
     parts := rpc_migrations.copy_parts(copy);
+    form := rpc_migrations.form_of_rows(copy.source);  -- before the rows are read: triggers may be altered meanwhile
     select a.* into result
     from rpc_migrations.ask(format(
         $sql$
@@ -45,9 +85,11 @@ begin
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
         raise exception '% and its new version differ in % row(s)', parts.source, differing
         using errcode = 'RM004', detail = format('For example those with the primary keys: %s', examples),
-            hint = 'Nothing was changed. Roll the migration back and run it again; if it happens again, do not use it for this table.';
+            hint = case copy.state
+                when 'rolling back' then 'No table in use was changed. Give the rollback up with --give-up, and roll back again.'
+                else 'Nothing was changed. Roll the migration back and run it again; if it happens again, do not use it for this table.' end;
     end if;
-    update rpc_migrations.copies as c set compared_at = clock_timestamp() where c.id = copy.id;
+    update rpc_migrations.copies as c set compared_at = clock_timestamp(), compared_form = form where c.id = copy.id;
     rows := result.source_rows;
     message := 'source and target are the same';
 end;

@@ -3,7 +3,8 @@
 -- the snapshot of the statement around them. So the swap is not tried before such statements are over. They are noted once, when
 -- the last replay has been committed, and never added to: of those that come later all see what was replayed.
 
--- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}].
+-- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}]. And those that send
+-- changes: the first copy of a subscription's table is theirs to read. While they send they are in no transaction, or have no snapshot.
 create or replace function rpc_migrations.open_snapshots() returns jsonb
 language sql volatile
 set search_path = ''
@@ -14,7 +15,7 @@ as $function$
     where
         a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_xmin is not null
         -- what others run is told to those alone who may read all statistics, but not autovacuum's: it has no role
-        and coalesce(a.backend_type, 'client backend') = 'client backend' and a.usename is not null;
+        and coalesce(a.backend_type, 'client backend') in ('client backend', 'walsender') and a.usename is not null;
 $function$;
 
 
@@ -72,8 +73,8 @@ as $function$
 $function$;
 
 
--- All that comes before an attempt to swap: the log is replayed, that is committed, and older snapshots are gone. Where it is
--- not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
+-- All that comes before an attempt to swap: the log is replayed, that is committed, older snapshots are gone, and the source is the one
+-- that was compared. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
 -- with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
 create or replace function rpc_migrations.prepare_swap(
     copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
@@ -113,6 +114,9 @@ begin
         holders := rpc_migrations.snapshot_holders(noted);
         message := 'statements that began before the last rows were replayed (--ignore-snapshots goes on; they may miss rows)';
         return;
+    end if;
+    if not rpc_migrations.is_as_compared(copy) then
+        perform rpc_migrations.compare();
     end if;
     execute format('select count(*) from (select from rpc_migrations.log_%s limit 1001) as l', copy.id) into entries;
     if entries > 1000 then

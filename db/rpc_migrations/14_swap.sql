@@ -51,7 +51,7 @@ begin
         perform rpc_migrations.exchange(copy, carried);
         done := true;
     exception when lock_not_available then
-        holders := rpc_migrations.lock_holders(copy.source);
+        holders := rpc_migrations.holders_in_the_way(copy);
         message := rpc_migrations.what_was_waited_for(sqlerrm);
         rows := rows + rpc_migrations.catch_up(copy);
     end;
@@ -144,6 +144,29 @@ begin
         execute statement;
     end loop;
 end;
+$function$;
+
+
+-- Who may be in the way of an attempt to swap that has failed, and holds nothing any more: on the table, on what lock_for_swap locks
+-- besides, and on the sequences that are renamed.
+create or replace function rpc_migrations.holders_in_the_way(copy rpc_migrations.copies) returns jsonb
+language sql volatile
+set search_path = ''
+as $function$
+    select case when copy.source is null then rpc_migrations.lock_holders() else coalesce(jsonb_agg(distinct h.value), '[]') end
+    from (
+        select copy.new_table as relation
+        union
+        select copy.old_table
+        union
+        select d.dependent from rpc_migrations.dependents(copy.source) as d
+        union
+        select p.parent from rpc_migrations.parents(copy) as p
+        union
+        select to_regclass(format('%I.%I', w.schema, w.name)) from rpc_migrations.named_with(copy.source) as w where w.kind = 'sequence'
+    ) as r
+    cross join lateral jsonb_array_elements(rpc_migrations.lock_holders(r.relation)) as h
+    where exists (select from pg_catalog.pg_locks as l where l.relation = r.relation and l.granted and l.pid is distinct from pg_backend_pid());
 $function$;
 
 

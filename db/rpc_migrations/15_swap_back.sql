@@ -50,7 +50,7 @@ begin
         kept_as := rpc_migrations.exchange_back_or_refuse(copy);
         done := true;
     exception when lock_not_available then
-        holders := rpc_migrations.lock_holders(copy.new_table);
+        holders := rpc_migrations.holders_in_the_way(copy);
         message := rpc_migrations.what_was_waited_for(sqlerrm);
         if keeps_changes then
             rows := rows + rpc_migrations.catch_up(copy);

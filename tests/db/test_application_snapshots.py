@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import psycopg
 from local_supabase import Database
+from local_supabase.database import SUPERUSER
 from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
 
 STEP_FILE = rebuild_file("members", "id integer not null, team text")
@@ -107,6 +109,24 @@ def test_an_update_in_repeatable_read_finds_its_row(admin: Connection, database:
                 assert other.execute("select team from public.members where id = 8").fetchone() == ("a",)
                 other.execute("rollback")
     assert ("swap", "waiting") in states
+
+
+def test_a_subscription_that_begins_misses_no_row(admin: Connection, database: Database) -> None:
+    """Its first copy of a table is read by the process that sends the changes, in the snapshot of its slot."""
+    deploy(admin)
+    admin.execute(TABLES)
+    run(admin, STEP_FILE, until="carry over")
+    counts = []
+    with psycopg.connect(database.dsn(SUPERUSER), replication="database", autocommit=True) as sender:
+        sender.execute(
+            "BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ"
+        )  # in capitals: as replication commands are written
+        sender.execute("CREATE_REPLICATION_SLOT first TEMPORARY LOGICAL pgoutput (SNAPSHOT 'use')")
+        for call in calls(admin, STEP_FILE):
+            if call.answer["state"] == "waiting":
+                counts += sender.execute("SELECT count(*) FROM public.members").fetchall()
+                sender.execute("ROLLBACK")
+    assert counts == [(ROWS,)]
 
 
 def test_a_transaction_without_a_snapshot_is_not_waited_for(admin: Connection, database: Database) -> None:

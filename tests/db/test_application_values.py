@@ -134,3 +134,21 @@ def test_a_default_elsewhere_on_the_identity_sequence_is_refused(admin: Connecti
     with pytest.raises(psycopg.Error, match=r"identity sequence: .*others") as caught:
         run(admin, rebuild_file("things", "id integer generated always as identity, name text"))
     assert caught.value.sqlstate == "RM001"
+
+
+@pytest.mark.parametrize("condition", ["not null", "check (value is not null)"])
+def test_a_key_of_a_domain_lets_the_table_be_truncated(admin: Connection, condition: str) -> None:
+    """What notes a truncation has no key to note with it."""
+    deploy(admin)
+    admin.execute(
+        f"create domain public.number as integer {condition}; "
+        "create table public.things (id public.number primary key, name text); "
+        "insert into public.things select n, 'old' from generate_series(1, 20) as n"
+    )
+    text = rebuild_file("things", "id public.number, name text")
+    for file, until in ((text, "copy the rows"), (read(ROLLBACK), "roll back: begin")):
+        run(admin, file, until=until)
+        admin.execute("truncate public.things; insert into public.things values (7, 'new'), (8, 'new')")
+        admin.execute("update public.things set id = 9 where id = 8")
+        run(admin, file)
+        assert admin.execute("select id, name from public.things order by id").fetchall() == [(7, "new"), (9, "new")]

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
+from step_runner import GIVE_UP, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
 
 COLUMNS = "id integer not null, name text, amount integer"
 STEP_FILE = rebuild_file("things", COLUMNS)
@@ -95,6 +95,54 @@ def test_alteration_that_is_taken_back_before_the_lock_of_the_swap(things: Conne
     run(things, STEP_FILE, until="compare")
     deploy(things, in_the_swap(before_the_plan="drop view public.names", before_the_lock=view))
     assert "view public.names" in refused(things, STEP_FILE, "RM003")
+
+
+# Alterations that change rows, which no trigger sees, and leave the table's form as it was.
+REWRITTEN = {
+    "values": "alter table public.things alter amount type integer using amount + 1000",
+    "there and back": "alter table public.things alter name type integer using 7; alter table public.things alter name type text",
+    "a column made anew": "alter table public.things drop amount; alter table public.things add amount integer",
+    "columns that change names": (
+        "alter table public.things rename amount to a; alter table public.things rename other to amount; "
+        "alter table public.things rename a to other"
+    ),
+    "triggers switched off and on": (
+        "alter table public.things disable trigger user; update public.things set amount = 0; truncate public.things; "
+        "alter table public.things enable always trigger rpc_migrations_capture, enable always trigger rpc_migrations_capture_truncate"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "when", ["after the comparison", "before the lock", "in a rollback", "before the lock of a rollback"]
+)
+@pytest.mark.parametrize("statement", REWRITTEN.values(), ids=REWRITTEN)
+def test_rows_that_are_changed_without_a_trigger_are_not_lost(things: Connection, statement: str, when: str) -> None:
+    """The comparison is done again, and stops the migration; then it can be begun anew, and a rollback given up."""
+    things.execute("alter table public.things add other integer")
+    text = rebuild_file("things", COLUMNS + ", other integer")
+    if "rollback" in when:
+        run(things, text)
+        text, until, way_out = read(ROLLBACK), "roll back: compare the two tables", read(GIVE_UP)
+    else:
+        until, way_out = "compare", read(ROLLBACK)
+    run(things, text, until=until)
+    if "lock" in when:
+        place = "    for statement in\n        (select format(case when d.is_view"
+        deploy(things, [*ONE_AT_A_TIME, (place, f"    {statement};\n{place}")])
+        swaps = ("swap", "roll back: swap the tables back")
+        first = next(call for call in calls(things, text) if call.step in swaps)  # is undone, with what was put into it
+        assert first.answer["state"] == "waiting"
+        deploy(things, ONE_AT_A_TIME)
+    things.execute(statement)
+    now = rows(things)
+    message = refused(things, text, "RM004")
+    assert "differ" in message
+    assert ("--give-up" in message) == ("rollback" in when)
+    assert rows(things) == now
+    run(things, way_out)
+    run(things, text)
+    assert rows(things) == now
 
 
 def test_a_table_that_was_dropped_meanwhile_is_told(things: Connection) -> None:

@@ -185,3 +185,19 @@ def test_discarding_is_given_up(things: Connection, database: Database) -> None:
     run(things, read(GIVE_UP))
     run(things, read(DISCARD))
     assert dump_schema(database) != before
+
+
+def test_a_temporary_view_of_another_session(things: Connection, database: Database) -> None:
+    """Nobody else can make it anew, and it goes with its session: it is named, and after that both ways are free."""
+    for text in (read(ROLLBACK), THINGS_FILE):
+        with database.connect() as other:
+            other.execute("create temporary view mine as select * from public.things")
+            with pytest.raises(
+                psycopg.Error, match=r"a temporary view of a session that is open: pg_temp_\d+\.mine"
+            ) as caught:
+                run(things, text)
+            assert caught.value.sqlstate == "RM001"
+            assert no_trace_of_capture(things)
+        while things.execute("select from pg_class where relname = 'mine'").fetchall():
+            pass  # the session goes
+        run(things, text)

@@ -323,7 +323,7 @@ from rpc_migrations.journal order by started_at, id
 """
 _COPIES = """
 select to_jsonb(c) - '{id,started_at,swapped_at,ended_at,compared_at,filenode,old_table,new_table,source,target}'::text[]
-    - '{attempts,longest_attempt,home,swap_mark}'::text[]
+    - '{attempts,longest_attempt,home,swap_mark,compared_form}'::text[]
 from rpc_migrations.copies as c order by c.id
 """
 _PRIVATE = """
