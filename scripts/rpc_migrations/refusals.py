@@ -86,7 +86,7 @@ def as_run(statement: Statement) -> str:
     being looked at, it is what it is.
     """
     (first,) = statement.words(1)
-    if first in ("select", "with"):
+    if first in ("select", "with", "("):
         return _without_into(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):
         return _BODY_UNSEEN.format(statement.sql)
@@ -94,15 +94,26 @@ def as_run(statement: Statement) -> str:
 
 
 def _without_into(sql: str) -> str:
-    """A query as CREATE TABLE AS, where it is a SELECT INTO; the INTO of an INSERT or a MERGE behind a WITH is none."""
-    before = ""
+    """A query as CREATE TABLE AS, where it is a SELECT INTO, also in parentheses.
+
+    The INTO of an INSERT or a MERGE behind a WITH is none, nor is a column's name.
+    """
+    before, opened = "", 0  # the parentheses that the first SELECT stands in
     for kind, start, end, depth in walk(sql):
-        if kind == "word" and not depth and sql[start:end].lower() == "into" and before not in ("insert", "merge"):
+        if kind == "space" or kind in COMMENTS:
+            continue
+        text = sql[start:end].lower()
+        if text == "(" and not before:
+            opened += 1
+            continue
+        if depth < opened:
+            return sql
+        if text == "into" and depth == opened and before not in ("as", "insert", "merge") and before[-1:] != ".":
             if table := _TABLE_OF_INTO.match(sql, end):
                 made = f"create {table['kind'] or ''} table {table['name']} as "
                 return f"{made}{sql[:start]}{sql[table.end() :]}"
             return sql
-        before = before if kind == "space" or kind in COMMENTS else sql[start:end].lower()
+        before = text
     return sql
 
 
@@ -243,5 +254,5 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     **dict.fromkeys(
         ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
     ),
-    **dict.fromkeys(("select", "with", "update", "delete", "explain"), _write_without_where),
+    **dict.fromkeys(("select", "with", "(", "update", "delete", "explain"), _write_without_where),
 }
