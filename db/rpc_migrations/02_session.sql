@@ -1,5 +1,5 @@
 -- The session that a text runs in. It belongs to the REST layer's pool, and the application's next request gets it: so what a
--- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors) is put back after
+-- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors, channels) is put back after
 -- each text, also after one that fails. And the text runs as the database's owner, by names that are looked up in schemas
 -- where others may create things: so nothing of theirs may stand in for PostgreSQL's own there.
 
@@ -39,7 +39,8 @@ begin
             'prepared', (
                 select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
             ),
-            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c)  -- any keeps its tables in use
+            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c),  -- any keeps its tables in use
+            'channels', (select coalesce(jsonb_agg(c), '[]') from pg_listening_channels() as c)
         )
     );
 end;
@@ -67,6 +68,7 @@ as $function$
 declare
     now_there jsonb := rpc_migrations.session_state(names);
     changed record;
+    channel record;
 begin
     for changed in
         select s.key as name, before -> 'settings' ->> s.key as value
@@ -84,6 +86,11 @@ begin
     perform pg_catalog.set_config(s.key, s.value, true)
     from pg_catalog.jsonb_each_text(before -> 'settings') as s
     where not now_there -> 'settings' ? s.key;
+    -- A LISTEN is not to be seen before its transaction has ended.
+    unlisten *;
+    for channel in select c.name from pg_catalog.jsonb_array_elements_text(before -> 'channels') as c (name) loop
+        execute pg_catalog.format('listen %I', channel.name);
+    end loop;
     if now_there - 'settings' - 'named' <> before - 'settings' - 'named' then
         perform rpc_migrations.give_up(now_there, before);
     end if;
