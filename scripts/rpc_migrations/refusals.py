@@ -22,6 +22,7 @@ _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, writ
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = "The statements of Supabase's API would go with yours. Name those that you mean; at the end of a step they are gone anyway."
+_LIMIT = "A step has a limit of its own, which would be noted. Write the value, 0 where there is none."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 _NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
@@ -36,6 +37,7 @@ _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
     r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
+_LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 # What a step is; options may say so.
 _PLAIN_BEGIN = re.compile(
@@ -214,6 +216,14 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
     return (what, _OUTSIDE) if what else None
 
 
+def _definition(words: list[str]) -> tuple[str, str] | None:
+    """A function, role or database that notes a timeout of ours as its own; and what runs outside of transactions only."""
+    for place in range(len(words) - 3):
+        if words[place] == "set" and words[place + 1] in _LIMITS and words[place + 2 : place + 4] == ["from", "current"]:
+            return f"set {words[place + 1]} from current", _LIMIT
+    return _outside_a_transaction(words)
+
+
 def _write_without_where(words: list[str]) -> tuple[str, str] | None:
     """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
     for place, word in enumerate(words):
@@ -251,8 +261,7 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     ),
     **dict.fromkeys(("set", "reset"), _setting),
     "deallocate": _deallocate,
-    **dict.fromkeys(
-        ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
-    ),
+    **dict.fromkeys(("create", "alter"), _definition),
+    **dict.fromkeys(("drop", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction),
     **dict.fromkeys(("select", "with", "(", "update", "delete", "explain"), _write_without_where),
 }
