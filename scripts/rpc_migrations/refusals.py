@@ -219,7 +219,11 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
 def _definition(words: list[str]) -> tuple[str, str] | None:
     """A function, role or database that notes a timeout of ours as its own; and what runs outside of transactions only."""
     for place in range(len(words) - 3):
-        if words[place] == "set" and words[place + 1] in _LIMITS and words[place + 2 : place + 4] == ["from", "current"]:
+        if (
+            words[place] == "set"
+            and words[place + 1] in _LIMITS
+            and words[place + 2 : place + 4] == ["from", "current"]
+        ):
             return f"set {words[place + 1]} from current", _LIMIT
     return _outside_a_transaction(words)
 

@@ -97,9 +97,13 @@ def test_a_schema_called_as_the_owner(database: Database, admin: Connection, app
     admin.execute("create table public.orders (id integer)")
     if owner == "postgres":
         admin.execute(f"grant all on schema postgres to {APP}".encode())
-    app.execute(f"create function postgres.lower(name) returns text language plpgsql as $$ begin {NOTE_WHO}; return ''; end $$".encode())
+    app.execute(
+        f"create function postgres.lower(name) returns text language plpgsql as $$ begin {NOTE_WHO}; return ''; end $$".encode()
+    )
     with pytest.raises(psycopg.Error) as refused:
-        admin.execute("select public.execute_sql('insert into orders select 1 from pg_class where lower(relname) = relname limit 1')")
+        admin.execute(
+            "select public.execute_sql('insert into orders select 1 from pg_class where lower(relname) = relname limit 1')"
+        )
     assert refused.value.sqlstate == "RM001"
     assert (f"schema postgres of role {APP}" in str(refused.value)) == (owner == APP)
     assert f"function postgres.lower(name) of role {APP}" in str(refused.value)

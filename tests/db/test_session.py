@@ -128,7 +128,9 @@ def test_what_the_session_had_before_stays(admin: Connection) -> None:
         "set timezone = 'Asia/Tokyo'; set app.tenant = '7'; create temporary table mine (n integer); "
         "select pg_advisory_lock(7); prepare mine as select 1; listen mine"
     )
-    admin.execute("select public.execute_sql('listen theirs; set work_mem = ''9MB''; create temporary table theirs (n integer)')")
+    admin.execute(
+        "select public.execute_sql('listen theirs; set work_mem = ''9MB''; create temporary table theirs (n integer)')"
+    )
     row = admin.execute(
         "select current_setting('timezone'), current_setting('app.tenant'), to_regclass('pg_temp.mine') is not null, "
         "to_regclass('pg_temp.theirs') is null, pg_advisory_unlock(7), (select count(*) from pg_prepared_statements where from_sql), "

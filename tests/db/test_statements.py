@@ -49,7 +49,9 @@ def test_a_text_cannot_make_us_wait_for_a_lock(database: Database, deployed: Con
 
 
 @pytest.mark.parametrize(
-    "whose", ["role postgres in database {}", "database {}"], ids=["of the role", "of the database, and the role has none"]
+    "whose",
+    ["role postgres in database {}", "database {}"],
+    ids=["of the role", "of the database, and the role has none"],
 )
 def test_names_are_looked_up_where_the_owner_has_them_looked_up(
     cluster: Cluster, database: Database, deployed: Connection[Any], tmp_path: Path, whose: str
@@ -64,7 +66,13 @@ def test_names_are_looked_up_where_the_owner_has_them_looked_up(
         with cluster.connect() as connection:
             connection.execute("alter role postgres reset search_path")
     try:
-        step(deployed, "set search_path = ''", "reset search_path", "create table made ()", "insert into items values (2)")
+        step(
+            deployed,
+            "set search_path = ''",
+            "reset search_path",
+            "create table made ()",
+            "insert into items values (2)",
+        )
         rebuild = short_way(tmp_path / "mine.sql", "app.items", "alter table items alter column name type label;")
         run(deployed, rebuild, "rebuild")
     finally:
