@@ -53,9 +53,11 @@ $function$;
 -- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
 -- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
 -- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
--- Names in the text are looked up where its caller says. What is ours here names its schema.
+-- Names in the text are looked up as in a session of the owner's, those of temporary tables first: else a text would write to
+-- the table of the same name. What is ours here names its schema.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
+set search_path = ''
 as $function$
 declare
     cursor_name refcursor;
@@ -65,6 +67,7 @@ declare
     semicolons bigint := pg_catalog.length(query) - pg_catalog.length(pg_catalog.replace(query, ';', ''));
     returns_rows boolean := pg_catalog.octet_length(query) * semicolons < 64000000;
 begin
+    perform pg_catalog.set_config('search_path', rpc_migrations.path_of_the_owner(), true);
     if returns_rows then
         begin
             open cursor_name for execute query;
@@ -118,8 +121,7 @@ $function$;
 -- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
 -- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
 -- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
--- Names are looked up as in a session of the owner's, those of temporary tables first: else a text would write to the table of
--- the same name. What is ours here names its schema.
+-- Names are looked up as in run_sql.
 create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
 language plpgsql
 set search_path = ''
