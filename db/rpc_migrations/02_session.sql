@@ -1,5 +1,5 @@
 -- The session that a text runs in. It belongs to the REST layer's pool, and the application's next request gets it: so what a
--- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors) is put back after
+-- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors, channels) is put back after
 -- each text, also after one that fails. And the text runs as the database's owner, by names that are looked up in schemas
 -- where others may create things: so nothing of theirs may stand in for PostgreSQL's own there.
 
@@ -39,7 +39,8 @@ begin
             'prepared', (
                 select coalesce(jsonb_agg(p.name), '[]') from pg_catalog.pg_prepared_statements as p where p.from_sql
             ),
-            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c)  -- any keeps its tables in use
+            'cursors', (select coalesce(jsonb_agg(c.name), '[]') from pg_catalog.pg_cursors as c),  -- any keeps its tables in use
+            'channels', (select coalesce(jsonb_agg(c), '[]') from pg_listening_channels() as c)
         )
     );
 end;
@@ -67,6 +68,7 @@ as $function$
 declare
     now_there jsonb := rpc_migrations.session_state(names);
     changed record;
+    channel record;
 begin
     for changed in
         select s.key as name, before -> 'settings' ->> s.key as value
@@ -84,6 +86,11 @@ begin
     perform pg_catalog.set_config(s.key, s.value, true)
     from pg_catalog.jsonb_each_text(before -> 'settings') as s
     where not now_there -> 'settings' ? s.key;
+    -- A LISTEN is not to be seen before its transaction has ended.
+    unlisten *;
+    for channel in select c.name from pg_catalog.jsonb_array_elements_text(before -> 'channels') as c (name) loop
+        execute pg_catalog.format('listen %I', channel.name);
+    end loop;
     if now_there - 'settings' - 'named' <> before - 'settings' - 'named' then
         perform rpc_migrations.give_up(now_there, before);
     end if;
@@ -175,33 +182,66 @@ end;
 $function$;
 
 
--- What others have put where our texts look names up, and what PostgreSQL would take for its own there: a function
+-- Where a session of the owner's own looks names up, as psql's: what its role, the database or both have as their setting. (The
+-- session that we are in is the REST layer's.)
+create or replace function rpc_migrations.path_of_the_owner() returns text
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(
+        (
+            select substr(setting, 13)
+            from pg_catalog.pg_db_role_setting as s
+            cross join unnest(s.setconfig) as setting
+            where
+                setting ^@ 'search_path='
+                and s.setrole in (0, current_user::regrole)
+                and s.setdatabase in (0, (select d.oid from pg_catalog.pg_database as d where d.datname = current_database()))
+            order by s.setrole <> 0 desc, s.setdatabase <> 0 desc
+            limit 1
+        ),
+        '"$user", public, extensions'
+    );
+$function$;
+
+
+-- What others have put where names are looked up by that path, and what PostgreSQL would take for its own there: a function
 -- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner. "of_any_name":
 -- also what could be taken for the owner's.
-create or replace function rpc_migrations.impostors(of_any_name boolean default false) returns setof text
-language plpgsql stable
+create or replace function rpc_migrations.impostors(path text, of_any_name boolean default false) returns setof text
+language plpgsql volatile
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
+declare
+    looked_in name[];
 begin
+    perform pg_catalog.set_config('search_path', path, true);
+    looked_in := pg_catalog.current_schemas(false);
+    perform pg_catalog.set_config('search_path', '', true);
     return query
         with
         others as materialized (
             select r.oid from pg_catalog.pg_roles as r where not pg_has_role(r.oid, current_user, 'usage')
         ),
+        schemas as materialized (
+            select n.oid, n.nspname, n.nspowner from pg_catalog.pg_namespace as n
+            where n.nspname = any (looked_in) and n.nspname !~ '^pg_'
+        ),
         found as materialized (  -- before it is asked what PostgreSQL has: that is long, and this is empty nearly always
             select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole) as what, true as is_function, p.proname as name
             from pg_catalog.pg_proc as p
-            where
-                p.pronamespace in (to_regnamespace('public'), to_regnamespace('extensions'))
-                and p.proowner in (select other.oid from others as other)
+            where p.pronamespace in (select n.oid from schemas as n) and p.proowner in (select other.oid from others as other)
             union all
             select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole), false, o.oprname
             from pg_catalog.pg_operator as o
-            where
-                o.oprnamespace in (to_regnamespace('public'), to_regnamespace('extensions'))
-                and o.oprowner in (select other.oid from others as other)
+            where o.oprnamespace in (select n.oid from schemas as n) and o.oprowner in (select other.oid from others as other)
         )
+        -- Nobody has chosen to look there: whoever makes a schema of this name comes before public.
+        select format('schema %I of role %s', n.nspname, n.nspowner::regrole)
+        from schemas as n
+        where n.nspname = current_user and n.nspowner in (select other.oid from others as other)
+        union all
         select f.what
         from found as f
         where
@@ -230,7 +270,7 @@ declare
     impostors text;
     answer jsonb;
 begin
-    select string_agg(i, '; ') into impostors from rpc_migrations.impostors() as i;
+    select string_agg(i, '; ') into impostors from rpc_migrations.impostors(rpc_migrations.path_of_the_owner()) as i;
     if impostors is not null then
         raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
         using errcode = 'RM001', hint = 'Nothing was run. See who made it and why; then drop it, or give it to the role that runs this.';

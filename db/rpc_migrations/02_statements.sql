@@ -53,11 +53,11 @@ $function$;
 -- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
 -- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
 -- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
--- Names in the text are looked up in public and extensions, those of temporary tables first, as everywhere: else a text would
--- write to the table of the same name. What is ours here names its schema.
+-- Names in the text are looked up as in a session of the owner's, those of temporary tables first: else a text would write to
+-- the table of the same name. What is ours here names its schema.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
-set search_path = public, extensions
+set search_path = ''
 as $function$
 declare
     cursor_name refcursor;
@@ -67,6 +67,7 @@ declare
     semicolons bigint := pg_catalog.length(query) - pg_catalog.length(pg_catalog.replace(query, ';', ''));
     returns_rows boolean := pg_catalog.octet_length(query) * semicolons < 64000000;
 begin
+    perform pg_catalog.set_config('search_path', rpc_migrations.path_of_the_owner(), true);
     if returns_rows then
         begin
             open cursor_name for execute query;
@@ -120,9 +121,10 @@ $function$;
 -- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
 -- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
 -- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
+-- Names are looked up as in run_sql.
 create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
 language plpgsql
-set search_path = public, extensions
+set search_path = ''
 as $function$
 declare
     statements text[] := case when separator is null then array[query] else pg_catalog.string_to_array(query, separator) end;
@@ -135,8 +137,10 @@ declare
     error_detail text;
     error_hint text;
     error_context text;
-    names_looked_up_in text := pg_catalog.current_setting('search_path');
+    path text := rpc_migrations.path_of_the_owner();
+    path_before text := path;
 begin
+    perform pg_catalog.set_config('search_path', path, true);
     foreach statement in array statements loop
         place := place + 1;
         perform pg_catalog.set_config('lock_timeout', '100ms', true);
@@ -146,9 +150,11 @@ begin
             execute statement;
             get diagnostics affected = row_count;
         end if;
-        -- The default of this session is that of the REST layer's role, which does not know of extensions.
-        if pg_catalog.left(statement, 60) ~* '^reset\s+(all|search_path)\M|^set\s+((session|local)\s+)?search_path\s*(=|\mto\M)\s*default\M' then
-            perform pg_catalog.set_config('search_path', names_looked_up_in, true);
+        -- Reset, in whatever way, it is what this session began with: the path of the REST layer's role.
+        if pg_catalog.current_setting('search_path') <> path_before then
+            perform pg_catalog.set_config('search_path', path, true) from pg_catalog.pg_settings as s
+            where s.name = 'search_path' and s.source <> 'session';
+            path_before := pg_catalog.current_setting('search_path');
         end if;
     end loop;
     -- What is deferred would fail at the commit, and nobody could tell which step it was.

@@ -134,6 +134,7 @@ declare
     is_told boolean;  -- the row tells how the step is getting on
     is_done boolean := true;
     row_count bigint;
+    place text;
     began timestamptz := clock_timestamp();
 begin
     if not pg_catalog.pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_step.migration)) then
@@ -164,7 +165,9 @@ begin
             perform rpc_migrations.defer_foreign_keys();
         end if;
     exception when lock_not_available then
-        return jsonb_build_object('state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders());
+        get stacked diagnostics place = pg_exception_detail;
+        return jsonb_build_object(
+            'state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
     when disk_full then
         if not rpc_migrations.give_room_back() then
             raise;

@@ -60,7 +60,7 @@ as $function$
 declare
     strangers text;
 begin
-    select string_agg(i, '; ') into strangers from rpc_migrations.impostors(of_any_name => true) as i;
+    select string_agg(i, '; ') into strangers from rpc_migrations.impostors('public, extensions', of_any_name => true) as i;
     if strangers is not null then
         raise exception 'functions of the table look names up, and could find something that others made: %', strangers
         using errcode = 'RM001', hint = 'No table in use was changed. See who made it and why. Drop it or give it to the role that runs this; '
@@ -87,7 +87,7 @@ begin
         execute statement using parameters;
         get diagnostics affected = row_count;
     exception when undefined_function or undefined_table or undefined_object then
-        if finds_names or exists (select from rpc_migrations.impostors(of_any_name => true)) then
+        if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
             raise;
         end if;
         perform set_config('search_path', 'public, extensions', true);
@@ -143,7 +143,7 @@ begin
         execute query into answer using parameters;
         get diagnostics answers = row_count;
     exception when undefined_function or undefined_table or undefined_object then
-        if finds_names or exists (select from rpc_migrations.impostors(of_any_name => true)) then
+        if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
             raise;
         end if;
         perform set_config('search_path', 'public, extensions', true);

@@ -153,7 +153,7 @@ $function$;
 -- Runs one statement on the twin, which its own texts find by the table's name. An error tells the statement.
 create or replace function rpc_migrations.alter_by(twin_name text, alteration text) returns void
 language plpgsql
-set search_path = rpc_migrations_twin, public, extensions, pg_temp
+set search_path = ''
 as $function$
 declare
     error_code text;
@@ -161,6 +161,8 @@ declare
     error_detail text;
     error_hint text;
 begin
+    perform pg_catalog.set_config(
+        'search_path', pg_catalog.concat('rpc_migrations_twin, ', rpc_migrations.path_of_the_owner(), ', pg_temp'), true);
     execute pg_catalog.format('alter table %s %s', twin_name, alteration);
     set constraints all immediate;
 exception when others then

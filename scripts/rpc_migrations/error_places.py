@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import SqlError
+from .errors import MigrationError
 from .migration import Step, with_plain_line_ends
 
 # What rpc_migrations.place_of_error writes below the detail of an error.
@@ -13,7 +13,7 @@ _MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
 _NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the same command again."
 
 
-def in_its_place(step: Step, error: SqlError) -> SqlError:
+def in_its_place(step: Step, error: MigrationError) -> MigrationError:
     """The same error, with the step that it came from, and the statement's line and first lines where they are known."""
     details = error.details or ""
     found = _PLACE.search(details)

@@ -22,6 +22,7 @@ _WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, writ
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = "The statements of Supabase's API would go with yours. Name those that you mean; at the end of a step they are gone anyway."
+_LIMIT = "A step has a limit of its own, which would be noted. Write the value, 0 where there is none."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 _NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
@@ -36,6 +37,7 @@ _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
     r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
+_LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 # What a step is; options may say so.
 _PLAIN_BEGIN = re.compile(
@@ -86,7 +88,7 @@ def as_run(statement: Statement) -> str:
     being looked at, it is what it is.
     """
     (first,) = statement.words(1)
-    if first in ("select", "with"):
+    if first in ("select", "with", "("):
         return _without_into(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):
         return _BODY_UNSEEN.format(statement.sql)
@@ -94,15 +96,26 @@ def as_run(statement: Statement) -> str:
 
 
 def _without_into(sql: str) -> str:
-    """A query as CREATE TABLE AS, where it is a SELECT INTO; the INTO of an INSERT or a MERGE behind a WITH is none."""
-    before = ""
+    """A query as CREATE TABLE AS, where it is a SELECT INTO, also in parentheses.
+
+    The INTO of an INSERT or a MERGE behind a WITH is none, nor is a column's name.
+    """
+    before, opened = "", 0  # the parentheses that the first SELECT stands in
     for kind, start, end, depth in walk(sql):
-        if kind == "word" and not depth and sql[start:end].lower() == "into" and before not in ("insert", "merge"):
+        if kind == "space" or kind in COMMENTS:
+            continue
+        text = sql[start:end].lower()
+        if text == "(" and not before:
+            opened += 1
+            continue
+        if depth < opened:
+            return sql
+        if text == "into" and depth == opened and before not in ("as", "insert", "merge") and before[-1:] != ".":
             if table := _TABLE_OF_INTO.match(sql, end):
                 made = f"create {table['kind'] or ''} table {table['name']} as "
                 return f"{made}{sql[:start]}{sql[table.end() :]}"
             return sql
-        before = before if kind == "space" or kind in COMMENTS else sql[start:end].lower()
+        before = text
     return sql
 
 
@@ -203,6 +216,18 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
     return (what, _OUTSIDE) if what else None
 
 
+def _definition(words: list[str]) -> tuple[str, str] | None:
+    """A function, role or database that notes a timeout of ours as its own; and what runs outside of transactions only."""
+    for place in range(len(words) - 3):
+        if (
+            words[place] == "set"
+            and words[place + 1] in _LIMITS
+            and words[place + 2 : place + 4] == ["from", "current"]
+        ):
+            return f"set {words[place + 1]} from current", _LIMIT
+    return _outside_a_transaction(words)
+
+
 def _write_without_where(words: list[str]) -> tuple[str, str] | None:
     """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
     for place, word in enumerate(words):
@@ -240,8 +265,7 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     ),
     **dict.fromkeys(("set", "reset"), _setting),
     "deallocate": _deallocate,
-    **dict.fromkeys(
-        ("create", "drop", "alter", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction
-    ),
-    **dict.fromkeys(("select", "with", "update", "delete", "explain"), _write_without_where),
+    **dict.fromkeys(("create", "alter"), _definition),
+    **dict.fromkeys(("drop", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction),
+    **dict.fromkeys(("select", "with", "(", "update", "delete", "explain"), _write_without_where),
 }

@@ -71,7 +71,8 @@ _HOLDER = {
 }  # fmt: skip
 _ANSWER = {
     "state": str, "already": Maybe(bool), "rows": Maybe(int), "holders": Maybe([_HOLDER]), "by": Maybe(RUN), **BUSY,
-    "undone": Maybe({"step": str, "message": str}), "code": Maybe(str), "message": Maybe(str), "step": Maybe(str),
+    "undone": Maybe({"step": str, "message": str}), "code": Maybe(str), "message": Maybe(str), "details": Maybe(str),
+    "step": Maybe(str),
 }  # fmt: skip
 _FURTHER = {**_ANSWER, "step": str, "call_seconds": float}
 ANSWER = {**_ANSWER, "following": Maybe([_FURTHER])}

@@ -107,7 +107,11 @@ class StepSender:
                 what = (answer.get("result") or {}).get("message") or "a lock"
                 holders = describe_holders(answer.get("holders"))
                 self._console.waiting(f"{what}: {holders}", wait.seconds)
-                wait.pause(f'Step "{step.name}" waited for {what}, and did not get it: {holders}.')
+                try:
+                    wait.pause(f"waited for {what}, and did not get it: {holders}.")
+                except Blocked as blocked:
+                    blocked.details = answer.get("details")  # a statement of the step may have raised it by itself
+                    raise in_its_place(step, blocked) from None
             case "busy":
                 self._console.waiting(f"an earlier attempt, or another run: {describe_busy(answer)}", wait.seconds)
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")

@@ -88,6 +88,28 @@ def test_what_could_be_taken_for_postgresqls_own(
     assert loot(admin) == set()
 
 
+@pytest.mark.parametrize("owner", [APP, "postgres"])
+def test_a_schema_called_as_the_owner(database: Database, admin: Connection, app: Connection, owner: str) -> None:
+    """Names are looked up there before they are in public: a table of somebody else's would be written to, and its triggers run as us."""
+    deploy(admin)
+    admin.execute(f"grant create on database {database.name} to {APP}".encode())
+    (app if owner == APP else admin).execute("create schema postgres")
+    admin.execute("create table public.orders (id integer)")
+    if owner == "postgres":
+        admin.execute(f"grant all on schema postgres to {APP}".encode())
+    app.execute(
+        f"create function postgres.lower(name) returns text language plpgsql as $$ begin {NOTE_WHO}; return ''; end $$".encode()
+    )
+    with pytest.raises(psycopg.Error) as refused:
+        admin.execute(
+            "select public.execute_sql('insert into orders select 1 from pg_class where lower(relname) = relname limit 1')"
+        )
+    assert refused.value.sqlstate == "RM001"
+    assert (f"schema postgres of role {APP}" in str(refused.value)) == (owner == APP)
+    assert f"function postgres.lower(name) of role {APP}" in str(refused.value)
+    assert loot(admin) == set()
+
+
 @pytest.mark.parametrize("what", list(IMPOSTORS)[:2])
 def test_nothing_of_ours_takes_them(admin: Connection, app: Connection, what: str) -> None:
     """Even if they were let pass: what is not the caller's text looks in no schema of theirs."""

@@ -31,6 +31,7 @@ create function public.what_is_there() returns jsonb language sql volatile set s
         'locks', (select count(*) from pg_catalog.pg_locks as l where l.locktype = 'advisory'),
         'prepared', (select count(*) from pg_catalog.pg_prepared_statements as p where p.from_sql),
         'cursors', (select count(*) from pg_catalog.pg_cursors as c where c.is_holdable),
+        'channels', (select count(*) from pg_catalog.pg_listening_channels()),
         'backend', pg_backend_pid()
     );
 $$;
@@ -62,6 +63,8 @@ TEXTS = {
     "a lock with two keys": "select pg_advisory_lock_shared(-1, 2000000000)",
     "a lock of the transaction": "select pg_advisory_xact_lock(42)",
     "a prepared statement": "prepare mine as select 1",
+    "a channel": "listen mine",
+    "a channel in a block": "do $$ begin execute 'listen mine'; end $$",
     "a cursor": "declare mine cursor with hold for select 1",
 }
 
@@ -123,14 +126,17 @@ def test_what_the_session_had_before_stays(admin: Connection) -> None:
     deploy(admin)
     admin.execute(
         "set timezone = 'Asia/Tokyo'; set app.tenant = '7'; create temporary table mine (n integer); "
-        "select pg_advisory_lock(7); prepare mine as select 1"
+        "select pg_advisory_lock(7); prepare mine as select 1; listen mine"
     )
-    admin.execute("select public.execute_sql('set work_mem = ''9MB''; create temporary table theirs (n integer)')")
+    admin.execute(
+        "select public.execute_sql('listen theirs; set work_mem = ''9MB''; create temporary table theirs (n integer)')"
+    )
     row = admin.execute(
         "select current_setting('timezone'), current_setting('app.tenant'), to_regclass('pg_temp.mine') is not null, "
-        "to_regclass('pg_temp.theirs') is null, pg_advisory_unlock(7), (select count(*) from pg_prepared_statements where from_sql)"
+        "to_regclass('pg_temp.theirs') is null, pg_advisory_unlock(7), (select count(*) from pg_prepared_statements where from_sql), "
+        "array(select pg_listening_channels())"
     ).fetchone()
-    assert row == ("Asia/Tokyo", "7", True, True, True, 1)
+    assert row == ("Asia/Tokyo", "7", True, True, True, 1, ["mine"])
 
 
 def test_a_setting_of_one_step_is_not_the_next_one_s(admin: Connection) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 from bench import Outcome, run_here, settings_for
-from local_supabase import Database, LocalSupabase
+from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import Connection
-from step_runner import deploy
+from step_runner import deploy, run, short_way
 
 SEPARATOR = "\n;\n"
 
@@ -46,6 +46,43 @@ def test_a_text_cannot_make_us_wait_for_a_lock(database: Database, deployed: Con
         answer = step(deployed, setting, "alter table public.items add column more text")
         assert (answer["state"], answer["holders"][0]["pid"]) == ("waiting", holder.info.backend_pid)
     assert step(deployed, setting, "alter table public.items add column more text")["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    "whose",
+    ["role postgres in database {}", "database {}"],
+    ids=["of the role", "of the database, and the role has none"],
+)
+def test_names_are_looked_up_where_the_owner_has_them_looked_up(
+    cluster: Cluster, database: Database, deployed: Connection[Any], tmp_path: Path, whose: str
+) -> None:
+    """As by psql, which finds a table of the application's schema and makes the next one there."""
+    deployed.execute(
+        "create schema app; create table app.items (id bigint primary key, name text); "
+        "create domain app.label as text; create domain public.label as integer; insert into app.items values (1, 'one')"
+    )
+    deployed.execute(f"alter {whose} set search_path = app, public".format(database.name).encode())
+    if whose.startswith("database"):
+        with cluster.connect() as connection:
+            connection.execute("alter role postgres reset search_path")
+    try:
+        step(
+            deployed,
+            "set search_path = ''",
+            "reset search_path",
+            "create table made ()",
+            "insert into items values (2)",
+        )
+        rebuild = short_way(tmp_path / "mine.sql", "app.items", "alter table items alter column name type label;")
+        run(deployed, rebuild, "rebuild")
+    finally:
+        with cluster.connect() as connection:
+            connection.execute('alter role postgres set search_path = "$user", public, extensions')
+    row = deployed.execute(
+        "select to_regclass('app.made') is not null, to_regclass('public.made') is null, count(*), "
+        "(select format_type(atttypid, null) from pg_attribute where attrelid = 'app.items'::regclass and attname = 'name') from app.items"
+    ).fetchone()
+    assert row == (True, True, 2, "app.label")
 
 
 @pytest.mark.parametrize("split", [True, False], ids=["a step", "a text that nobody has split"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -218,6 +219,18 @@ def test_waiting_for_a_lock_has_an_end(bench: Bench) -> None:
     assert count(bench) == 0
     assert bench.run().exit_code == 0
     assert count(bench) == 1
+
+
+def test_a_statement_that_raises_it_by_itself_is_told(bench: Bench) -> None:
+    """It is tried again, as what waits for a lock is; then the line and its own words are told, not only that nobody is in the way."""
+    outcome = bench.run(
+        {"two": "select 1;\n\ndo $$ begin raise lock_not_available using message = 'the import is at work'; end $$;"},
+        patience=0.7,
+    )
+    assert isinstance(outcome.error, Blocked)
+    assert re.match(r'Step "two" \(\S+, line 6\): waited for a lock', outcome.error.message)
+    assert (outcome.error.details or "").split("\n")[0] == "the import is at work"
+    assert "\n6 | do $$ begin raise" in (outcome.error.details or "")
 
 
 def test_attempts_are_capped_in_number(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
