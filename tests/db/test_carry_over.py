@@ -302,6 +302,15 @@ def test_a_foreign_key_whose_deletions_change(things: Connection) -> None:
     assert things.execute(query).fetchall() == [("FOREIGN KEY (name) REFERENCES names(name) ON DELETE CASCADE",)]
 
 
+def test_a_comment_on_the_type_of_its_rows(things: Connection) -> None:
+    """Of which pg_dump does not tell."""
+    things.execute("comment on type public.things is 'one of them'")
+    for text in (STEP_FILE, read(ROLLBACK)):
+        run(things, text)
+        comment = things.execute("select obj_description('public.things'::regtype, 'pg_type')").fetchone()
+        assert comment == ("one of them",)
+
+
 @pytest.mark.usefixtures("keeper")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_obstacle_is_refused(things: Connection, database: Database, kind: str) -> None:

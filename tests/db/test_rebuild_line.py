@@ -33,7 +33,10 @@ create table public.orders (
     made_at timestamptz default '2026-01-01 00:00:00+00',
     span int4range,
     counts integer[] default array[1, 2],
-    tally public.tally default 3
+    tally public.tally default 3,
+    price numeric(8, 2) default 9.5,
+    initials char(3) default 'ab',
+    paid_at timestamp(3) default '2026-01-01 00:00:00.5'
 );
 create index orders_note on public.orders (note, level);
 create index orders_old on public.orders (old_one);
@@ -74,6 +77,12 @@ ACCEPTED = {
     "exchange names": "alter table orders rename old_one to a; alter table orders rename level to old_one; alter table orders rename a to level",
     "type": "alter table orders alter number type bigint",
     "type with length": "alter table orders alter column old_one type varchar(100)",
+    "more places": "alter table orders alter column price type numeric(12, 4)",
+    "any number of places": "alter table orders alter column price type numeric",
+    "fewer places": "alter table orders alter column price type numeric(8, 1)",
+    "padded with more blanks": "alter table orders alter column initials type char(5)",
+    "padded with fewer blanks": "alter table orders alter column initials type char(2)",
+    "fewer digits of a second": "alter table orders alter column paid_at type timestamptz(1)",
     "domain over a number": "alter table orders alter column number type tally",
     "domain to what it is made of": "alter table orders alter column tally type bigint",
     "domain to another": "alter table orders alter column tally type count",
@@ -252,6 +261,10 @@ REFUSED = {
         "create function app.is_that(text) returns boolean language sql immutable as 'select is_it($1)'; "
         "alter table public.orders add constraint that check (is_that(note)); reset search_path",
         "alter table orders add status text", "search_path of its own",
+    ),
+    "dropped index of the replica identity": (
+        "alter table public.orders alter old_two set not null; create unique index by_old on public.orders (old_two); "
+        "alter table public.orders replica identity using index by_old", "alter table orders drop old_two cascade", "replica identity default",
     ),
     "unknown column": ("", "alter table orders alter nothing type text", "nothing"),
     "no cast": ("", "alter table orders alter note type integer", "cannot be cast automatically"),
