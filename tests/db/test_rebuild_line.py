@@ -287,6 +287,47 @@ def test_refused(orders: Connection, database: Database, tmp_path: Path, before:
     ).fetchone() == (None, None)
 
 
+EVENT_TRIGGER = """
+create function public.on_new_table() returns event_trigger language plpgsql as $$ declare made record; begin
+    for made in select * from pg_event_trigger_ddl_commands() where object_type = 'table' loop execute format('{}', made.object_identity); end loop;
+end $$;
+create event trigger on_new_table on ddl_command_end when tag in ('CREATE TABLE') execute function public.on_new_table();
+"""
+ADDED = {
+    "alter table %s enable row level security": None,  # as the table has it
+    "alter table %s force row level security": "row security forced",
+    "alter table %s add column if not exists old_one text": "column old_one",  # where another one has its place
+    "alter table %s add column made_by text": "column made_by",
+    "create index made on %s ((1))": "index made",
+    "create policy own on %s using (true)": "policy own",
+    "create trigger made after insert on %s for each row execute function public.touch()": "trigger made",
+    "alter table %s add constraint made check (true)": "check constraint made",
+    "alter publication supabase_realtime add table %s": "publication supabase_realtime",
+    "alter table %s replica identity full": "replica identity f",
+    "alter table %s set (fillfactor = 50)": "storage option fillfactor",
+    "comment on table %s is ''made''": None,
+    "grant all on %s to anon": None,
+}
+
+
+@pytest.mark.parametrize(("text", "named"), ADDED.items())
+def test_event_trigger_on_new_tables(
+    orders: Connection, database: Database, tmp_path: Path, text: str, named: str | None
+) -> None:
+    """What it would make of the new table is refused, where the table itself is not so."""
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(EVENT_TRIGGER.format(text).encode())
+    before = dump_schema(database)
+    steps = rebuild(tmp_path / "rebuild.sql", "alter table orders alter column id type bigint")
+    if named:
+        with pytest.raises(psycopg.Error, match=f"an event trigger .*: {named}\n"):
+            run(orders, steps)
+    else:
+        run(orders, steps)
+        run(orders, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
