@@ -470,6 +470,18 @@ REFUSED = {
         "alter table public.things add doc json; alter table public.things drop constraint things_pkey, add constraint late unique (id) deferrable; create unique index maybe on public.things (amount); "
         "create unique index partial on public.things (id) where id > 0; create unique index word on public.things (lower(name))", "no primary key",
     ),
+    "no key of any kind, and a type whose equality is another's": (
+        "superuser create type public.spot; create function public.spot_in(cstring) returns public.spot language internal immutable strict as 'int4in'; "
+        "create function public.spot_out(public.spot) returns cstring language internal immutable strict as 'int4out'; "
+        "create type public.spot (input = public.spot_in, output = public.spot_out, like = integer); "
+        "create cast (public.spot as integer) without function as implicit; create cast (public.spot as date) without function as implicit; "
+        "alter table public.things drop constraint things_pkey, add spot public.spot", "no primary key",
+    ),
+    "replica identity by an index that is gone": (
+        "create unique index by_id on public.things (id); alter table public.things replica identity using index by_id; drop index public.by_id",
+        "its replica identity is an index that is gone",
+    ),
+    "right on the type of its rows": ("grant usage on type public.things to anon", "rights on the type of its rows that are not the usual ones"),
     "primary key with a period": (
         "alter table public.things drop constraint things_pkey, add valid_in int4range default '[1,2)', add of_what int4range "
         "default '[1,2)'; update public.things set of_what = int4range(amount, amount + 1); "

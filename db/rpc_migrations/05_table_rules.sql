@@ -170,6 +170,8 @@ begin
         from (
             select format('table %s', as_name) as what, 'pg_catalog.pg_class'::regclass as catalog, relation as object, 0 as part
             union all
+            select format('type %s', as_name), 'pg_catalog.pg_type', c.reltype, 0 from pg_catalog.pg_class as c where c.oid = relation
+            union all
             select format('column %s.%I', as_name, a.attname), 'pg_catalog.pg_class', relation, a.attnum
             from pg_catalog.pg_attribute as a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
             union all

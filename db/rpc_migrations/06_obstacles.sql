@@ -233,6 +233,16 @@ begin
         inner join pg_catalog.pg_class as s on s.oid = i.sequence and s.relpersistence <> 'p'
         where (select c.relpersistence from pg_catalog.pg_class as c where c.oid = relation) = 'p'
         union all
+        select 'its replica identity is an index that is gone; set another one (alter table ... replica identity default)', null, null, null
+        from pg_catalog.pg_class as c
+        where c.oid = relation and c.relreplident = 'i'
+            and not exists (select from pg_catalog.pg_index as i where i.indrelid = relation and i.indisreplident)
+        union all
+        select 'rights on the type of its rows that are not the usual ones', t.typacl::text, null, null
+        from pg_catalog.pg_type as t
+        cross join lateral acldefault('T', t.typowner) as usual
+        where t.typrelid = relation and not (t.typacl operator(pg_catalog.@>) usual and t.typacl operator(pg_catalog.<@) usual)
+        union all
         select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r
         union all
         select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v

@@ -252,7 +252,7 @@ begin
         format_type(rpc_migrations.base_type(type), -1))
     into compared;
     return true;
-exception when undefined_function then
+exception when undefined_function or ambiguous_function then  -- the latter where others that it may be cast to can be
     return false;
 end;
 $function$;

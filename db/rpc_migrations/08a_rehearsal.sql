@@ -358,6 +358,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.quiet_triggers(copy, copy.target);
         carried := rpc_migrations.plan_swap(copy);
+        execute format('create table rpc_migrations.log_%s ()', copy.id);  -- which the swap drops: an event trigger may forbid that
         perform rpc_migrations.lock_for_swap(copy, clock_timestamp());
     end if;
     return rpc_migrations.exchange(copy, carried, go_on => true);

@@ -183,7 +183,8 @@ begin
         end if;
         plan := plan || jsonb_build_object(
             'name', col.new_name, 'old_name', col.name, 'type',
-            case when col.expression is null then format_type(col.new_type, -1) else col.new_type_name end,
+            -- Without its length no value is cut off by being read; a sample, which was assigned already, is written as the whole type does.
+            case when col.expression is null and with_rows then format_type(col.new_type, -1) else col.new_type_name end,
             'old_type', format_type(col.old_type, -1),
             'expression', col.expression, 'as_text', rpc_migrations.compares_as_text(col.new_type)
         );

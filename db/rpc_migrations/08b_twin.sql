@@ -104,6 +104,44 @@ as $function$
 $function$;
 
 
+-- Raises RM001 where a table that has just been made has more than its statement says: an event trigger acts on new tables. A setting
+-- that the old table has too is no matter; anything else could not be made, and a column would stand in another place.
+create or replace function rpc_migrations.refuse_event_triggers(old_table oid, new_table oid) returns void
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    added text;
+begin
+    with columns as (
+        select a.attrelid, a.attname, row_number() over (partition by a.attrelid order by a.attnum) as place
+        from pg_catalog.pg_attribute as a
+        where a.attrelid in (old_table, new_table) and a.attnum > 0 and not a.attisdropped
+    )
+    select string_agg(concat_ws(' ', m.kind, m.name), ', ') into added
+    from (
+        select 'column' as kind, n.attname::text as name
+        from columns as n
+        where n.attrelid = new_table
+            and not exists (select from columns as o where o.attrelid = old_table and o.attname = n.attname and o.place = n.place)
+        union all
+        select p.kind, p.name
+        from rpc_migrations.describe_table(new_table, 'x') as p
+        where
+            p.phase <> 'along' and p.kind not in ('column', 'sequence', 'grant', 'owner')
+            and not (p.kind in ('row security', 'comment', 'storage option', 'replica identity', 'publication') and exists (
+                select from rpc_migrations.describe_table(old_table, 'x') as o where o.kind = p.kind and o.name = p.name))
+    ) as m;
+    if added is not null then
+        raise exception '% cannot be rebuilt: an event trigger gives tables that are made more than their statement says: %',
+            old_table::regclass, added
+        using errcode = 'RM001', hint = 'Nothing was changed. Disable it (alter event trigger ... disable), run the same command again, '
+            'and enable it when the copy has begun.';
+    end if;
+end;
+$function$;
+
+
 -- Makes the twin, in a schema of its own, with at most 1,000 of the rows; they are there twice, also as they were.
 create or replace function rpc_migrations.make_twin(copy rpc_migrations.copies, twin_name text) returns oid
 language plpgsql
@@ -116,6 +154,7 @@ declare
 begin
     create schema rpc_migrations_twin;
     perform rpc_migrations.make_again('a generated column', null, rpc_migrations.create_statement(copy.old_table, twin_name));
+    perform rpc_migrations.refuse_event_triggers(copy.old_table, to_regclass(twin_name));
     perform rpc_migrations.revoke_all(to_regclass(twin_name));
     perform rpc_migrations.make_unlogged_as(copy.old_table, to_regclass(twin_name));
     for part in

@@ -191,6 +191,13 @@ as $function$
         and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', a.attname, 'new', a.attname))
         and pg_get_serial_sequence(copy.old_table::regclass::text, o.attname) is not null
     union all
+    select format('column %I becomes an identity column and has a sequence already, %s; do that in a step after the rebuild', a.attname, s.name)
+    from jsonb_to_recordset(alteration -> 'columns') as c (old text, new text)
+    inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attname = c.new and a.attidentity <> ''
+    inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.old and o.attidentity = ''
+    cross join lateral pg_get_serial_sequence(copy.old_table::regclass::text, o.attname) as s (name)
+    where s.name is not null
+    union all
     select format('a new %s would be called %I, and there is one of that name', case c.relkind when 'S' then 'sequence' else 'index' end, c.relname)
     from pg_catalog.pg_class as c
     inner join pg_catalog.pg_class as o on o.oid = to_regclass(format('%I.%I', copy.schema_name, c.relname))

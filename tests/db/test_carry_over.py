@@ -302,6 +302,15 @@ def test_a_foreign_key_whose_deletions_change(things: Connection) -> None:
     assert things.execute(query).fetchall() == [("FOREIGN KEY (name) REFERENCES names(name) ON DELETE CASCADE",)]
 
 
+def test_a_comment_on_the_type_of_its_rows(things: Connection) -> None:
+    """Of which pg_dump does not tell."""
+    things.execute("comment on type public.things is 'one of them'")
+    for text in (STEP_FILE, read(ROLLBACK)):
+        run(things, text)
+        comment = things.execute("select obj_description('public.things'::regtype, 'pg_type')").fetchone()
+        assert comment == ("one of them",)
+
+
 @pytest.mark.usefixtures("keeper")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_obstacle_is_refused(things: Connection, database: Database, kind: str) -> None:
@@ -398,6 +407,7 @@ NO_WAY_OUT = {
     "access method", "subscription", "member of an extension", "column of the type of its rows", "aggregate of its rows",
     "default or constraint with the table itself as a value",  # the new table has it already
     "view of another role", "function of another role",
+    "no key of any kind, and a type whose equality is another's", "replica identity by an index that is gone", "right on the type of its rows",
     "owner", "security label", "security label of a column", "index in a tablespace of its own",  # which the tests cannot have in earnest
 }  # fmt: skip
 

@@ -43,6 +43,12 @@ LAST = {
         "revoke all on function public.theirs() from public, anon, authenticated, service_role, postgres",
         "trigger theirs: permission denied for function public.theirs (42501)",
     ),
+    "an event trigger that keeps tables from being dropped": (
+        "superuser create function public.keep() returns event_trigger language plpgsql as $$ begin if exists (select from "
+        "pg_event_trigger_dropped_objects() where object_type = 'table') then raise exception 'tables are protected'; end if; end $$; "
+        "create event trigger keep on sql_drop execute function public.keep()",
+        "the swap: tables are protected (P0001)",
+    ),
     "an owner that may create nothing in the schema": (
         "superuser create schema closed; grant usage on schema closed to postgres; alter table public.things set schema closed",
         "permission denied for schema closed (42501)",
