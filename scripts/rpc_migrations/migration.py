@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFileError
-from .refusals import as_run, without_transaction
+from .refusals import without_transaction
+from .rewrites import as_run
 from .sql import quote_literal
 from .sql_text import Statement, canonical, split
 

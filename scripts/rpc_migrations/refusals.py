@@ -1,7 +1,7 @@
 """What cannot run in a step, found by the first words of its statements before anything is sent.
 
-A step is one transaction inside a function with the rights of its owner, called over an API whose sessions load
-pg-safeupdate: so nothing here is a matter of taste, the database would refuse each of these in the middle of a run.
+A step is one transaction inside a function with the rights of its owner: so nothing here is a matter of taste, the database would
+refuse each of these in the middle of a run.
 """
 
 from __future__ import annotations
@@ -9,29 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-from .sql_text import COMMENTS, IDENTIFIER, Statement, split, unquoted, walk
+from .sql_text import Statement, walk
 
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
 _CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCURRENTLY out (writes to the table wait meanwhile), {_DIRECTLY}."
 _OWN_STEP = "A step is one transaction as it is: leave it out. Where what follows needs a commit first, put a line `-- step: NAME` here: each step commits by itself."
 _ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
-_WHERE = "Supabase's API refuses it (pg-safeupdate). If every row is meant, write `where true`."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = "The statements of Supabase's API would go with yours. Name those that you mean; at the end of a step they are gone anyway."
 _LIMIT = "A step has a limit of its own, which would be noted. Write the value, 0 where there is none."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
-_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
-_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
-_TABLE_OF_INTO = re.compile(
-    rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
-    rf"(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*)",
-    re.IGNORECASE | re.DOTALL,
-)
 # Those of psql's manual that are set without anybody having set them, but for its own behaviour.
 _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
@@ -45,13 +36,6 @@ _PLAIN_BEGIN = re.compile(
     "(( ,)? (isolation level read (un)?committed|read write|(not )?deferrable))*"
 )
 _PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
-
-# All of it is one statement of the step, so that places of errors are counted as in the file.
-_BODY_UNSEEN = (
-    "select pg_catalog.set_config('rpc_migrations.bodies', pg_catalog.current_setting('check_function_bodies'), true);\n"
-    "set local check_function_bodies = off;\n{};\n"
-    "select pg_catalog.set_config('check_function_bodies', pg_catalog.current_setting('rpc_migrations.bodies'), true)"
-)
 
 
 @dataclass(frozen=True)
@@ -78,56 +62,6 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
 
 def _is(statement: Statement, words: re.Pattern[str]) -> bool:
     return words.fullmatch(" ".join(statement.words(limit=20))) is not None
-
-
-def as_run(statement: Statement) -> str:
-    """The statement as it is sent: as it stands, but for two that mean something else in here.
-
-    SELECT INTO has another meaning in PL/pgSQL, which runs the statements; CREATE TABLE AS is the same. And of a function in SQL
-    that changes every row of a table PostgreSQL analyses the body when it is made, which pg-safeupdate refuses: made without
-    being looked at, it is what it is.
-    """
-    (first,) = statement.words(1)
-    if first in ("select", "with", "("):
-        return _without_into(statement.sql)
-    if first == "create" and _is_function_that_writes_without_where(statement.words()):
-        return _BODY_UNSEEN.format(statement.sql)
-    return statement.sql
-
-
-def _without_into(sql: str) -> str:
-    """A query as CREATE TABLE AS, where it is a SELECT INTO, also in parentheses.
-
-    The INTO of an INSERT or a MERGE behind a WITH is none, nor is a column's name.
-    """
-    before, opened = "", 0  # the parentheses that the first SELECT stands in
-    for kind, start, end, depth in walk(sql):
-        if kind == "space" or kind in COMMENTS:
-            continue
-        text = sql[start:end].lower()
-        if text == "(" and not before:
-            opened += 1
-            continue
-        if depth < opened:
-            return sql
-        if text == "into" and depth == opened and before not in ("as", "insert", "merge") and before[-1:] != ".":
-            if table := _TABLE_OF_INTO.match(sql, end):
-                made = f"create {table['kind'] or ''} table {table['name']} as "
-                return f"{made}{sql[:start]}{sql[table.end() :]}"
-            return sql
-        before = text
-    return sql
-
-
-def _is_function_that_writes_without_where(words: list[str]) -> bool:
-    """Whether a CREATE makes a function in SQL whose body, a string, has an UPDATE or DELETE without WHERE."""
-    if not {"function", "procedure"} & set(words[1:4]):
-        return False
-    languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before == "language"]
-    bodies = [after for before, after in pairwise(words) if before == "as" and after[-1:] in ("'", "$")]
-    if languages != ["sql"] or len(bodies) != 1:
-        return False
-    return any(_write_without_where(one.words()) for one in split(unquoted(bodies[0])))
 
 
 def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
@@ -228,36 +162,6 @@ def _definition(words: list[str]) -> tuple[str, str] | None:
     return _outside_a_transaction(words)
 
 
-def _write_without_where(words: list[str]) -> tuple[str, str] | None:
-    """UPDATE or DELETE without a WHERE of its own, as a statement or in a WITH: what pg-safeupdate looks at."""
-    for place, word in enumerate(words):
-        if word not in ("update", "delete") or not _begins_a_write(words, place):
-            continue
-        if "where" not in _same_level(words[place:]):
-            return f"{word} without where", _WHERE
-    return None
-
-
-def _begins_a_write(words: list[str], place: int) -> bool:
-    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock, nor a column's name."""
-    before = words[max(place - 2, 0) : place]
-    is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
-    if not (is_first or before in (["as", "("], ["materialized", "("])):
-        return False
-    return words[place + 1 : place + 2] == ["from"] if words[place] == "delete" else "set" in _same_level(words[place:])
-
-
-def _same_level(words: list[str]) -> Iterator[str]:
-    """The words up to the end of the statement or subquery, without what is in parentheses."""
-    depth = 0
-    for word in words:
-        depth += {"(": 1, ")": -1}.get(word, 0)
-        if depth < 0:
-            return
-        if depth == 0:
-            yield word
-
-
 _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     **dict.fromkeys(
         ("begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release", "prepare"),
@@ -267,5 +171,4 @@ _RULES: dict[str, Callable[[list[str]], tuple[str, str] | None]] = {
     "deallocate": _deallocate,
     **dict.fromkeys(("create", "alter"), _definition),
     **dict.fromkeys(("drop", "reindex", "vacuum", "cluster", "copy", "discard"), _outside_a_transaction),
-    **dict.fromkeys(("select", "with", "(", "update", "delete", "explain"), _write_without_where),
 }

@@ -1,0 +1,150 @@
+"""Statements that are sent otherwise than they stand, because here they would mean something else than by psql, or be refused.
+
+They run inside a function in PL/pgSQL, in sessions of an API that loads pg-safeupdate. Line breaks are left where they are, so that
+places of errors are counted as in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from .sql_text import COMMENTS, IDENTIFIER, Statement, split, unquoted, walk
+
+_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
+_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
+_TABLE_OF_INTO = re.compile(
+    rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
+    rf"(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+# All of it is one statement of the step, so that places of errors are counted as in the file.
+_BODY_UNSEEN = (
+    "select pg_catalog.set_config('rpc_migrations.bodies', pg_catalog.current_setting('check_function_bodies'), true);\n"
+    "set local check_function_bodies = off;\n{};\n"
+    "select pg_catalog.set_config('check_function_bodies', pg_catalog.current_setting('rpc_migrations.bodies'), true)"
+)
+
+# What may stand before a statement in PL/pgSQL.
+_BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
+
+
+def as_run(statement: Statement) -> str:
+    """The statement as it is sent: as it stands, but for these.
+
+    SELECT INTO has another meaning in PL/pgSQL; CREATE TABLE AS is the same. An UPDATE or DELETE without WHERE, also in a DO block, gets
+    one that is true: pg-safeupdate refuses it without. And of a function in SQL that has such a one PostgreSQL analyses the body
+    when it is made, which pg-safeupdate refuses as well: made without being looked at, it is what it is.
+    """
+    (first,) = statement.words(1)
+    if first in ("select", "with", "("):
+        return _with_where(_without_into(statement.sql))
+    if first in ("update", "delete", "explain"):
+        return _with_where(statement.sql)
+    if first == "do":
+        return _block_with_where(statement.sql)
+    if first == "create" and _is_function_that_writes_without_where(statement.words()):
+        return _BODY_UNSEEN.format(statement.sql)
+    return statement.sql
+
+
+def _without_into(sql: str) -> str:
+    """A query as CREATE TABLE AS, where it is a SELECT INTO, also in parentheses.
+
+    The INTO of an INSERT or a MERGE behind a WITH is none, nor is a column's name.
+    """
+    before, opened = "", 0  # the parentheses that the first SELECT stands in
+    for kind, start, end, depth in walk(sql):
+        if kind == "space" or kind in COMMENTS:
+            continue
+        text = sql[start:end].lower()
+        if text == "(" and not before:
+            opened += 1
+            continue
+        if depth < opened:
+            return sql
+        if text == "into" and depth == opened and before not in ("as", "insert", "merge") and before[-1:] != ".":
+            if table := _TABLE_OF_INTO.match(sql, end):
+                made = f"create {table['kind'] or ''} table {table['name']} as "
+                return f"{made}{sql[:start]}{sql[table.end() :]}"
+            return sql
+        before = text
+    return sql
+
+
+def _with_where(sql: str, *, in_block: bool = False) -> str:
+    """A statement, or PL/pgSQL, in which every UPDATE and DELETE has a WHERE: `where true` where it had none."""
+    tokens = [
+        (sql[start:end].lower() if kind == "word" else sql[start:end], end)
+        for kind, start, end, _ in walk(sql)
+        if kind != "space" and kind not in COMMENTS
+    ]
+    words = [word for word, _ in tokens]
+    pieces, place = [], 0
+    for number, word in enumerate(words):
+        if word in ("update", "delete") and _begins_a_write(words, number, in_block=in_block):
+            write = _up_to_its_end(words[number:])
+            if "where" not in _same_level(write):
+                end = tokens[number + len(write) - 1][1]
+                pieces.append(sql[place:end] + " where true")
+                place = end
+    return "".join([*pieces, sql[place:]])
+
+
+def _block_with_where(sql: str) -> str:
+    """The same of a DO statement whose block is in PL/pgSQL, between dollars."""
+    tokens = [token for token in walk(sql) if token[0] != "space" and token[0] not in COMMENTS]
+    words = [sql[start:end] for _, start, end, _ in tokens]
+    languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before.lower() == "language"]
+    blocks = [(start, end) for kind, start, end, _ in tokens if kind == "string" and sql[start] == "$"]
+    if languages not in ([], ["plpgsql"]) or len(blocks) != 1:
+        return sql
+    start, end = blocks[0]
+    tag = sql.index("$", start + 1) + 1 - start
+    return sql[: start + tag] + _with_where(sql[start + tag : end - tag], in_block=True) + sql[end - tag :]
+
+
+def _is_function_that_writes_without_where(words: list[str]) -> bool:
+    """Whether a CREATE makes a function in SQL whose body, a string, has an UPDATE or DELETE without WHERE."""
+    if not {"function", "procedure"} & set(words[1:4]):
+        return False
+    languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before == "language"]
+    bodies = [after for before, after in pairwise(words) if before == "as" and after[-1:] in ("'", "$")]
+    if languages != ["sql"] or len(bodies) != 1:
+        return False
+    return any(_with_where(one.sql) != one.sql for one in split(unquoted(bodies[0])))
+
+
+def _begins_a_write(words: list[str], place: int, *, in_block: bool) -> bool:
+    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock, nor a column's name."""
+    before = words[max(place - 2, 0) : place]
+    is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
+    if in_block:
+        is_first = bool(before) and before[-1] in _BEGINS_A_STATEMENT
+    if not (is_first or before in (["as", "("], ["materialized", "("])):
+        return False
+    if words[place] == "delete":
+        return words[place + 1 : place + 2] == ["from"]
+    return words[place + 1 : place + 2] != ["set"] and "set" in _same_level(_up_to_its_end(words[place:]))
+
+
+def _up_to_its_end(words: Sequence[str]) -> list[str]:
+    """The words of an UPDATE or DELETE up to its RETURNING, or its end."""
+    depth = 0
+    for place, word in enumerate(words):
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if depth < 0 or (depth == 0 and word in ("returning", ";")):
+            return list(words[:place])
+    return list(words)
+
+
+def _same_level(words: Sequence[str]) -> list[str]:
+    """The words that stand in no parentheses."""
+    depth, found = 0, []
+    for word in words:
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if depth == 0:
+            found.append(word)
+    return found

@@ -1,2 +1,0 @@
--- refused: line 2: delete without where
-DELETE FROM public.audit;
