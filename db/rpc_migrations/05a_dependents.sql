@@ -193,7 +193,7 @@ $function$;
 
 
 -- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped: until they get
--- their own text again, within the same transaction, a view has no rows and a policy allows nothing. A policy of the table itself is
+-- their own text again, within the same transaction, a view cannot be read and a policy allows nothing. A policy of the table itself is
 -- dropped: it comes again on the table that has the name then, and on the original one in a rollback (see exchange_back).
 create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable

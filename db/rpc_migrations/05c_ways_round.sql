@@ -8,7 +8,7 @@ create or replace function rpc_migrations.rights_on(catalog oid, object oid)
 returns table (
     name text, privilege text, is_of_column boolean, owner oid, grantor oid, grantee oid, is_grantable boolean, is_taken boolean, place bigint
 )
-language plpgsql stable
+language plpgsql stable rows 10
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$
@@ -102,7 +102,7 @@ $function$;
 
 -- Something, and what it has become on partitions and child tables, which comes and goes with it: constraints, triggers, indexes.
 create or replace function rpc_migrations.with_copies(catalog oid, object oid) returns table (object oid, parent oid, level integer)
-language sql stable
+language sql stable rows 1
 set search_path = ''
 as $function$
     with recursive tree (object, parent, level) as (
@@ -232,7 +232,7 @@ $function$;
 -- The statements that take something away, and those that put it back as it was; no row for anything that we do not know how to. A view and
 -- a policy stay and let go of what they mention. What has come to a partition or a child table from above goes and comes with that.
 create or replace function rpc_migrations.way_round(catalog oid, object oid) returns table (take_away text, put_back text)
-language sql stable
+language sql stable rows 1
 set search_path = ''
 as $function$
     select w.take_away, concat_ws('; ', w.put_back, nullif(rpc_migrations.besides(way_round.catalog, way_round.object), ''), (
@@ -313,7 +313,7 @@ $function$;
 -- The materialized views on a table, what stands on them and has to go or let go of them as well, and so on: each with its
 -- place, in which it can be put back, or backwards be taken away. What stands on something that only lets go stays, and counts for the places.
 create or replace function rpc_migrations.materialized_on(relation oid) returns table (catalog oid, object oid, is_on_it boolean, level integer)
-language plpgsql stable
+language plpgsql stable rows 1
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 as $function$

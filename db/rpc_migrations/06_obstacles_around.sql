@@ -11,6 +11,8 @@ as $function$
             select from pg_catalog.pg_rewrite as r
             inner join pg_catalog.pg_class as v on v.oid = r.ev_class
             where r.oid = is_made_by_its_text.object and r.rulename = '_RETURN' and v.relkind in ('v', 'm'))
+        or catalog = 'pg_catalog.pg_class'::regclass and exists (
+            select from pg_catalog.pg_class as c where c.oid = is_made_by_its_text.object and c.relkind = 'm')
         or catalog = 'pg_catalog.pg_policy'::regclass;
 $function$;
 

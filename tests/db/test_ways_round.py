@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import Connection, deploy, rebuild_file, run
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
 
 STEP_FILE = rebuild_file("things", "id bigint not null, name text, amount integer")
 
@@ -59,7 +59,19 @@ WAYS = {
         "grant select, insert on more.sums to authenticated with grant option; set role authenticated; grant select on more.sums to anon; reset role; "
         "alter materialized view more.sums owner to keeper; revoke truncate on more.sums from keeper"
     ),
-    "materialized view without rows": "create materialized view public.sums as select id from public.things with no data",
+    "materialized view without rows": "create materialized view public.sums as select id, things as thing from public.things with no data",
+    "materialized view with a hostile name": (
+        "create materialized view public.\"a'b%s\\ \"\"q\" as select id, name as \"n'%I\"\"x\" from public.things; "
+        "comment on column public.\"a'b%s\\ \"\"q\".\"n'%I\"\"x\" is E'a\\nb'; create index \"i'%s\" on public.\"a'b%s\\ \"\"q\" (\"n'%I\"\"x\"); "
+        "create view public.\"v'b%s\\ \"\"q\" as select * from public.\"a'b%s\\ \"\"q\""
+    ),
+    "what stands on two materialized views": (
+        "create materialized view public.m1 as select id from public.things; create materialized view public.m2 as select id from public.things; "
+        "create view public.v as select things.id from public.m1, public.m2, public.things; "
+        "create function public.may(bigint) returns boolean stable begin atomic select exists (select from public.m1 where id = $1); end; "
+        "create policy mine on public.things using (public.may(id)); comment on policy mine on public.things is 'm'; "
+        "create table public.other (id bigint constraint may check (public.may(id)))"
+    ),
     "what stands on a materialized view": (
         "create materialized view public.sums as select id, name from public.things; "
         "create view public.v with (security_barrier, security_invoker = on) as select id, name collate \"C\" as title, null::numeric(9, 2) as p from public.sums; "
@@ -183,10 +195,10 @@ def things(admin: Connection) -> Connection:
     return admin
 
 
-def ways(things: Connection) -> tuple[str, str]:
+def ways(things: Connection, text: str = STEP_FILE) -> tuple[str, str]:
     """The statements that take away what is in the way, and those that put it back."""
-    with pytest.raises(psycopg.Error, match="cannot be rebuilt") as caught:
-        run(things, STEP_FILE)
+    with pytest.raises(psycopg.Error, match="cannot be (rebuilt|rolled back)") as caught:
+        run(things, text)
     detail = (caught.value.diag.message_detail or "").split("\nStatement")[0]
     _, away, back = re.split("To take away before:\n|To put back afterwards:\n", detail)
     return away, back
@@ -255,3 +267,15 @@ def test_what_cannot_be_inherited_again_is_said(things: Connection, database: Da
         *(f"child {name} {local} 1" for name in ("id", "name", "amount") for local in "ft"),
         "child things 1", "child things 3",
     }  # fmt: skip
+
+
+def test_a_rollback_has_them_too(things: Connection, database: Database) -> None:
+    """What was put back after the migration is in the way of the way back."""
+    things.execute(WAYS["what stands on a materialized view"].encode())
+    before = dump_schema(database)
+    for text in (STEP_FILE, read(ROLLBACK)):
+        away, back = ways(things, text)
+        things.execute(away.encode())
+        run(things, text)
+        things.execute(back.encode())
+        assert dump_schema(database) == before
