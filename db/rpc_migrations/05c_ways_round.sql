@@ -145,7 +145,9 @@ as $function$
         select string_agg(s.statement, '; ' order by t.level, s.place)
         from tree as t
         cross join lateral (
-            select 1 as place, format('alter table %s %s trigger %I', g.tgrelid::regclass, coalesce(rpc_migrations.firing(g.tgenabled), 'enable'), g.tgname) as statement
+            select
+                1 as place,
+                format('alter table %s %s trigger %I', g.tgrelid::regclass, coalesce(rpc_migrations.firing(g.tgenabled), 'enable'), g.tgname) as statement
             from pg_catalog.pg_trigger as g
             left join pg_catalog.pg_trigger as p on p.oid = t.parent
             where besides.catalog = 'pg_catalog.pg_trigger'::regclass and g.oid = t.object and g.tgenabled <> coalesce(p.tgenabled, 'O')
@@ -175,7 +177,8 @@ as $function$
             cross join lateral (select format('%s.%I', s.stxnamespace::regnamespace, s.stxname) as name) as n
             where besides.catalog = 'pg_catalog.pg_statistic_ext'::regclass and s.oid = t.object
             union all
-            select 2, format('comment on %s %s is %L', regexp_replace(i.type, '^(?:.* (column)|table (constraint)|(statistics) object)$', '\1\2\3'), i.identity, d.description)
+            select 2, format('comment on %s %s is %L',
+                regexp_replace(i.type, '^(?:.* (column)|table (constraint)|(statistics) object)$', '\1\2\3'), i.identity, d.description)
             from pg_catalog.pg_description as d
             cross join lateral pg_identify_object(d.classoid, d.objoid, d.objsubid) as i
             where d.classoid = besides.catalog and d.objoid = t.object
@@ -196,7 +199,7 @@ begin
     return (
         select concat_ws('; ',
             format('create materialized view %s%s%s as %s%s', n.name, ' using ' || quote_ident(nullif(m.amname, 'heap')), ' tablespace ' || quote_ident(t.spcname),
-                trim(trailing ';' from pg_get_viewdef(v.oid)), case when not v.relispopulated then ' with no data' end),
+                rtrim(rpc_migrations.parsed_alike(pg_get_viewdef(v.oid), r.ev_action::text), ';'), case when not v.relispopulated then ' with no data' end),
             format('alter materialized view %s owner to %s', n.name, v.relowner::regrole),
             rpc_migrations.rights_again('pg_catalog.pg_class'::regclass, v.oid),
             (
@@ -220,6 +223,7 @@ begin
                 where s.kind in ('column setting', 'storage option', 'replica identity')
             ))
         from pg_catalog.pg_class as v
+        inner join pg_catalog.pg_rewrite as r on r.ev_class = v.oid
         left join pg_catalog.pg_am as m on m.oid = v.relam
         left join pg_catalog.pg_tablespace as t on t.oid = v.reltablespace
         cross join lateral (select v.oid::regclass::text as name) as n
@@ -277,7 +281,13 @@ as $function$
         inner join pg_catalog.pg_class as c on c.oid = i.indexrelid and not c.relispartition
         where way_round.catalog = 'pg_catalog.pg_class'::regclass and i.indexrelid = way_round.object
         union all
-        select format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), pg_get_statisticsobjdef(s.oid)
+        select format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), (
+            select format('create statistics %s.%I', s.stxnamespace::regnamespace, s.stxname)
+                || substr(p.statement, 1 + length(format('create statistics rpc_migrations.%I', p.name)))
+            from rpc_migrations.describe_indexes(s.stxrelid, s.stxrelid::regclass::text) as p
+            inner join rpc_migrations.statistics_names(s.stxrelid, '{}') as n on n.oid = s.oid and n.default_name = p.name
+            where p.kind = 'statistics'
+        )
         from pg_catalog.pg_statistic_ext as s
         where way_round.catalog = 'pg_catalog.pg_statistic_ext'::regclass and s.oid = way_round.object
         union all
