@@ -494,7 +494,7 @@ REFUSED = {
     ),
     "partition": (
         "create table public.whole (id bigint not null, name text, amount integer) partition by range (id); "
-        "alter table public.whole attach partition public.things default", "it inherits from, or is a partition of: public.whole",
+        "alter table public.whole attach partition public.things default", "it is a partition of: public.whole",
     ),
     "table that inherits": (
         "create table public.parent (name text); alter table public.things inherit public.parent", "inherits from"

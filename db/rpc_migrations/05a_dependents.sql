@@ -135,8 +135,65 @@ end;
 $function$;
 
 
+-- The statement by which a view or a policy lets go of what it mentions, until it gets its own text again: what reads the view fails, and
+-- a policy allows nothing. All else that they have stays. Null for anything else.
+create or replace function rpc_migrations.let_go(catalog oid, object oid) returns text
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select format('create or replace view %s as select %s where (''%s lacks what it reads, during a migration'' || '''')::boolean', v.oid::regclass, (
+            select string_agg(format('null::%s%s as %I', format_type(a.atttypid, a.atttypmod),
+                case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end, a.attname), ', ' order by a.attnum)
+            from pg_catalog.pg_attribute as a
+            inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+            where a.attrelid = v.oid and a.attnum > 0
+        ), replace(v.oid::regclass::text, '''', ''''''))
+        from pg_catalog.pg_rewrite as r
+        inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
+        where let_go.catalog = 'pg_catalog.pg_rewrite'::regclass and r.oid = let_go.object and r.rulename = '_RETURN'
+        union all
+        select format('alter policy %I on %s%s%s', p.polname, p.polrelid::regclass,
+            case when p.polqual is not null then ' using (false)' end, case when p.polwithcheck is not null then ' with check (false)' end)
+        from pg_catalog.pg_policy as p
+        where let_go.catalog = 'pg_catalog.pg_policy'::regclass and p.oid = let_go.object
+    );
+end;
+$function$;
+
+
+-- The statement that gives a view, a rule or a policy its own text again.
+create or replace function rpc_migrations.own_text(catalog oid, object oid) returns text
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select case
+            when r.rulename = '_RETURN' then format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')',
+                rpc_migrations.parsed_alike(pg_get_viewdef(v.oid), r.ev_action::text))
+            else regexp_replace(
+                rpc_migrations.parsed_alike(pg_get_ruledef(r.oid), concat(r.ev_qual::text, r.ev_action::text)), '^CREATE RULE', 'CREATE OR REPLACE RULE')
+            end
+        from pg_catalog.pg_rewrite as r
+        inner join pg_catalog.pg_class as v on v.oid = r.ev_class
+        where own_text.catalog = 'pg_catalog.pg_rewrite'::regclass and r.oid = own_text.object
+        union all
+        select format('alter policy %I on %s', p.polname, p.polrelid::regclass)
+            || coalesce(' using (' || rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) || ')', '')
+            || coalesce(' with check (' || rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid), p.polwithcheck::text) || ')', '')
+        from pg_catalog.pg_policy as p
+        where own_text.catalog = 'pg_catalog.pg_policy'::regclass and p.oid = own_text.object
+    );
+end;
+$function$;
+
+
 -- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped: until they get
--- their own text again, within the same transaction, a view has no rows and a policy allows nothing. A policy of the table itself is
+-- their own text again, within the same transaction, a view cannot be read and a policy allows nothing. A policy of the table itself is
 -- dropped: it comes again on the table that has the name then, and on the original one in a rollback (see exchange_back).
 create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
@@ -146,22 +203,14 @@ as $function$
 begin
     return query
         select
-            'swap', 'view', v.oid::regclass::text, null, null,
-            format('create or replace view %s as select %s where false', v.oid::regclass, (
-                select string_agg(format('null::%s%s as %I', format_type(a.atttypid, a.atttypmod),
-                    case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation end, a.attname), ', ' order by a.attnum)
-                from pg_catalog.pg_attribute as a
-                inner join pg_catalog.pg_type as t on t.oid = a.atttypid
-                where a.attrelid = v.oid and a.attnum > 0
-            ))
+            'swap', 'view', v.oid::regclass::text, null, null, rpc_migrations.let_go('pg_catalog.pg_rewrite'::regclass, r.oid)
         from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
         inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
         union all
         select
             'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null, null,
-            format('alter policy %I on %s%s%s', p.polname, p.polrelid::regclass,
-                case when p.polqual is not null then ' using (false)' end, case when p.polwithcheck is not null then ' with check (false)' end)
+            rpc_migrations.let_go('pg_catalog.pg_policy'::regclass, p.oid)
         from rpc_migrations.depending_on_functions_of_rows('pg_catalog.pg_policy', relation) as d
         inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation
         union all
@@ -194,17 +243,14 @@ begin
         inner join pg_catalog.pg_proc as p on p.oid = d.object and p.prokind <> 'a'
         union all
         select
-            'swap', 'view', v.oid::regclass::text, null,
-            format('create or replace view %s%s as %s', v.oid::regclass, ' with (' || array_to_string(v.reloptions, ', ') || ')',
-                rpc_migrations.parsed_alike(pg_get_viewdef(v.oid), r.ev_action::text)),
-            null
+            'swap', 'view', v.oid::regclass::text, null, rpc_migrations.own_text('pg_catalog.pg_rewrite'::regclass, r.oid), null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename = '_RETURN'
         inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'v'
         union all
         select
             'swap', 'rule of another table', format('%I on %s', r.rulename, r.ev_class::regclass), null,
-            regexp_replace(rpc_migrations.parsed_alike(pg_get_ruledef(r.oid), concat(r.ev_qual::text, r.ev_action::text)), '^CREATE RULE', 'CREATE OR REPLACE RULE'), null
+            rpc_migrations.own_text('pg_catalog.pg_rewrite'::regclass, r.oid), null
         from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
         inner join pg_catalog.pg_rewrite as r on r.oid = d.object and r.rulename <> '_RETURN' and r.ev_class <> relation;
 end;
@@ -222,9 +268,7 @@ begin
     return query
         select
             'swap', 'policy of another table', format('%I on %s', p.polname, p.polrelid::regclass), null,
-            format('alter policy %I on %s', p.polname, p.polrelid::regclass)
-            || coalesce(' using (' || rpc_migrations.parsed_alike(pg_get_expr(p.polqual, p.polrelid), p.polqual::text) || ')', '')
-            || coalesce(' with check (' || rpc_migrations.parsed_alike(pg_get_expr(p.polwithcheck, p.polrelid), p.polwithcheck::text) || ')', ''),
+            rpc_migrations.own_text('pg_catalog.pg_policy'::regclass, p.oid),
             null
         from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
         inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation;

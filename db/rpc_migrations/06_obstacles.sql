@@ -2,9 +2,27 @@
 -- before anything changes, rather than lost, and looked for again under the lock of the swap.
 
 -- One thing in the way: which kind of thing it is, in words that can stand before several names; its name (null: the kind says
--- all); and where there are such, the statements that take it away and put it back.
+-- all); and where there are such, the statements that take it away and put it back. They are put back in the opposite order.
 drop type if exists rpc_migrations.obstacle;
 create type rpc_migrations.obstacle as (kind text, name text, take_away text, put_back text);
+
+
+-- The statements for what the triggers of a partition that came from above have of their own.
+create or replace function rpc_migrations.triggers_of_a_partition(relation oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select string_agg(s.statement, '; ' order by g.tgname)
+    from pg_catalog.pg_trigger as g
+    inner join pg_catalog.pg_trigger as p on p.oid = g.tgparentid
+    cross join lateral (
+        select concat_ws('; ',
+            case when g.tgenabled <> p.tgenabled then
+                format('alter table %s %s trigger %I', relation::regclass, coalesce(rpc_migrations.firing(g.tgenabled), 'enable'), g.tgname) end,
+            format('comment on trigger %I on %s is ', g.tgname, relation::regclass) || quote_literal(obj_description(g.oid, 'pg_trigger'))) as statement
+    ) as s
+    where g.tgrelid = relation and s.statement <> '';
+$function$;
 
 
 -- What the table itself is.
@@ -31,11 +49,6 @@ begin
             select 'it has a tablespace or an access method of its own', null, null, null, null
             where c.reltablespace <> 0 or m.amname <> 'heap'
             union all
-            -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is.
-            select format('it belongs to %s, not to %s', c.relowner::regrole, current_user::regrole), null, c.relowner::regrole::text,
-                'alter table %1$s owner to %3$s', 'alter table %1$s owner to %2$s'
-            where c.relowner <> r.oid
-            union all
             select 'row level security is forced on its owner, who may not bypass it', null, null,
                 'alter table %1$s no force row level security', 'alter table %1$s force row level security'
             where c.relforcerowsecurity and not (r.rolbypassrls or r.rolsuper)
@@ -50,11 +63,10 @@ begin
             select 'it has no column by which its rows could be told apart', null, null, null, null
             where c.relkind = 'r' and not exists (select from rpc_migrations.key_columns(c.oid))
             union all
-            select 'it inherits from, or is a partition of', i.inhparent::regclass::text, i.inhparent::regclass::text,
-                case when c.relispartition then 'alter table %2$s detach partition %1$s' else 'alter table %1$s no inherit %2$s' end,
-                case when c.relispartition then 'alter table %2$s attach partition %1$s ' || replace(pg_get_expr(c.relpartbound, c.oid), '%', '%%')
-                    else 'alter table %1$s inherit %2$s' end
-            from pg_catalog.pg_inherits as i where i.inhrelid = c.oid
+            select 'it is a partition of', p.parent::text, p.parent::text, 'alter table %2$s detach partition %1$s', concat_ws('; ',
+                'alter table %2$s attach partition %1$s ' || replace(pg_get_expr(c.relpartbound, c.oid), '%', '%%'),
+                replace(rpc_migrations.triggers_of_a_partition(c.oid), '%', '%%'))
+            from (select i.inhparent::regclass as parent from pg_catalog.pg_inherits as i where i.inhrelid = c.oid and c.relispartition) as p
             union all
             select 'a subscription feeds it', null, null, null, null
             where exists (select from pg_catalog.pg_subscription_rel as s where s.srrelid = c.oid)
@@ -68,8 +80,49 @@ end;
 $function$;
 
 
+-- What "no inherit" and "inherit" cannot give back, in words, as comments in SQL; "" where it is nothing.
+create or replace function rpc_migrations.loss_of_inheritance(child oid, parent oid, other_parents_stay boolean) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select concat(
+        case when exists (select from pg_catalog.pg_attribute as a where a.attrelid = child and a.attinhcount > 0 and not a.attislocal)
+            or exists (select from pg_catalog.pg_constraint as c where c.conrelid = child and c.coninhcount > 0 and not c.conislocal)
+            then format(E'-- From here on the columns and constraints of %s are its own as well:\n-- what %s drops later, it keeps.\n', child::regclass, parent::regclass)
+        end,
+        case when other_parents_stay and exists (
+            select from pg_catalog.pg_inherits as i
+            inner join pg_catalog.pg_inherits as o on o.inhrelid = i.inhrelid and o.inhseqno > i.inhseqno
+            where i.inhrelid = child and i.inhparent = parent
+        ) then format(E'-- %s comes after the other parents of %s then.\n', parent::regclass, child::regclass) end);
+$function$;
+
+
+-- Its parents and children, to be given back in their order.
+create or replace function rpc_migrations.inheritance_in_the_way(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select
+            case when i.inhrelid = relation then 'it inherits from' else 'a table that inherits from it' end,
+            case when i.inhrelid = relation then i.inhparent else i.inhrelid end::regclass::text,
+            rpc_migrations.loss_of_inheritance(i.inhrelid, i.inhparent, i.inhparent = relation)
+            || format('alter table %s no inherit %s', i.inhrelid::regclass, i.inhparent::regclass),
+            format('alter table %s inherit %s', i.inhrelid::regclass, i.inhparent::regclass)
+        from pg_catalog.pg_inherits as i
+        inner join pg_catalog.pg_class as p on p.oid = i.inhparent and p.relkind <> 'p'  -- that it is partitioned, or a partition, is told elsewhere
+        where relation in (i.inhrelid, i.inhparent)
+        order by i.inhseqno desc;
+end;
+$function$;
+
+
 -- Rights that cannot be given again as they are: those that another role than the owner has granted, and those that were taken
--- from the owner, who needs them to bring rows over.
+-- from the owner, who needs them to bring rows over; and the owner. Who was granted something later is told first: a right is taken back only
+-- from whoever has granted it to nobody.
 create or replace function rpc_migrations.rights_in_the_way(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -78,44 +131,46 @@ as $function$
 begin
     return query
         with things as (
-            select 'table' as kind, c.oid::regclass::text as name, '' as columns, c.relowner as owner, c.relacl as acl, 'r'::"char" as letter
-            from pg_catalog.pg_class as c where c.oid = relation
+            select 'pg_catalog.pg_class'::regclass as catalog, relation as object
             union all
-            select 'table', c.oid::regclass::text, format(' (%I)', a.attname), c.relowner, a.attacl, 'c'
-            from pg_catalog.pg_class as c
-            inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attacl is not null and not a.attisdropped
-            where c.oid = relation
+            select 'pg_catalog.pg_class', s.sequence from rpc_migrations.identity_sequences(relation) as s
             union all
-            select 'sequence', s.oid::regclass::text, '', s.relowner, s.relacl, 's'
-            from rpc_migrations.identity_sequences(relation) as i inner join pg_catalog.pg_class as s on s.oid = i.sequence
-            union all
-            select 'routine', p.oid::regprocedure::text, '', p.proowner, p.proacl, 'f'
-            from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f inner join pg_catalog.pg_proc as p on p.oid = f.object
-            where f.on_rows
+            select 'pg_catalog.pg_proc', f.object from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f where f.on_rows
         )
-        select
-            'a right that another role than the owner has granted', format('%s by %s', g.what, rpc_migrations.role_name(g.grantor)),
-            format('set role %s; revoke %s from %s; reset role', g.grantor::regrole, g.what, rpc_migrations.role_name(g.grantee)),
-            format('set role %s; grant %s to %s%s; reset role', g.grantor::regrole, g.what, rpc_migrations.role_name(g.grantee),
-                case when g.is_grantable then ' with grant option' end)
-        from (
-            select given.*, format('%s%s on %s %s', given.privilege_type, t.columns, t.kind, t.name) as what
+        (
+            select
+                case when r.is_taken then 'a right that was taken from its owner' else 'a right that another role than the owner has granted' end,
+                concat(r.privilege, ' on ', r.name, case when not r.is_taken then ' by ' || rpc_migrations.role_name(r.grantor) end),
+                case when r.is_taken then format('grant %s on %s to %s', r.privilege, r.name, r.owner::regrole)
+                    else format('set role %s; revoke %s on %s from %s; reset role', r.grantor::regrole, r.privilege, r.name, rpc_migrations.role_name(r.grantee)) end,
+                case when r.is_taken then format('revoke %s on %s from %s', r.privilege, r.name, r.owner::regrole)
+                    else rpc_migrations.grant_statement(r.privilege, r.name, r.owner, r.grantor, r.grantee, r.is_grantable) end
             from things as t
-            cross join lateral aclexplode(t.acl) as given
-            where given.grantor <> t.owner
-        ) as g
+            cross join lateral rpc_migrations.rights_on(t.catalog, t.object) as r
+            where r.is_taken or r.grantor <> r.owner
+            order by r.is_taken, r.place desc
+        )
         union all
+        -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is. What we are granted
+        -- becomes ours with the table, and its owner's when it goes back.
         select
-            'a right that was taken from its owner', format('%s on %s %s', d.privilege_type, t.kind, t.name),
-            format('grant %s on %s %s to %s', d.privilege_type, t.kind, t.name, t.owner::regrole),
-            format('revoke %s on %s %s from %s', d.privilege_type, t.kind, t.name, t.owner::regrole)
-        from things as t
-        cross join lateral aclexplode(acldefault(t.letter, t.owner)) as d
-        where
-            t.acl is not null and t.columns = '' and d.grantee = t.owner
-            and not exists (
-                select from aclexplode(t.acl) as given where given.grantee = t.owner and given.privilege_type = d.privilege_type
-            );
+            format('it belongs to %s, not to %s', c.relowner::regrole, current_user::regrole), null,
+            format('alter table %s owner to %s', c.oid::regclass, current_user::regrole),
+            concat_ws('; ', format('alter table %s owner to %s', c.oid::regclass, c.relowner::regrole), (
+                select concat_ws('; ',
+                    string_agg(format('revoke %s on %s from %s', r.privilege, r.name, r.owner::regrole), '; ') filter (where r.is_of_column and r.grantee <> r.owner),
+                    string_agg(rpc_migrations.grant_statement(r.privilege, r.name, r.owner, r.grantor, r.grantee, r.is_grantable), '; ' order by r.place))
+                from (
+                    select c.oid as object
+                    union all
+                    select d.objid from pg_catalog.pg_depend as d
+                    where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = c.oid and d.classid = d.refclassid and d.deptype in ('a', 'i')
+                ) as o
+                cross join lateral rpc_migrations.rights_on('pg_catalog.pg_class'::regclass, o.object) as r
+                where r.grantor = r.owner and not r.is_taken and (r.grantee = current_user::regrole or r.grantee = r.owner and r.is_of_column)
+            ))
+        from pg_catalog.pg_class as c
+        where c.oid = relation and c.relowner <> current_user::regrole;
 end;
 $function$;
 
@@ -129,34 +184,6 @@ as $function$
         strpos(expression, format('''%s''::regclass', replace(relation::regclass::text, '''', ''''''))) > 0
         or expression ~ '}''::regclass\[\]'
             and expression ~ format('[{,"]%s[,}"]', regexp_replace(relation::regclass::text, '([^[:alnum:]_])', '\\\1', 'g'));
-$function$;
-
-
--- The statements that take away a default, a constraint, an index or statistics, and put it back; no row for anything else.
-create or replace function rpc_migrations.way_round(catalog oid, object oid) returns table (take_away text, put_back text)
-language sql stable
-set search_path = ''
-as $function$
-    select
-        format('alter table %s alter column %I drop default', d.adrelid::regclass, a.attname),
-        format('alter table %s alter column %I set default %s', d.adrelid::regclass, a.attname, pg_get_expr(d.adbin, d.adrelid))
-    from pg_catalog.pg_attrdef as d
-    inner join pg_catalog.pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
-    where way_round.catalog = 'pg_catalog.pg_attrdef'::regclass and d.oid = way_round.object and a.attgenerated = ''
-    union all
-    select
-        format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
-        format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
-    from pg_catalog.pg_constraint as c
-    where way_round.catalog = 'pg_catalog.pg_constraint'::regclass and c.oid = way_round.object and c.contype in ('c', 'x') and c.conrelid <> 0
-    union all
-    select format('drop index %s', i.indexrelid::regclass), pg_get_indexdef(i.indexrelid)
-    from pg_catalog.pg_index as i
-    where way_round.catalog = 'pg_catalog.pg_class'::regclass and i.indexrelid = way_round.object
-    union all
-    select format('drop statistics %s.%I', s.stxnamespace::regnamespace, s.stxname), pg_get_statisticsobjdef(s.oid)
-    from pg_catalog.pg_statistic_ext as s
-    where way_round.catalog = 'pg_catalog.pg_statistic_ext'::regclass and s.oid = way_round.object;
 $function$;
 
 
@@ -243,8 +270,6 @@ begin
         cross join lateral acldefault('T', t.typowner) as usual
         where t.typrelid = relation and not (t.typacl operator(pg_catalog.@>) usual and t.typacl operator(pg_catalog.<@) usual)
         union all
-        select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r
-        union all
         select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v
         union all
         select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
@@ -266,7 +291,9 @@ begin
             union all
             select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
         ) as letter (what, value, known)
-        where strpos(letter.known, letter.value) = 0;
+        where strpos(letter.known, letter.value) = 0
+        union all
+        select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r;
 end;
 $function$;
 
@@ -314,6 +341,8 @@ begin
     return query
         select o.* from rpc_migrations.obstacles_of_the_table(relation) as o
         union all
+        select o.* from rpc_migrations.inheritance_in_the_way(relation) as o
+        union all
         select o.* from rpc_migrations.obstacles_in_the_table(relation) as o
         union all
         select o.* from rpc_migrations.obstacles_around_the_table(relation) as o;
@@ -349,6 +378,6 @@ set search_path = ''
 as $function$
     select
         E'To take away before:\n' || string_agg(o.take_away || ';', E'\n' order by o.place)
-        || E'\nTo put back afterwards:\n' || string_agg(o.put_back || ';', E'\n' order by o.place)
+        || E'\nTo put back afterwards:\n' || string_agg(o.put_back || ';', E'\n' order by o.place desc)
     from rpc_migrations.obstacles(relation) with ordinality as o (kind, name, take_away, put_back, place);
 $function$;

@@ -11,6 +11,8 @@ as $function$
             select from pg_catalog.pg_rewrite as r
             inner join pg_catalog.pg_class as v on v.oid = r.ev_class
             where r.oid = is_made_by_its_text.object and r.rulename = '_RETURN' and v.relkind in ('v', 'm'))
+        or catalog = 'pg_catalog.pg_class'::regclass and exists (
+            select from pg_catalog.pg_class as c where c.oid = is_made_by_its_text.object and c.relkind = 'm')
         or catalog = 'pg_catalog.pg_policy'::regclass;
 $function$;
 
@@ -34,38 +36,43 @@ begin
         union all
         select 'a policy on a table of another role (in the SQL Editor, take it away before and put it back afterwards)',
             format('%I on %s (of %s)', p.polname, p.polrelid::regclass, o.relowner::regrole),
-            format('drop policy %I on %s', p.polname, p.polrelid::regclass), s.statement
+            w.take_away, w.put_back
         from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
         inner join pg_catalog.pg_policy as p on p.oid = d.object and p.polrelid <> relation
         inner join pg_catalog.pg_class as o on o.oid = p.polrelid
-        cross join lateral rpc_migrations.describe_security(o.oid, o.oid::regclass::text) as s
-        where s.kind = 'policy' and s.name = p.polname and not rpc_migrations.may_alter_policies(o.oid)
+        cross join lateral rpc_migrations.way_round('pg_catalog.pg_policy'::regclass, p.oid) as w
+        where not rpc_migrations.may_alter_policies(o.oid)
         union all
-        select 'a materialized view on it', v.oid::regclass::text, format('drop materialized view %s', v.oid::regclass),
-            concat_ws('; ',
-                format('create materialized view %s as %s', v.oid::regclass, trim(trailing ';' from pg_get_viewdef(v.oid))),
-                (select string_agg(pg_get_indexdef(i.indexrelid), '; ') from pg_catalog.pg_index as i where i.indrelid = v.oid),
-                -- Default privileges may have granted more than there was.
-                format('revoke all on table %s from public, anon, authenticated, service_role', v.oid::regclass),
-                (select string_agg(format('grant %s on table %s to %s', acl.privilege_type, v.oid::regclass, rpc_migrations.role_name(acl.grantee)), '; ')
-                    from aclexplode(v.relacl) as acl where acl.grantee <> v.relowner))
-        from rpc_migrations.depending('pg_catalog.pg_rewrite', relation) as d
-        inner join pg_catalog.pg_rewrite as r on r.oid = d.object
-        inner join pg_catalog.pg_class as v on v.oid = r.ev_class and v.relkind = 'm'
+        (
+            select
+                case when m.is_on_it then 'a materialized view on it' else 'something that stands on such a view' end,
+                case when m.is_on_it then m.object::regclass::text else coalesce(
+                    (select 'view ' || r.ev_class::regclass from pg_catalog.pg_rewrite as r
+                    where m.catalog = 'pg_catalog.pg_rewrite'::regclass and r.oid = m.object and r.rulename = '_RETURN'),
+                    pg_describe_object(m.catalog, m.object, 0)) end,
+                w.take_away, w.put_back
+            from rpc_migrations.materialized_on(relation) as m
+            left join lateral rpc_migrations.way_round(m.catalog, m.object) as w on true
+            order by m.level desc
+        )
         union all
-        select 'a table that inherits from it', i.inhrelid::regclass::text,
-            format('alter table %s no inherit %s', i.inhrelid::regclass, relation::regclass),
-            format('alter table %s inherit %s', i.inhrelid::regclass, relation::regclass)
-        from pg_catalog.pg_inherits as i
-        inner join pg_catalog.pg_class as p on p.oid = i.inhparent and p.relkind = 'r'  -- of one with partitions it is told that it is one
-        where i.inhparent = relation
-        union all
-        select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass),
-            format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
-            format('alter table %s add constraint %I %s', c.conrelid::regclass, c.conname, pg_get_constraintdef(c.oid))
-        from pg_catalog.pg_constraint as c
-        inner join pg_catalog.pg_class as r on r.oid = c.conrelid
-        where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
+        (
+            select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass), w.take_away,
+                concat(E'-- From here on it acts after the foreign keys of others that point at ' || o.name || E'.\n', w.put_back)
+            from pg_catalog.pg_constraint as c
+            inner join pg_catalog.pg_class as r on r.oid = c.conrelid
+            cross join lateral rpc_migrations.way_round('pg_catalog.pg_constraint'::regclass, c.oid) as w
+            left join lateral (
+                select relation::regclass::text as name
+                from pg_catalog.pg_constraint as k
+                inner join pg_catalog.pg_class as t on t.oid = k.conrelid and t.relkind <> 'p'
+                where k.confrelid = relation and k.contype = 'f' and k.conparentid = 0
+                    and rpc_migrations.acts_by(k.oid) > rpc_migrations.acts_by(c.oid)
+                limit 1
+            ) as o on true
+            where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
+            order by rpc_migrations.acts_by(c.oid) desc
+        )
         union all
         select 'a function of another role that mentions it', format('%s (of %s)', p.oid::regprocedure, p.proowner::regrole), null, null
         from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
@@ -93,21 +100,24 @@ begin
             and not rpc_migrations.is_made_by_its_text(d.classid, d.objid)
         union all
         select 'the default of another column that draws from its identity sequence', pg_describe_object(d.classid, d.objid, d.objsubid),
-            format('alter table %s alter column %I drop default', a.attrelid::regclass, a.attname),
-            format('alter table %s alter column %I set default %s', a.attrelid::regclass, a.attname, pg_get_expr(e.adbin, e.adrelid))
+            w.take_away, w.put_back
         from rpc_migrations.identity_sequences(relation) as i
         inner join pg_catalog.pg_depend as d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = i.sequence
         inner join pg_catalog.pg_attrdef as e on d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid
-        inner join pg_catalog.pg_attribute as a on a.attrelid = e.adrelid and a.attnum = e.adnum
         inner join pg_catalog.pg_class as o on o.oid = e.adrelid and o.relnamespace not in (select rpc_migrations.schemas_of_new_tables())
+        left join lateral rpc_migrations.way_round(d.classid, d.objid) as w on true
         union all
         select 'a constraint trigger of another table that refers to it', format('%I on %s', g.tgname, g.tgrelid::regclass),
-            format('drop trigger %I on %s', g.tgname, g.tgrelid::regclass), pg_get_triggerdef(g.oid)
+            w.take_away, w.put_back
         from pg_catalog.pg_trigger as g
+        cross join lateral rpc_migrations.way_round('pg_catalog.pg_trigger'::regclass, g.oid) as w
         where g.tgconstrrelid = relation and not g.tgisinternal and g.tgrelid <> relation
         union all
-        select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), w.take_away, w.put_back
-        from rpc_migrations.unknown_dependents(relation) as u
-        left join lateral rpc_migrations.way_round(u.classid, u.objid) as w on true;
+        (
+            select 'something that depends on it', pg_describe_object(u.classid, u.objid, u.objsubid), w.take_away, w.put_back
+            from rpc_migrations.unknown_dependents(relation) as u
+            left join lateral rpc_migrations.way_round(u.classid, u.objid) as w on true
+            order by u.classid, u.objid
+        );
 end;
 $function$;

@@ -302,7 +302,8 @@ begin
     reasons := rpc_migrations.obstacles_in_words(case when copy.old_table is not null then copy.new_table end);
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
-        using errcode = 'RM001', hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.new_table), ''),
+            hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
     end if;
 end;
 $function$;

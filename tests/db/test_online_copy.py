@@ -340,6 +340,7 @@ def test_a_table_with_the_name_of_the_backup_is_refused(things: Connection, data
     before = dump_schema(database)
     message = refused(things, STEP_FILE, "RM001")
     assert "public.things_backup is already there" in message
+    assert "`-- rebuild: public.things backup NAME`" in message
     assert dump_schema(database) == before
 
 
