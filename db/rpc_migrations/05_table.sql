@@ -66,23 +66,6 @@ end;
 $function$;
 
 
--- Whether a column that is "not null" need not be so in tables that inherit it: only PostgreSQL 18 and later knows.
-create or replace function rpc_migrations.is_not_null_here_alone(relation oid, attnum smallint) returns boolean
-language plpgsql stable
-set search_path = ''
-set plan_cache_mode = force_generic_plan
-as $function$
-begin
-    return (
-        select exists (
-            select from pg_catalog.pg_constraint as c
-            where c.conrelid = relation and c.contype = 'n' and c.conkey = array[is_not_null_here_alone.attnum] and c.connoinherit
-        )
-    );
-end;
-$function$;
-
-
 -- What the columns are made of: each with its place, with the last place that it is generated from, or its own, and with its default
 -- apart: in the statement that adds a column it is evaluated, and here the functions that it calls find no others by their search_path.
 create or replace function rpc_migrations.columns_of(relation oid, as_name text)
@@ -114,11 +97,19 @@ begin
                         q.seqincrement, q.seqmin, q.seqmax, q.seqstart, q.seqcache,
                         case when q.seqcycle then 'cycle' else 'no cycle' end)
                 end,
-                case when a.attnotnull and not rpc_migrations.may_hold_null(a.attrelid, a.attnum) then
-                    case when rpc_migrations.is_not_null_here_alone(a.attrelid, a.attnum) then ' not null no inherit' else ' not null' end
+                case when a.attnotnull and not a.attnum = any (n.not_valid) then
+                    case when a.attnum = any (n.not_inherited) then ' not null no inherit' else ' not null' end
                 end),
             case when d.adbin is not null and a.attgenerated = '' then format('; alter table %s alter column %I set default %s', as_name, a.attname, e.text) end
-        from pg_catalog.pg_attribute as a
+        from (
+            -- What only PostgreSQL 18 and later knows, asked once for all columns, of which there may be hundreds.
+            select
+                coalesce(array_agg(c.conkey[1]) filter (where not c.convalidated), '{}') as not_valid,
+                coalesce(array_agg(c.conkey[1]) filter (where c.connoinherit), '{}') as not_inherited
+            from pg_catalog.pg_constraint as c
+            where c.conrelid = relation and c.contype = 'n'
+        ) as n
+        cross join pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
         cross join lateral (select rpc_migrations.parsed_alike(pg_get_expr(d.adbin, d.adrelid), d.adbin::text) as text) as e
@@ -306,7 +297,8 @@ begin
                 when 'x' then 'exclusion constraint' else 'not-null constraint' end,
             c.conname::text,
             case when c.contype = 'p' then 'the primary key' else regexp_replace(pg_get_constraintdef(c.oid), ' NOT VALID$', '') end,
-            format('alter table %s add constraint %I %s%s', as_name, c.conname, rpc_migrations.constraint_definition(c),
+            format('alter table %s add constraint %I %s%s', as_name, c.conname,
+                case when c.contype = 'n' then pg_get_constraintdef(c.oid) else rpc_migrations.constraint_definition(c) end,
                 case when c.contype = 'f' and c.convalidated then ' not valid' end),
             null
         from pg_catalog.pg_constraint as c

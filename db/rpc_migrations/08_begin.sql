@@ -325,6 +325,13 @@ declare
     statement text;
 begin
     for statement in
+        with not_nulls as materialized (
+            select c.conrelid as relation, a.attname as column_name, c.conname as name, c.convalidated as is_valid,
+                c.conname = rpc_migrations.default_name(copy.table_name, a.attname, 'not_null') as is_default
+            from pg_catalog.pg_constraint as c
+            inner join pg_catalog.pg_attribute as a on a.attrelid = c.conrelid and a.attnum = c.conkey[1]
+            where c.conrelid in (copy.old_table, copy.new_table) and c.contype = 'n'
+        )
         select format('alter table %s drop constraint %I', new_table, n.conname)
         from pg_catalog.pg_constraint as o
         inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = o.contype and n.conname = o.conname
@@ -332,14 +339,11 @@ begin
             o.conrelid = copy.old_table and o.contype in ('c', 'n') and not o.convalidated
             and pg_get_constraintdef(o.oid) = pg_get_constraintdef(n.oid) || ' NOT VALID'
         union all
-        select format('alter table %s rename constraint %I to %I', new_table, n.conname, o.conname)
-        from pg_catalog.pg_constraint as o
-        inner join pg_catalog.pg_attribute as a on a.attrelid = o.conrelid and o.conkey = array[a.attnum]
-        inner join pg_catalog.pg_attribute as b on b.attrelid = copy.new_table and b.attname = a.attname
-        inner join pg_catalog.pg_constraint as n on n.conrelid = copy.new_table and n.contype = 'n' and n.conkey = array[b.attnum]
+        select format('alter table %s rename constraint %I to %I', new_table, n.name, o.name)
+        from not_nulls as o
+        inner join not_nulls as n on n.relation = copy.new_table and n.column_name = o.column_name
         where
-            o.conrelid = copy.old_table and o.contype = 'n' and o.convalidated and n.conname <> o.conname
-            and n.conname = rpc_migrations.default_name(copy.table_name, a.attname, 'not_null')
+            o.relation = copy.old_table and o.is_valid and n.is_default and n.name <> o.name
         union all
         select format('alter sequence %s as %s', n.sequence::regclass, format_type(oq.seqtypid, null))
         from rpc_migrations.identity_sequences(copy.old_table) as o

@@ -104,11 +104,12 @@ class StepSender:
                 wait.over()
                 self._console.step_goes_on(step, answer)
             case "waiting":
-                what = (answer.get("result") or {}).get("message") or "a lock"
-                holders = describe_holders(answer.get("holders"))
-                self._console.waiting(f"{what}: {holders}", wait.seconds)
+                what = (answer.get("result") or {}).get("message")
+                holders = "" if what and not answer.get("holders") else f": {describe_holders(answer.get('holders'))}"
+                what = what or "a lock"
+                self._console.waiting(what + holders, wait.seconds)
                 try:
-                    wait.pause(f"waited for {what}, and did not get it: {holders}.")
+                    wait.pause(f"waited for {what}, and did not get it{holders}.")
                 except Blocked as blocked:
                     blocked.details = answer.get("details")  # a statement of the step may have raised it by itself
                     raise in_its_place(step, blocked) from None
