@@ -4,7 +4,8 @@
 -- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may
 -- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
 -- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit. Where somebody
--- holds a row of the target, batches get smaller until only that row's entry is left, and it answers who that is ("holders").
+-- holds a row of the target, batches get smaller until only that row's entry is left, and it answers who that is ("holders"); likewise
+-- where the target cannot hold a value, whose row is then told (RM001).
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
@@ -38,6 +39,11 @@ begin
                 message := sqlerrm;
                 done := entries >= 80000;
                 entries := entries * 4;
+            when data_exception then
+                if entries = 1 then
+                    perform rpc_migrations.refuse_next_entry(copy, sqlerrm);
+                end if;
+                entries := greatest(entries / 4, 1);
             when lock_not_available then
                 if entries = 1 then
                     holders := rpc_migrations.lock_holders(copy.target);
@@ -47,6 +53,32 @@ begin
         end;
     end loop;
 end;
+$function$;
+
+
+-- Raises RM001 for the row that the next entry of the log speaks of: it has a value that the target cannot hold.
+create or replace function rpc_migrations.refuse_next_entry(copy rpc_migrations.copies, reason text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    key text;
+begin
+    execute format('select row(%s)::text from %s order by rpc_migrations_id limit 1', parts.keys, parts.log) into key;
+    raise exception 'a value written since the copy began does not fit: in the row with the key %: %', key, reason
+    using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
+end;
+$function$;
+
+
+-- What to do about a value that the target cannot hold.
+create or replace function rpc_migrations.hint_for_value(copy rpc_migrations.copies) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select 'No table in use was changed. Change the value, then run the same command again; or ' || case copy.state
+        when 'rolling back' then 'give the rollback up (--give-up).' else 'roll back.' end;
 $function$;
 
 
@@ -213,7 +245,7 @@ begin
         if key is not null then
             raise exception 'a value written since the copy began does not fit: column % of the row with the key % is %, and not the same as %',
                 col.name, key, col.type, col.target_type
-            using errcode = 'RM001', hint = 'No table in use was changed. Change the value, then run the same command again; or roll back.';
+            using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
         end if;
     end loop;
 end;

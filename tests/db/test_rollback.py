@@ -176,20 +176,52 @@ def test_values_of_a_wider_type_come_back(admin: Connection) -> None:
     assert rows == [(1, 1, '{"a": 1}', "x", "1.00"), (2, 22, '{"b": 2}', "yyyyy", "2.50")]
 
 
-def test_value_that_does_not_go_back(admin: Connection) -> None:
-    """A value that only the new type can hold stops the rollback; once it is mended, the rollback goes on."""
+# The old type, the new one, and a value that only the new one can hold.
+WIDER = {
+    "a longer text": ("varchar(5)", "text", "'too long'"),
+    "a longer varchar": ("varchar(5)", "varchar(9)", "'too long'"),
+    "a larger number": ("integer", "bigint", "3000000000"),
+    "more places": ("numeric(4, 2)", "numeric", "12345.67"),
+    "a text that is no number": ("integer", "text", "'seven'"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "value"), WIDER.values(), ids=WIDER)
+def test_value_that_does_not_go_back(admin: Connection, old: str, new: str, value: str) -> None:
+    """It stops the rollback, which names its row among many; once it is mended, the rollback goes on."""
     deploy(admin)
     admin.execute(
-        "create table public.things (id integer primary key, c varchar(5)); insert into public.things values (1, 'x')"
+        f"create table public.things (id integer primary key, c {old}); insert into public.things select n, '1' from generate_series(1, 99) as n"
     )
-    run(admin, rebuild_file("things", "id integer not null, c text"))
-    admin.execute("update public.things set c = 'too long'")
-    with pytest.raises(psycopg.errors.StringDataRightTruncation):
+    run(admin, rebuild_file("things", f"id integer not null, c {new}"))
+    admin.execute(f"update public.things set c = case id when 77 then {value} else '2' end")
+    with pytest.raises(
+        psycopg.Error, match=r"does not fit: (in the row with the key \(77\)|column c of the row with the key \(77\))"
+    ) as caught:
         run(admin, read(ROLLBACK))
-    assert admin.execute("select c from public.things").fetchone() == ("too long",)
-    admin.execute("update public.things set c = 'short'")
+    assert caught.value.sqlstate == "RM001"
+    assert "--give-up" in (caught.value.diag.message_hint or "")
+    assert admin.execute("select count(*) from public.things where c = '2'").fetchone() == (98,)
+    admin.execute("update public.things set c = '3' where id = 77")
     run(admin, read(ROLLBACK))
-    assert admin.execute("select c from public.things").fetchone() == ("short",)
+    assert admin.execute("select sum(c::text::numeric) from public.things").fetchone() == (98 * 2 + 3,)
+
+
+def test_value_that_the_new_type_cannot_hold(admin: Connection) -> None:
+    """Written while the table is rebuilt: its row is told, and nothing was changed."""
+    deploy(admin)
+    admin.execute(
+        "create table public.things (id integer primary key, c bigint); insert into public.things select n, 1 from generate_series(1, 99) as n"
+    )
+    text = rebuild_file("things", "id integer not null, c integer")
+    run(admin, text, until="copy the rows")
+    admin.execute("update public.things set c = case id when 77 then 3000000000 else 2 end")
+    with pytest.raises(
+        psycopg.Error, match=r"does not fit: in the row with the key \(77\): integer out of range"
+    ) as caught:
+        run(admin, text)
+    assert caught.value.sqlstate == "RM001"
+    assert "roll back" in (caught.value.diag.message_hint or "")
 
 
 @pytest.mark.parametrize(
