@@ -31,9 +31,9 @@ deploy-function: .venv/scripts ## deploy execute_sql, or write the SQL for the S
 migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for the SQL Editor
 	$(RUN) scripts/migrate_clusters.py $(if $(REMOVE),--remove-when-done) $(ARGS)
 
-migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql after that time, REMOVE=1 takes it away at the end
+migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql later, REMOVE=1 removes it
 
-migrate: .venv/scripts ## run your own migration file or folder: FILE=supabase/migrations, ARGS="--dry-run"
+migrate: .venv/scripts ## run your own file or folder: FILE=PATH, ARGS="--dry-run"
 	$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
 
 verify-clusters: .venv/scripts ## check what the migration has made
@@ -51,20 +51,20 @@ remove-function: .venv/scripts ## take execute_sql and its journal away again
 doctor: .venv/scripts ## check everything before anything is changed
 	$(RUN) scripts/doctor.py $(ARGS)
 
-demo: .venv/tests $(POSTGRES) ## see the whole job done on a local Supabase with 100,000 rows
+demo: .venv/tests $(POSTGRES) ## see the whole job done on a local Supabase, 100,000 rows
 	PYTHONPATH=tests $(RUN) -m local_supabase.demo
 
 local: .venv/tests $(POSTGRES) ## keep a local Supabase running and print its lines for .env
 	PYTHONPATH=tests $(RUN) -m local_supabase
 
-test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL over HTTP (18; PG=17, PG=15)
+test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL (18; PG=17, PG=15)
 	$(PYTEST) --dist loadfile -m "not every_fault" tests $(ARGS)
 
 test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
 	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
 # What the client makes of answers, and what is on the screen, differs most from release to release.
-test-oldest: .venv/oldest/installed $(POSTGRES) ## some tests with the oldest packages that requirements.txt allows
+test-oldest: .venv/oldest/installed $(POSTGRES) ## some tests with the oldest packages that are allowed
 	.venv/oldest/bin/python -m pytest -n 2 --dist load -m "not every_fault" $(OLDEST) $(ARGS)
 
 # Each case waits for a while; a third process fills the gaps.

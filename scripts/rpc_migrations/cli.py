@@ -135,6 +135,7 @@ def run_migration() -> int:
             "python scripts/run_migration.py db/add_order_totals.sql",
             "python scripts/run_migration.py db/add_order_totals.sql --rollback",
         ],
+        takes="PATH...",
     )
     parser.add_argument(
         "paths", type=path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
@@ -179,6 +180,7 @@ def new_migration() -> int:
             "python scripts/new_migration.py add_order_status",
             "python scripts/new_migration.py wider_order_ids --rebuild public.orders",
         ],
+        takes="NAME",
     )
     parser.add_argument("name", help="what the migration does, in a few words")
     parser.add_argument("--rebuild", metavar="TABLE", help="a file that rebuilds this table while it is in use")
@@ -221,6 +223,7 @@ def doctor() -> int:
         "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
         "Changes nothing.",
         ["python scripts/doctor.py", "python scripts/doctor.py db/rebuild_orders.sql"],
+        takes="[FILE]",
         success="nothing is in the way",
         failure="something is in the way",
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from .deployment import current_version
 from .step_file import is_text
 
-DONE = "done, nothing to do, or written as a SQL file because no credentials are set"
+DONE = "done, nothing to do, or written as a SQL file for want of credentials"
 EXIT_CODES = """\
 exit codes:
   0    {success}
@@ -31,12 +31,20 @@ class _ShowVersion(argparse.Action):
 
 
 def command_parser(
-    description: str, examples: list[str], *, success: str = DONE, failure: str = "it could not be done"
+    description: str,
+    examples: list[str],
+    *,
+    takes: str = "",
+    success: str = DONE,
+    failure: str = "it could not be done",
 ) -> argparse.ArgumentParser:
-    """A parser with the options that every command has. `success`, `failure`: what its exit codes 0 and 1 mean."""
+    """A parser with the options that every command has. `takes`: what it has besides them; `success`, `failure`: what its exit
+    codes 0 and 1 mean.
+    """
     listed = "\n".join(f"  {example}" for example in examples)
     width = min(max(shutil.get_terminal_size().columns, 40), 100) - 2
     parser = argparse.ArgumentParser(
+        usage=f"%(prog)s [options] {takes}".rstrip(),
         description=textwrap.fill(description, width),
         epilog=f"examples:\n{listed}\n\n{EXIT_CODES.format(success=success, failure=failure)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -70,6 +70,17 @@ def test_help_has_a_paragraph_examples_and_exit_codes(help_of: dict[str, str], s
     assert EXIT_CODE.findall(text.split("\nexit codes:\n")[1]) == ["0", "1", "2", "130"]
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_whole_at_80_columns(help_of: dict[str, str], script: str) -> None:
+    assert [line for line in help_of[script].splitlines() if len(line) > 80] == []
+
+
+def test_what_make_lists_is_whole_at_80_columns(makefile: str) -> None:
+    listed = re.findall(r"^([a-z-]+):.*## (.*)$", makefile, re.MULTILINE)
+    assert listed
+    assert [target for target, text in listed if len(f"  {target:18} {text}") > 80] == []
+
+
 def test_a_terminal_without_width() -> None:
     """As some programs that run others on one leave it."""
     done = run_script("doctor.py", "--help", env={"COLUMNS": "1"})
