@@ -73,8 +73,8 @@ as $function$
 $function$;
 
 
--- All that comes before an attempt to swap: the log is replayed, that is committed, older snapshots are gone, and the source is the one
--- that was compared. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
+-- All that comes before an attempt to swap: the log is replayed, the source is the one that was compared, that is committed, and older
+-- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
 -- with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
 create or replace function rpc_migrations.prepare_swap(
     copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
@@ -99,6 +99,9 @@ begin
         update rpc_migrations.copies as c set caught_up = true, snapshots = null where c.id = copy.id;
         noted := null;
     end if;
+    if not rpc_migrations.is_as_compared(copy) then
+        perform rpc_migrations.compare();
+    end if;
     if current_setting('rpc_migrations.replayed', true) = copy.id::text then
         ready := coalesce(current_setting('rpc_migrations.asked_to_commit', true), '') = copy.id::text;
         ends_request := true;
@@ -114,9 +117,6 @@ begin
         holders := rpc_migrations.snapshot_holders(noted);
         message := 'statements that began before the last rows were replayed (--ignore-snapshots goes on; they may miss rows)';
         return;
-    end if;
-    if not rpc_migrations.is_as_compared(copy) then
-        perform rpc_migrations.compare();
     end if;
     execute format('select count(*) from (select from rpc_migrations.log_%s limit 1001) as l', copy.id) into entries;
     if entries > 1000 then

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import psycopg
 import pytest
 from local_supabase import Database
@@ -142,6 +144,25 @@ def test_rows_that_are_changed_without_a_trigger_are_not_lost(things: Connection
     assert rows(things) == now
     run(things, way_out)
     run(things, text)
+    assert rows(things) == now
+
+
+@pytest.mark.parametrize("begun_by", ["this version", "an earlier one"])
+def test_what_was_compared_in_another_request_is_finished_in_one_transaction(
+    things: Connection, database: Database, begun_by: str
+) -> None:
+    """As in the SQL Editor, where no attempt can be left for a later request."""
+    run(things, STEP_FILE, until="compare")
+    if begun_by == "this version":
+        with database.connect() as other:
+            other.execute("vacuum full public.things")
+    else:
+        things.execute("update rpc_migrations.copies set compared_form = null")
+    things.execute("update public.things set amount = 7 where id < 4")
+    now = rows(things)
+    with things.transaction():
+        made = list(islice(calls(things, STEP_FILE), 20))
+    assert made[-1].step == "validate"
     assert rows(things) == now
 
 
