@@ -149,7 +149,7 @@ as $function$
                 1 as place,
                 format('alter table %s %s trigger %I', g.tgrelid::regclass, coalesce(rpc_migrations.firing(g.tgenabled), 'enable'), g.tgname) as statement
             from pg_catalog.pg_trigger as g
-            left join pg_catalog.pg_trigger as p on p.oid = t.parent
+            left join pg_catalog.pg_trigger as p on p.oid = g.tgparentid
             where besides.catalog = 'pg_catalog.pg_trigger'::regclass and g.oid = t.object and g.tgenabled <> coalesce(p.tgenabled, 'O')
             union all
             select 1, format('alter table %s %s rule %I', r.ev_class::regclass, rpc_migrations.firing(r.ev_enabled), r.rulename)

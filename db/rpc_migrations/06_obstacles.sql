@@ -14,14 +14,8 @@ set search_path = ''
 as $function$
     select string_agg(s.statement, '; ' order by g.tgname)
     from pg_catalog.pg_trigger as g
-    inner join pg_catalog.pg_trigger as p on p.oid = g.tgparentid
-    cross join lateral (
-        select concat_ws('; ',
-            case when g.tgenabled <> p.tgenabled then
-                format('alter table %s %s trigger %I', relation::regclass, coalesce(rpc_migrations.firing(g.tgenabled), 'enable'), g.tgname) end,
-            format('comment on trigger %I on %s is ', g.tgname, relation::regclass) || quote_literal(obj_description(g.oid, 'pg_trigger'))) as statement
-    ) as s
-    where g.tgrelid = relation and s.statement <> '';
+    cross join lateral rpc_migrations.besides('pg_catalog.pg_trigger'::regclass, g.oid) as s (statement)
+    where g.tgrelid = relation and g.tgparentid <> 0 and s.statement <> '';
 $function$;
 
 
