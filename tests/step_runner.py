@@ -54,6 +54,17 @@ def deploy(connection: Connection, changes: Changes = ()) -> None:
     connection.execute(b"reset check_function_bodies")
 
 
+def wait_until_blocked(watcher: Connection, pid: int) -> None:
+    """Until a session waits for another one."""
+    while not is_blocked(watcher, pid):
+        pass
+
+
+def is_blocked(watcher: Connection, pid: int) -> bool:
+    """Whether a session waits for another one."""
+    return watcher.execute("select pg_blocking_pids(%s) <> '{}'", (pid,)).fetchone() == (True,)
+
+
 def read(file: str) -> str:
     """The text of a step file in db/."""
     return (DB / file).read_text()

@@ -46,6 +46,26 @@ end;
 $function$;
 
 
+-- Raises lock_not_available, so that the attempt is undone and the next one tells what has changed, where rights on the old table were given
+-- or taken since check_source, under the lock of the swap: up to PostgreSQL 17, GRANT and REVOKE ask for no lock on the table. They change
+-- its row in pg_class, which is ours once the table is renamed; so it is asked then. Those on columns have rows of their own: the
+-- microseconds that are left until the commit are theirs.
+create or replace function rpc_migrations.check_rights(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if (
+        select coalesce(jsonb_agg(r.statement), '[]')
+        from rpc_migrations.describe_rights(copy.old_table, format('%I.%I', copy.schema_name, copy.table_name)) as r
+        where r.kind = 'grant'
+    ) <> jsonb_path_query_array(copy.definition, '$[*] ? (@.kind == "grant").statement') then
+        raise exception 'rights were given or taken under the lock of the swap' using errcode = 'lock_not_available';
+    end if;
+end;
+$function$;
+
+
 -- How something of the old table would be described on the new one, whose columns may be of other types: made on an empty
 -- table of the same columns, and undone. Null where it cannot be made there.
 create or replace function rpc_migrations.definition_on(target oid, kind text, name text, statement text) returns text

@@ -254,6 +254,9 @@ begin
         meant := rpc_migrations.meanings(copy.source);
         failed := rpc_migrations.run_each(carried, 'detach', go_on);
         moved := rpc_migrations.move_aside(copy.old_table, copy.backup_name, copy.new_table);
+        if not go_on then
+            perform rpc_migrations.check_rights(copy);
+        end if;
     end if;
     perform rpc_migrations.move_into(copy.new_table, copy.schema_name, copy.table_name);
     perform rpc_migrations.drop_second_schema();

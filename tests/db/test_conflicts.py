@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from local_supabase import Database
 from psycopg.types.json import Jsonb
-from step_runner import Connection, deploy
+from step_runner import Connection, deploy, wait_until_blocked
 
 RAISE = "do $$ begin raise exception 'not now' using errcode = '{code}'; end $$"
 DEFERRED = """
@@ -94,12 +94,6 @@ def test_a_real_deadlock(database: Database, deployed: Connection) -> None:
         other.execute("commit")
     assert [(answer["state"], answer["code"]) for answer in answers] == [("conflict", "40P01")]
     assert deployed.execute("select id, n from public.pair order by id").fetchall() == [(1, 1), (2, 1)]
-
-
-def wait_until_blocked(watcher: Connection, pid: int) -> None:
-    """Until a session waits for another one."""
-    while watcher.execute("select pg_blocking_pids(%s) = '{}'", (pid,)).fetchone() == (True,):
-        pass
 
 
 def test_a_serializable_transaction_is_refused(deployed: Connection) -> None:

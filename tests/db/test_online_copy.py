@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import GIVE_UP, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
+from step_runner import (
+    GIVE_UP,
+    ONE_AT_A_TIME,
+    ROLLBACK,
+    Connection,
+    calls,
+    deploy,
+    is_blocked,
+    read,
+    rebuild_file,
+    run,
+    wait_until_blocked,
+)
 
 COLUMNS = "id integer not null, name text, amount integer"
 STEP_FILE = rebuild_file("things", COLUMNS)
@@ -97,6 +110,40 @@ def test_alteration_that_is_taken_back_before_the_lock_of_the_swap(things: Conne
     run(things, STEP_FILE, until="compare")
     deploy(things, in_the_swap(before_the_plan="drop view public.names", before_the_lock=view))
     assert "view public.names" in refused(things, STEP_FILE, "RM003")
+
+
+RIGHTS = {
+    "on the table": "grant insert on public.things to public",
+    "on a column": "grant insert (name) on public.things to public",
+}
+
+
+@pytest.mark.parametrize("right", RIGHTS.values(), ids=RIGHTS)
+def test_a_right_that_is_given_under_the_lock_of_the_swap(things: Connection, database: Database, right: str) -> None:
+    """Up to PostgreSQL 17 GRANT asks for no lock on the table, and the swap is refused; later it waits, and the new table has the right."""
+    run(things, STEP_FILE, until="compare")
+    exchange = "perform rpc_migrations.exchange(copy, carried);"
+    deploy(
+        things, [(exchange, f"perform set_config('lock_timeout', '0', true), pg_advisory_xact_lock(42); {exchange}")]
+    )
+    with database.connect() as gate, database.connect() as other, ThreadPoolExecutor(2) as pool:
+        gate.execute("select pg_advisory_lock(42)")
+        swap = pool.submit(run, things, STEP_FILE)
+        wait_until_blocked(gate, things.info.backend_pid)
+        grant = pool.submit(other.execute, right.encode())
+        while not grant.done() and not is_blocked(gate, other.info.backend_pid):
+            pass
+        gate.execute("select pg_advisory_unlock(42)")
+        grant.result()
+        failed = swap.exception()
+    assert isinstance(failed, psycopg.Error) and "grant INSERT" in str(failed) if failed else has_right(things)
+
+
+def has_right(things: Connection) -> bool:
+    """Whether everyone may insert into a column of it."""
+    return things.execute("select has_column_privilege('anon', 'public.things', 'name', 'insert')").fetchone() == (
+        True,
+    )
 
 
 # Alterations that change rows, which no trigger sees, and leave the table's form as it was.
