@@ -1,9 +1,54 @@
--- What has been applied, and by whom: here, as the journal has it, and by the Supabase CLI, whose table is
--- supabase_migrations.schema_migrations. Files of a folder that stand in either are not run again. Only where it is asked for
--- ("record") is a file that was applied here told to the CLI: it takes an unknown version there for a mistake.
+-- What has been applied, and by whom: here, as the journal has it, by the Supabase CLI, whose table is
+-- supabase_migrations.schema_migrations, and by other tools. Files of a folder that stand in any of these are not run again. Only where
+-- it is asked for ("record") is a file that was applied here told to the CLI: it takes an unknown version there for a mistake.
 
--- The current journal rows of all migrations, with who ran them, and the versions that the CLI has applied (null: it has no
--- table here).
+-- What other tools' own tables have as applied, {tool: [names]}, each by what it knows a migration: Prisma by the name of its folder, Drizzle by
+-- the SHA-256 of its text, Flyway by the name of its file, the others by its number, golang-migrate by that of the last one. A table
+-- counts as a tool's where it has the name and the columns that the tool gives it, in any schema but Supabase's own, which have
+-- such tables, too.
+create or replace function rpc_migrations.applied_by_others() returns jsonb
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    history record;
+    names jsonb;
+    found jsonb := '{}';
+begin
+    for history in
+        select t.tool, t.name, t.condition, c.oid::regclass as relation
+        from (values
+            ('Prisma', '_prisma_migrations', '{migration_name,finished_at,rolled_back_at}', 'migration_name', 'finished_at is not null and rolled_back_at is null'),
+            ('Drizzle', '__drizzle_migrations', '{hash,created_at}', 'hash', 'true'),
+            ('Flyway', 'flyway_schema_history', '{script,success}', 'script', 'success'),
+            ('Diesel', '__diesel_schema_migrations', '{version,run_on}', 'version', 'true'),
+            ('dbmate', 'schema_migrations', '{version}', 'version', 'true'),
+            ('goose', 'goose_db_version', '{version_id,is_applied}', 'version_id', 'is_applied'),
+            ('golang-migrate', 'schema_migrations', '{version,dirty}', 'version', 'not dirty')
+        ) as t (tool, history, columns, name, condition)
+        inner join pg_catalog.pg_class as c on c.relname = t.history and c.relkind = 'r'
+        inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname not in ('auth', 'realtime', 'storage', 'supabase_migrations')
+            and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
+            and (
+                select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute as a
+                where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            ) operator(pg_catalog.@>) t.columns::text[]
+    loop
+        execute pg_catalog.format(
+            'select pg_catalog.jsonb_agg(m.%I::text) from %s as m where %s', history.name, history.relation, history.condition)
+        into names;
+        if names is not null then
+            found := found || pg_catalog.jsonb_build_object(history.tool, coalesce(found -> history.tool, '[]') || names);
+        end if;
+    end loop;
+    return found;
+end;
+$function$;
+
+
+-- The current journal rows of all migrations, with who ran them, the versions that the CLI has applied (null: it has no table
+-- here), and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -22,7 +67,7 @@ begin
             left join rpc_migrations.runs as r on r.id = j.run
             where j.undone_at is null
         ),
-        'by_cli', by_cli
+        'by_cli', by_cli, 'by_others', rpc_migrations.applied_by_others()
     );
 end;
 $function$;

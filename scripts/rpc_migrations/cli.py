@@ -128,7 +128,7 @@ def run_migration() -> int:
     """run_migration.py"""
     parser = command_parser(
         "Runs migration files of your own, or takes one back. Of a folder, the .sql files that are not applied are run in the order of their "
-        "names, each once, up to the first that fails; the same command goes on there. What the Supabase CLI has applied counts as applied.",
+        "names, each once, up to the first that fails; the same command goes on there. What the Supabase CLI or another tool has applied counts as applied.",
         [
             "python scripts/run_migration.py supabase/migrations",
             "python scripts/run_migration.py supabase/migrations --status",

@@ -83,7 +83,7 @@ def _file(migrations: Sequence[Migration]) -> Check:
     except StepFileError as error:
         return Check(name, False, f"{error.details} {error.hint}")
     steps = sum(len(migration.steps) for migration in migrations)
-    return Check(name, True, f"{migrations[0].path.name}, {steps} step{'' if steps == 1 else 's'}")
+    return Check(name, True, f"{migrations[0].file}, {steps} step{'' if steps == 1 else 's'}")
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:

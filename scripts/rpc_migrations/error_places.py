@@ -26,7 +26,7 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
             statement = step.statements[int(found["place"]) - 1]
             line, shown = statement.line, _first_lines(statement.sql, statement.line)
     return type(error)(
-        f'Step "{step.name}" ({step.path.name}, line {line}): {error.message}',
+        f'Step "{step.name}" ({step.file}, line {line}): {error.message}',
         hint=error.hint or _NOTHING_REMAINS,
         details="\n".join([*filter(None, [details]), *shown]) or None,
         code=error.code,

@@ -30,7 +30,7 @@ def finishing_of(migration: Migration) -> Migration:
     """The steps that close its way back. Raises MigrationError where it has none."""
     if not migration.rebuilds:
         raise MigrationError(
-            f"{migration.path.name} makes no online copy of a table, so there is no way back to close.",
+            f"{migration.file} makes no online copy of a table, so there is no way back to close.",
             hint="Nothing was changed. Name the file of a rebuild.",
         )
     return read_migration(FINISH_FILE, name=migration.name)

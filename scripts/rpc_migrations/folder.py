@@ -12,10 +12,11 @@ from typing import Any
 from .errors import StepFileError
 from .journal import History, Status
 from .migration import Migration, Step
+from .other_tools import file_of, name_of
 from .step_file import read_migrations, refuse_what_is_no_text
 
 MOST_NAMES = 5  # that are told at once
-APPLIED, APPLIED_BY_CLI, BEGUN, TO_DO = "applied", "applied by the Supabase CLI", "begun", "to do"
+APPLIED, BEGUN, TO_DO = "applied", "begun", "to do"
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class File:
 
     migration: Migration
     status: Status
-    state: str  # applied, applied by the Supabase CLI, begun, to do
+    state: str  # applied, begun, to do; "applied by ..." where another tool has
 
     @property
     def is_applied(self) -> bool:
         """Whether there is nothing left to be run."""
-        return self.state in (APPLIED, APPLIED_BY_CLI)
+        return self.state.startswith(APPLIED)
 
     def to_dict(self) -> dict[str, Any]:
         """For the report: file, state, finished_at and client of its last step, edited."""
@@ -63,7 +64,8 @@ def is_folder(paths: Sequence[Path]) -> bool:
 
 
 def read_folder(paths: Sequence[Path]) -> Folder:
-    """Read files, and all of the folders' files that end in .sql, in the order of their names.
+    """Read files, and all of the folders' files that end in .sql, in the order of their names. A folder without any may have one for each
+    migration, 20260101000000_init/migration.sql.
 
     Raises StepFileError for a folder without any, or with one that looks like one and is none, for two files of one name, and as
     read_migrations does.
@@ -75,13 +77,16 @@ def read_folder(paths: Sequence[Path]) -> Folder:
             files.append(path)
             continue
         try:
-            within += sorted({f"{file.parent.name}/" for file in path.glob("*/*.sql")})
-            files += _files_of(path, within)
+            inner = sorted(path.glob("*/*.sql"))
+            own = _files_of(path) or [file for file in inner if file_of(file) != file.name]
+            within += sorted({f"{file.parent.name}/" for file in inner} - {f"{file.parent.name}/" for file in own})
+            _refuse_other_folders(path, own, within)
+            files += own
         except OSError as error:
             raise StepFileError(f"{path} cannot be read: {error}", hint="Give a folder that you may read.") from error
-    files.sort(key=lambda file: file.name)
+    files.sort(key=file_of)
     for one, other in pairwise(files):
-        if one.stem == other.stem:
+        if name_of(one) == name_of(other):
             raise StepFileError(
                 f"{one} and {other} have the same name, by which the journal knows a migration.",
                 hint="Rename one of them, or give one of them only.",
@@ -96,32 +101,35 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     return Folder(name, migrations, tuple(within))
 
 
-def _files_of(path: Path, within: Sequence[str]) -> list[Path]:
-    """The .sql files of a folder."""
+def _files_of(path: Path) -> list[Path]:
+    """The .sql files of a folder. Raises StepFileError for what looks like one and is none."""
     # What begins with a dot is an editor's or the file system's.
     named = [one for one in path.iterdir() if one.suffix.lower() == ".sql" and one.name[0] != "." and not one.is_dir()]
     for one in named:
         if one.suffix != ".sql" or not one.is_file():
             what = "leads to no file" if one.suffix == ".sql" else "does not end in .sql, but in other letters"
             raise StepFileError(f"{one} {what}.", hint="Nothing was run. Rename it, or take it out of the folder.")
+    return named
+
+
+def _refuse_other_folders(path: Path, own: Sequence[Path], within: Sequence[str]) -> None:
+    """Raise StepFileError for a folder that has no migrations, or has them in another order than that of the names, or in a folder of it."""
     if (path / "sqitch.plan").exists() or (path.parent / "sqitch.plan").exists():
         raise StepFileError(
             f"The order of the files in {path} stands in a sqitch.plan; here it is that of their names.",
             hint="Nothing was run. Give the files numbers, in a folder of their own.",
         )
-    if not named:
+    if not own:
         inner = f" Those in the folders in it ({listed(within)}) are not its own." if within else ""
         raise StepFileError(
             f"There is no .sql file in {path}.{inner}",
-            hint="Give the folder that holds the migration files."
-            + (" Files that are all called the same need names of their own, as their folders have." if inner else ""),
+            hint="Give the folder that holds the migration files.",
         )
     if "migrations/" in within:
         raise StepFileError(
-            f"{path} has .sql files of its own ({listed(sorted(one.name for one in named))}), and a folder migrations.",
+            f"{path} has .sql files of its own ({listed(sorted(one.name for one in own))}), and a folder migrations.",
             hint=f"Nothing was run. Give {path / 'migrations'}; or the files, one by one.",
         )
-    return named
 
 
 def listed(names: Sequence[str]) -> str:
@@ -140,14 +148,15 @@ def _state(migration: Migration, history: History) -> tuple[Status, str]:
         return status, APPLIED
     if status.is_begun:
         return status, BEGUN
-    return status, APPLIED_BY_CLI if migration.version in history.by_cli else TO_DO
+    tool = history.applied_elsewhere(migration)
+    return status, f"{APPLIED} by {tool}" if tool else TO_DO
 
 
 def stop_after(files: Sequence[File], name: str | None) -> Sequence[File]:
     """The files up to one, given by name, file name or version. Raises StepFileError where there is none of that name."""
     if name is None:
         return files
-    names = [{one.migration.name, one.migration.path.name, one.migration.version} for one in files]
+    names = [{one.migration.name, one.migration.file, one.migration.version} for one in files]
     places = [place for place, known in enumerate(names) if name in known]
     if not places:
         raise StepFileError(f"There is no file {name} here.", hint="Give --to the name of one of the files.")
@@ -159,7 +168,7 @@ def refuse_equal_versions(folder: Folder) -> None:
     for one, other in pairwise(folder.migrations):  # in the order of their names
         if one.version is not None and one.version == other.version and one.path != other.path:
             raise StepFileError(
-                f"{one.path.name} and {other.path.name} have the same version, and the Supabase CLI knows a file by its version.",
+                f"{one.file} and {other.file} have the same version, and the Supabase CLI knows a file by its version.",
                 hint="Nothing was run. Give one of them another timestamp, or leave --record out.",
             )
 
@@ -187,7 +196,7 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
 
 def _closing(folder: Folder, files: Sequence[File]) -> str:
     if len(files) == 1:
-        return f"{files[0].migration.path.name} is applied"
+        return f"{files[0].migration.file} is applied"
     return f"{len(files)} files of {folder.name} are applied"
 
 

@@ -27,7 +27,7 @@ def check(files: Sequence[File], wanted: Sequence[File], history: History, *, in
                 f"A rollback of {one.migration.name} is under way. Nothing was run.",
                 hint=f"Finish it first, or give it up (--give-up): python scripts/run_migration.py {one.migration.path} --rollback",
             )
-    _refuse_names([one.migration.path.name for one in files], [one.migration.path.name for one in chosen])
+    _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)
     _refuse_begun_twice(chosen, history)
     for one in chosen:
@@ -62,14 +62,14 @@ def _refuse_copies(files: Sequence[File], chosen: Sequence[File]) -> None:
     """Raise StepFileError for a chosen file that has the number and the text of another."""
     by_number: dict[str, list[Migration]] = {}
     for one in files:
-        if found := _NUMBER.match(one.migration.path.name):
+        if found := _NUMBER.match(one.migration.file):
             by_number.setdefault(found[0], []).append(one.migration)
     for one in chosen:
-        found = _NUMBER.match(one.migration.path.name)
+        found = _NUMBER.match(one.migration.file)
         for other in by_number[found[0]] if found else ():
             if other.path != one.migration.path and _has_statements(other) and _texts(other) == _texts(one.migration):
                 raise StepFileError(
-                    f"{one.migration.path.name} is a copy of {other.path.name}.",
+                    f"{one.migration.file} is a copy of {other.file}.",
                     hint="Nothing was run. Delete one of them.",
                 )
 
@@ -81,7 +81,7 @@ def _refuse_begun_twice(chosen: Sequence[File], history: History) -> None:
         if one.state == BEGUN and migration.version in history.by_cli:
             left = [step.name for step in migration.steps if not one.status.is_done(step)]
             raise MigrationError(
-                f"{migration.path.name} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
+                f"{migration.file} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
                 hint=f"Nothing was run. Where the CLI has run it, say in the SQL Editor: select rpc_migrations.mark_undone('{migration.name}'). "
                 f"Where that is still to be run: supabase migration repair {migration.version} --status reverted",
             )
@@ -98,9 +98,10 @@ def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: Hist
     for migration in (one.migration for one in chosen if one.state == TO_DO and _has_statements(one.migration)):
         same_text, same_version = by_text.get(_texts(migration)), by_version.get(migration.version or "")
         name = same_text or same_version
-        if name and not migration.path.with_name(f"{name}.sql").exists():
+        former = migration.path.with_name(f"{name}.sql")
+        if name and (former == migration.path or not former.exists()):
             raise MigrationError(
-                f"{migration.path.name} has the {'text' if same_text else 'number'} of {name}, which is applied and has no file any more. "
+                f"{migration.file} has the {'text' if same_text else 'number'} of {name}, which is applied and has no file any more. "
                 "Renamed, it would be run again.",
                 hint="Nothing was run. Give it its old name. If it is a new one, "
                 + (
@@ -113,10 +114,10 @@ def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: Hist
 
 def _refuse_late(wanted: Sequence[File]) -> None:
     """Raise MigrationError for files that sort before one that is applied and has its place in the order."""
-    astray = other_tools.without_number(one.migration.path.name for one in wanted)
-    applied = [name for one in wanted if one.is_applied and (name := one.migration.path.name) not in astray]
+    astray = other_tools.without_number(one.migration.file for one in wanted)
+    applied = [name for one in wanted if one.is_applied and (name := one.migration.file) not in astray]
     last = max(applied, default="")
-    late = [one.migration.path.name for one in wanted if one.state == TO_DO and one.migration.path.name < last]
+    late = [one.migration.file for one in wanted if one.state == TO_DO and one.migration.file < last]
     if late:
         raise MigrationError(
             f"{', '.join(late)}: not applied, and sorts before {last}, which is.",

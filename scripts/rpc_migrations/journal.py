@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .deployment import check_deployed
 from .errors import MigrationError
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
+from .other_tools import applied_by
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal
@@ -110,10 +111,13 @@ class Status:
 
 @dataclass(frozen=True)
 class History:
-    """What has been applied: the current journal rows of all migrations, and the versions that the Supabase CLI has applied."""
+    """What has been applied: the current journal rows of all migrations, the versions that the Supabase CLI has applied, and what other
+    tools' tables have, by tool.
+    """
 
     rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
     by_cli: frozenset[str]
+    by_others: dict[str, frozenset[str]]
 
     def summary(self, name: str) -> dict[str, Any]:
         """A migration of the journal: migration, state, finished_at, client."""
@@ -127,6 +131,10 @@ class History:
         """Where a migration that rebuilds no table stands. Its runs are left out."""
         return Status(self.rows.get(migration.name, {}), [], None)
 
+    def applied_elsewhere(self, migration: Migration) -> str | None:
+        """The tool that has applied a file; None where none has."""
+        return "the Supabase CLI" if migration.version in self.by_cli else applied_by(migration.path, self.by_others)
+
 
 def refuse_lost_steps(status: Status, migration: Migration) -> None:
     """Raise MigrationError where steps that were done are not in the file any more, and so may be there under other names.
@@ -135,7 +143,7 @@ def refuse_lost_steps(status: Status, migration: Migration) -> None:
     """
     if (lost := status.steps_of_another_file(migration)) and not migration.rebuilds:
         raise MigrationError(
-            f"Steps of {migration.path.name} that were done are not in it any more: {', '.join(lost)}. Under another name they would be run again.",
+            f"Steps of {migration.file} that were done are not in it any more: {', '.join(lost)}. Under another name they would be run again.",
             hint="Nothing was run. Put their lines back, `-- step: NAME`; a file without any is one step, called as the file. "
             "What is new goes below them, or into another file.",
         )
@@ -147,7 +155,8 @@ def read_history(client: RpcClient) -> History:
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for row in answer["steps"]:
         rows.setdefault(row["migration"], {})[row["step"]] = row
-    return History(rows, frozenset(answer["by_cli"] or ()))
+    by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
+    return History(rows, frozenset(answer["by_cli"] or ()), by_others)
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

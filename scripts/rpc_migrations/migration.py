@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFileError
+from .other_tools import file_of, name_of
 from .refusals import without_transaction
 from .rewrites import as_run
 from .sql import quote_literal
@@ -42,6 +43,11 @@ class Step:
         None  # of a rebuild's block: the statements that stand in the file, at its first step
     )
     block: str | None = None  # of the first step of a rebuild's block: the table
+
+    @property
+    def file(self) -> str:
+        """What its file is told as."""
+        return file_of(self.path)
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
@@ -112,6 +118,11 @@ class Migration:
     file_steps: tuple[Step, ...] = ()  # of a file that is several migrations: the steps of all
 
     @property
+    def file(self) -> str:
+        """What its file is told as."""
+        return file_of(self.path)
+
+    @property
     def rebuilds(self) -> bool:
         """Whether it makes an online copy of a table, which has a way back of its own."""
         return any(step.begins_a_copy for step in self.steps)
@@ -119,13 +130,13 @@ class Migration:
     @property
     def version(self) -> str | None:
         """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
-        match = _CLI_NAME.fullmatch(self.path.name)
+        match = _CLI_NAME.fullmatch(self.file)
         return match["version"] if match else None
 
     @property
     def title(self) -> str:
         """The file, and the table where it is one of several."""
-        return self.path.name + self.name.removeprefix(self.path.stem) if self.file_steps else self.path.name
+        return self.file + self.name.removeprefix(name_of(self.path)) if self.file_steps else self.file
 
     @property
     def is_last(self) -> bool:
@@ -139,7 +150,7 @@ class Migration:
 
     def name_of_part(self, first_step: Step) -> str:
         """Under which name the journal knows the migration of the file that begins with that rebuild, where it is not the first one."""
-        return f"{self.path.stem} ({first_step.block})"
+        return f"{name_of(self.path)} ({first_step.block})"
 
     def may_need_others(self, step: Step) -> bool:
         """Whether steps that are no rebuild's stand before it in the file: they may make what it needs."""
@@ -169,16 +180,16 @@ class Migration:
 
     def for_the_cli(self) -> dict[str, Any]:
         """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
-        match = _CLI_NAME.fullmatch(self.path.name)
+        match = _CLI_NAME.fullmatch(self.file)
         if not match:
             raise StepFileError(
-                f"{self.path.name} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
+                f"{self.file} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
                 hint="Rename the file, or leave --record out. Nothing was run.",
             )
         steps = self.file_steps or self.steps
         if any("rpc_migrations." in step.sql for step in steps if step.plain is None):
             raise StepFileError(
-                f"{self.path.name} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
+                f"{self.file} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
                 hint="Leave --record out for this file. Nothing was run.",
             )
         statements = [

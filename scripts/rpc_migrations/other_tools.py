@@ -1,4 +1,4 @@
-"""Migration files that are written for another tool: what it would leave out, or run in another order, must not run here in silence.
+"""Migration files that are written for another tool: what it would leave out, run in another order, or has run, must not run here in silence.
 
 Such a file is SQL with comments that mean something to that tool, or it has a name that does. What is plain SQL all the same runs
 as it is; where a part of it is a way back, a condition or a variable, or the order is not that of the names, it is refused.
@@ -6,9 +6,11 @@ as it is; where a part of it is a way back, a condition or a variable, or the or
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 
 from .refusals import Refusal
 from .sql_text import split, walk
@@ -47,6 +49,48 @@ _DATE = re.compile(r"(19|20)\d{6,12}")
 _VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
 _WAY_BACK_NAME = re.compile(r"(?:(?P<name>.+?)(?P<mark>[._-]))?(down|undo|revert|rollback)\.sql", re.IGNORECASE)
 _WAYS_THERE = ("", "up", "do", "deploy", "apply")
+
+
+_IN_ITS_OWN_FOLDER = re.compile(r"(?P<name>\d[^/]*)/(migration|up)\.sql")  # 20260101000000_init/migration.sql
+
+
+def file_of(path: Path) -> str:
+    """What a file is told as, and put in order by: its name, with its folder where each migration has one."""
+    with_folder = f"{path.absolute().parent.name}/{path.name}"
+    return with_folder if _IN_ITS_OWN_FOLDER.fullmatch(with_folder) else path.name
+
+
+def name_of(path: Path) -> str:
+    """The name under which the journal knows a file: without its ending, or that of the folder which it has for itself."""
+    found = _IN_ITS_OWN_FOLDER.fullmatch(file_of(path))
+    return found["name"] if found else path.stem
+
+
+def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
+    """The tool that has applied a file, and None where none has. `applied`: what the tools' own tables have, as
+    rpc_migrations.applied_by_others tells it. Only a file that is written as a tool has them can be its.
+    """
+    if not applied:
+        return None
+    text, file, number = path.read_bytes(), file_of(path), re.match(r"\d+", path.name)
+    known_as = {
+        "Prisma": name_of(path) if file.endswith("/migration.sql") else None,
+        "Diesel": "".join(re.findall(r"\d", file.split("_")[0])) if file.endswith("/up.sql") else None,
+        "Drizzle": hashlib.sha256(text).hexdigest(),
+        "Flyway": path.name if _VERSIONED.match(path.name) else None,
+        "dbmate": number[0] if number and b"migrate:up" in text else None,
+        "goose": str(int(number[0])) if number and b"+goose" in text else None,
+    }
+    for tool, names in applied.items():
+        if known_as.get(tool) in names:
+            return tool
+    if (
+        file.endswith(".up.sql")
+        and number
+        and any(int(number[0]) <= int(last) for last in applied.get("golang-migrate", ()))
+    ):
+        return "golang-migrate"
+    return None
 
 
 def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:

@@ -90,7 +90,7 @@ def roll_back(
     """
     if not migration.rebuilds and not migration.rollback:
         raise MigrationError(
-            f"{migration.path.name} makes no online copy of a table, so there is no original to go back to.",
+            f"{migration.file} makes no online copy of a table, so there is no original to go back to.",
             hint="Write what undoes it into a comment of the file, /* rollback: ... */, and run this again; or into a file of its own.",
         )
     status = read_status(client, migration)
@@ -124,7 +124,7 @@ def _is_to_be_compared_anew(status: Status, migration: Migration) -> bool:
 
 def _refuse_edited_steps(status: Status, migration: Migration) -> None:
     if edited := status.edited_steps(migration):
-        names = ", ".join(f'"{step.name}" ({migration.path.name}:{step.line})' for step in edited)
+        names = ", ".join(f'"{step.name}" ({migration.file}:{step.line})' for step in edited)
         raise MigrationError(
             f"Steps that were done have been edited since: {names}.",
             hint="Put their old text back; or roll the migration back and run it again; or put the change into a new step. Nothing was run.",

@@ -109,4 +109,5 @@ HISTORY = {
         }
     ],
     "by_cli": Maybe([str]),
+    "by_others": Maybe(dict),
 }

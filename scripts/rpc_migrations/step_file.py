@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .errors import StepFileError
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step, with_plain_line_ends
-from .other_tools import marks
+from .other_tools import file_of, marks, name_of
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import refusals
 from .sql_text import COMMENTS, split, walk
@@ -45,10 +45,10 @@ MOST_REFUSALS = 10  # that are told at once
 def check(migrations: Iterable[Migration]) -> None:
     """Raise StepFileError, naming every file and line, where something in one of them cannot run in a step."""
     found = [
-        (migration.path.name, refusal)
+        (migration.file, refusal)
         for migration in migrations
         for step in migration.steps
-        for refusal in (*marks(step.path.name, step.sql, step.first_line), *refusals(step.statements))
+        for refusal in (*marks(step.file, step.sql, step.first_line), *refusals(step.statements))
     ]
     if not found:
         return
@@ -82,13 +82,13 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
     Raises StepFileError: no such file, it or its name not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
     begins a step, a control character in a name, a name used twice or kept for the steps of a rollback, a table rebuilt twice.
     """
-    _refuse_controls(path.name, f"The name of the file {path.name!r}", "Rename the file.")
-    refuse_what_is_no_text(path.name, f"The name of the file {path.name!r}")
+    _refuse_controls(file_of(path), f"The name of the file {file_of(path)!r}", "Rename the file.")
+    refuse_what_is_no_text(file_of(path), f"The name of the file {file_of(path)!r}")
     text = _read(path)
     steps = _steps(path, text)
     _check_names(path, steps, is_ours=name is not None)
     first, *others = _parts(path, steps)
-    migration = Migration(name or path.stem, path, first)
+    migration = Migration(name or name_of(path), path, first)
     if not others:
         return (replace(migration, rollback=tuple(_rollback_steps(migration, text))),)
     migrations = migration, *(Migration(migration.name_of_part(part[0]), path, part) for part in others)
@@ -243,7 +243,7 @@ def _steps(path: Path, text: str) -> list[Step]:
     """The steps of a text: each from its naming line to the next, or the whole of it."""
     marks = _marks(path, text) if _MAY_HAVE_STEPS.search(text) else []
     if not marks:
-        return [Step(path.stem, text, False, path, 1, 1)]
+        return [Step(name_of(path), text, False, path, 1, 1)]
     if stray := split(text[: marks[0].start]):
         first = text[marks[0].start : marks[0].end].strip()
         raise StepFileError(

@@ -129,14 +129,14 @@ def _settle_edits(client: RpcClient, files: list[File], console: Console, *, acc
     """Raise where steps that were done have been edited; or record their new text where that is wanted."""
     edited = [one for one in files if one.edited]
     if edited and not accept:
-        names = ", ".join(f"{step.path.name}:{step.line}" for one in edited for step in one.edited)
+        names = ", ".join(f"{step.file}:{step.line}" for one in edited for step in one.edited)
         raise MigrationError(
             f"What was applied has been edited since: {names}.",
             hint="Nothing was run. Put the old text back, and the change into a new file; or, if the edit changes nothing, add --accept-edits.",
         )
     for one in edited:
         journal.accept_edits(client, one.migration, one.edited)
-        console.say(f"{one.migration.path.name}: the edited text is accepted; it was not run.")
+        console.say(f"{one.migration.file}: the edited text is accepted; it was not run.")
 
 
 def _ask(client: RpcClient, chosen: list[File], settings: Settings, console: Console) -> None:
@@ -150,14 +150,12 @@ def _record_applied(client: RpcClient, files: list[File], history: journal.Histo
     for one in files:
         if one.state == APPLIED and one.migration.is_last and one.migration.version not in history.by_cli:
             journal.record(client, one.migration)
-            console.say(f"{one.migration.path.name}: recorded for the Supabase CLI.")
+            console.say(f"{one.migration.file}: recorded for the Supabase CLI.")
 
 
 def _all_applied(folder: Folder, files: list[File]) -> str:
     if len({one.migration.path for one in files}) == 1:
         return f"{folder.name} is {files[0].state} already."
-    by_cli = sum(one.state != APPLIED and one.is_applied for one in files)
-    applied = sum(one.is_applied for one in files)
-    return f"{folder.name}: {applied} of {len(files)} files are applied" + (
-        f", {by_cli} of them by the Supabase CLI." if by_cli else "."
-    )
+    states = [one.state.removeprefix(APPLIED) for one in files if one.is_applied]
+    by_others = "".join(f", {states.count(tool)} of them{tool}" for tool in sorted(set(states)) if tool)
+    return f"{folder.name}: {len(states)} of {len(files)} files are applied{by_others}."

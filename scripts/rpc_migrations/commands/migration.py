@@ -16,6 +16,7 @@ from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, S
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..migration import Migration
+from ..other_tools import name_of
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import check, read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
@@ -194,7 +195,7 @@ def _rollback_of(options: argparse.Namespace, migration: Migration) -> Migration
     if migration.rollback:
         if options.discard_changes or options.give_up:
             raise StepFileError(
-                f"{migration.path.name} has its own way back, which says itself what becomes of the data.",
+                f"{migration.file} has its own way back, which says itself what becomes of the data.",
                 hint=f"Leave {'--give-up' if options.give_up else '--discard-changes'} out.",
             )
         rollback = replace(migration, steps=migration.rollback)
@@ -216,7 +217,7 @@ def _write(options: argparse.Namespace) -> Path:
     migrations = _read_steps(options)
     if options.finish and (checks := checks_of(options.file)):
         migrations = tuple(with_checks(migration, checks) for migration in migrations)
-    return output_files.write_migration(options.file.stem, migrations, prefix=prefix, online=options.online)
+    return output_files.write_migration(name_of(options.file), migrations, prefix=prefix, online=options.online)
 
 
 def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:

@@ -111,7 +111,7 @@ def _about(client: RpcClient, migration: Migration) -> list[str]:
     """What a migration is about to do."""
     table = read_table(client, migration)
     if table is None:
-        return [f"{migration.path.name}: {count(len(migration.steps), 'step')}"]
+        return [f"{migration.file}: {count(len(migration.steps), 'step')}"]
     return _about_table(table)
 
 
@@ -119,7 +119,7 @@ def _in_a_line(client: RpcClient, migration: Migration) -> str:
     """The same, of one among several files."""
     table = read_table(client, migration)
     if table is None:
-        return f"{migration.path.name}: {count(len(migration.steps), 'step')}"
+        return f"{migration.file}: {count(len(migration.steps), 'step')}"
     size = f" ({table.rows_in_words}, {table.size})" if table.is_there else ", which is not there yet"
     return f"{migration.title}: rebuilds {table.name}{size}"
 

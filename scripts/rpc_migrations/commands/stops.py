@@ -14,7 +14,7 @@ from ..migration import Migration, Step
 def check_stops(migrations: Sequence[Migration], until: str | None, *, before_swap: bool) -> None:
     """Raise StepFileError where none of a file's migrations has the step called `until`, or swaps tables."""
     names = list(dict.fromkeys(step.name for one in migrations for step in one.steps))
-    file = migrations[0].path.name
+    file = migrations[0].file
     if until is not None and until not in names:
         listed = ", ".join(f'"{name}"' for name in names)
         raise StepFileError(f'{file} has no step "{until}".', hint=f"Its steps: {listed}.")

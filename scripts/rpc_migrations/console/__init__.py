@@ -160,7 +160,7 @@ class Console:
         assert self._run
         self._run.begin(step)
         self._show("step_begins")
-        self.detail(f'"{step.name}" begins ({step.path.name}, line {step.line})')
+        self.detail(f'"{step.name}" begins ({step.file}, line {step.line})')
 
     def step_goes_on(self, step: Step, answer: dict[str, Any]) -> None:
         """A batch step has done another batch."""
