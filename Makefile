@@ -60,7 +60,7 @@ local: .venv/tests $(POSTGRES) ## keep a local Supabase running and print its li
 test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL (18; PG=17, PG=15)
 	$(PYTEST) --dist loadfile -m "not every_fault" tests $(ARGS)
 
-test-quick: .venv/tests $(POSTGRES) ## those alone that another PostgreSQL may answer otherwise
+test-quick: .venv/tests $(POSTGRES) ## only the tests that depend on the PostgreSQL version
 	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
 # What the client makes of answers, and what is on the screen, differs most from release to release.

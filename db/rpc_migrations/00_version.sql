@@ -51,7 +51,7 @@ begin
         where c.relnamespace = to_regnamespace('rpc_migrations') and not pg_has_role(p.proowner, current_user, 'usage')
     ) as o (thing);
     if others is not null then
-        raise exception 'others have made something where this deploys: %', others
+        raise exception 'objects of other roles are in the way of the deployment: %', others
         using errcode = 'RM001', hint = 'Nothing was changed. See who made it and why. If nobody needs it, drop it; then deploy again.';
     end if;
 end;
@@ -115,7 +115,7 @@ begin
             exit;
         exception when lock_not_available then
             if clock_timestamp() > began + interval '20 seconds' then
-                raise exception 'a step of a migration is at work'
+                raise exception 'a migration step is still running'
                 using errcode = 'RM001', hint = 'Nothing was changed. Wait until it has ended, then run the same command again.';
             end if;
         end;

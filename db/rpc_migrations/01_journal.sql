@@ -73,7 +73,6 @@ alter table rpc_migrations.access
     add column if not exists keep_texts boolean not null default false;
 
 create unique index if not exists access_is_one_row on rpc_migrations.access ((true));
-alter table rpc_migrations.access replica identity full;  -- or no row could be deleted where a publication is for all tables
 
 insert into rpc_migrations.access (open_until) values (null) on conflict do nothing;
 
@@ -90,7 +89,7 @@ alter table rpc_migrations.copies
     add column if not exists new_table oid not null,
     add column if not exists source oid,                            -- where rows are read: the old table; the new one in a rollback
     add column if not exists target oid,
-    add column if not exists keys jsonb,                            -- the primary key: [{name, operator}]; without one, all columns and no operator
+    add column if not exists keys jsonb,                            -- of the primary key or a unique index: [{name, operator}]; without one, all columns and no operator
     add column if not exists columns jsonb,                         -- what is copied: [{name, old_name, type, old_type, fallback, expression, as_text}]
     add column if not exists definition jsonb,                      -- what the old table looked like: [{kind, name, statement}]
     add column if not exists filenode oid,                          -- another one: the source was rewritten, its ctids mean nothing now
@@ -142,7 +141,6 @@ alter table rpc_migrations.foreign_keys
 alter table rpc_migrations.foreign_keys alter column relation type regclass, alter column refers_to type regclass;
 
 create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);
-alter table rpc_migrations.foreign_keys replica identity full;
 
 -- A publication FOR ALL TABLES would let nobody change these two, which have no primary key.
 alter table rpc_migrations.foreign_keys replica identity full;

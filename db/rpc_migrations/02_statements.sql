@@ -14,8 +14,7 @@ as $function$
             coalesce(a.usename, a.backend_type) as role,       -- autovacuum has no role
             a.state,
             round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds,
-            string_agg(distinct l.relation::regclass::text, ', ') as relation,
-            string_agg(distinct l.mode, ', ') as mode
+            string_agg(distinct l.relation::regclass::text, ', ') as relation
         from pg_catalog.pg_locks as l
         inner join pg_catalog.pg_class as c on c.oid = l.relation
         inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
@@ -32,7 +31,7 @@ as $function$
         select
             null, p.owner, format('prepared transaction %L, until COMMIT PREPARED or ROLLBACK PREPARED', p.gid),
             round(extract(epoch from clock_timestamp() - p.prepared)::numeric, 1),
-            string_agg(distinct l.relation::regclass::text, ', '), string_agg(distinct l.mode, ', ')
+            string_agg(distinct l.relation::regclass::text, ', ')
         from pg_catalog.pg_prepared_xacts as p
         inner join pg_catalog.pg_locks as t on t.pid is null and t.transactionid = p.transaction and t.granted
         inner join pg_catalog.pg_locks as l on l.pid is null and l.locktype = 'relation' and l.virtualtransaction = t.virtualtransaction

@@ -30,10 +30,7 @@ as $function$
         'holder', (
             select to_jsonb(h)
             from (
-                select
-                    l.pid,
-                    a.state,
-                    round(extract(epoch from clock_timestamp() - a.xact_start)::numeric, 1) as transaction_seconds
+                select l.pid, a.state
                 from pg_catalog.pg_locks as l
                 left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
                 where
@@ -89,7 +86,7 @@ begin
     if open_step.step !~ '^roll back: ' then
         select c.* into copy from rpc_migrations.copies as c where c.migration = open_step.migration and c.ended_at is null;
         if found and not exists (select from rpc_migrations.journal as j where j.migration = open_step.migration and j.undone_at is null) then
-            raise exception 'the journal has no steps of %, which has rebuilt %.% or is at it', open_step.migration,
+            raise exception 'the journal has no steps of %, although it has rebuilt %.% or is doing so', open_step.migration,
                 quote_ident(copy.schema_name), quote_ident(copy.table_name)
             using errcode = 'RM005', hint = 'Its rows of rpc_migrations.journal were deleted. Roll the migration back, then run it again.';
         end if;

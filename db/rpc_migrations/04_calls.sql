@@ -40,7 +40,7 @@ declare
     open_until timestamptz := (select t.open_until from rpc_migrations.access_times() as t);
 begin
     if open_until <= clock_timestamp() then
-        raise exception 'execute_sql is closed since %', to_char(open_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+        raise exception 'execute_sql has been closed since %', to_char(open_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
         using errcode = 'RM007', hint = 'Open it again: python scripts/deploy_sql_function.py --for 2h';
     end if;
 end;
@@ -172,7 +172,6 @@ as $function$
                 select r.* from rpc_migrations.calls as r where r.changed order by r.id desc limit last_calls.number
             ) as c
         ),
-        'total', (select count(*) from rpc_migrations.calls),
-        'since', (select min(c.called_at) from rpc_migrations.calls as c)
+        'total', (select count(*) from rpc_migrations.calls)
     );
 $function$;

@@ -229,7 +229,7 @@ begin
             using errcode = 'disk_full', hint = 'Roll the migration back, which gives back the room that the copy has taken; or make room and '
                 'run the same file again: the copy begins anew.';
         else
-            raise exception 'another session is inside this migration: %', answer
+            raise exception 'another session is inside this migration%', ': backend ' || (answer -> 'holder' ->> 'pid')
             using errcode = 'RM005', hint = 'Wait until it has ended, then run the same file again.';
     end case;
 end;

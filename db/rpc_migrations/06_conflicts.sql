@@ -81,8 +81,8 @@ begin
     select p.definition into definition
     from rpc_migrations.describe_table('rpc_migrations_scratch.scratch'::regclass, 'rpc_migrations_scratch.scratch', '{}') as p
     where p.kind = definition_on.kind and p.name = definition_on.name;
-    raise exception using errcode = 'RM007';
-exception when sqlstate 'RM007' then
+    raise exception using errcode = 'RM099';
+exception when sqlstate 'RM099' then
     return definition;
 when others then
     return null;  -- it is another one, then, and refused

@@ -6,7 +6,7 @@
 -- swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and
 -- validate_foreign_keys. Every one of them works on the one table that the current migration rebuilds.
 --
--- Why no write is lost: a trigger on the source writes the primary key of every changed row into the log, in the
+-- Why no write is lost: a trigger on the source writes the key of every changed row into the log, in the
 -- transaction of the change. Whoever sees a changed row therefore sees its log entry. A copied chunk leaves out every
 -- row that has a log entry; the replay makes the target's row equal to the source's current one (or gone), in any
 -- order, as often as it likes; and nothing leaves the log before the copy is complete. The swap replays what is left

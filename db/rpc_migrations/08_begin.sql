@@ -190,7 +190,7 @@ begin
         or copy.old_table in (c.source, c.target) and c.state in ('copying', 'copied', 'rolling back')
     limit 1;
     if found then
-        raise exception 'migration % already rebuilds a table, or this one', other
+        raise exception 'migration % is already rebuilding this table or another one', other
         using errcode = 'RM005', hint = 'Rebuild one table in a step file, and finish or roll back the other migration first.';
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);

@@ -20,8 +20,8 @@ begin
     for attempt in 1..3 loop
         begin
             reasons := rpc_migrations.rehearse_all(copy, later);
-            raise exception using errcode = 'RM007';
-        exception when sqlstate 'RM007' then
+            raise exception using errcode = 'RM099';
+        exception when sqlstate 'RM099' then
             exit;
         when lock_not_available then
             reasons := null;  -- and what it had found may come of what it has not done
@@ -39,7 +39,7 @@ begin
                 group by r.reason order by 2 limit 10
             ) as r)
         using errcode = 'RM001',
-            hint = 'This was found by a rehearsal, which was undone: nothing was changed. Mend what it names, in the database or in the '
+            hint = 'This was found by a rehearsal, which was undone: nothing was changed. Fix what it names, in the database or in the '
                 'step file (roll the migration back first if you change a step that was done), then run the same command again.';
     end if;
     return null;

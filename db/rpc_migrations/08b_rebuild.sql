@@ -48,8 +48,8 @@ as $function$
 begin
     perform set_config('rpc_migrations.migration', migration, true);
     execute query;
-    raise exception using errcode = 'RM007';
-exception when sqlstate 'RM007' or lock_not_available then
+    raise exception using errcode = 'RM099';
+exception when sqlstate 'RM099' or lock_not_available then
     null;
 end;
 $function$;
@@ -104,7 +104,7 @@ begin
     end loop;
     if problems <> '{}' then
         raise exception '% cannot be held by the new table: %', copy.old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Mend these rows, then run the same command again.';
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows, then run the same command again.';
     end if;
 end;
 $function$;
@@ -191,7 +191,7 @@ begin
     end loop;
     if problems <> '{}' then
         raise exception '% cannot be held by the new table: %', copy.old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Mend these rows or columns, then run the same command again.';
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
     end if;
     return plan;
 end;

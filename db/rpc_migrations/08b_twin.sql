@@ -17,12 +17,12 @@ begin
     begin
         select t.alteration, t.problems into alteration, problems
         from rpc_migrations.alter_twin(copy, alterations, conversions) as t;
-        raise exception using errcode = 'RM007';
-    exception when sqlstate 'RM007' then
+        raise exception using errcode = 'RM099';
+    exception when sqlstate 'RM099' then
         null;
     end;
     if problems is not null then
-        raise exception '% cannot be rebuilt so: %', copy.old_table::regclass, problems
+        raise exception '% cannot be rebuilt this way: %', copy.old_table::regclass, problems
         using errcode = 'RM001', hint = 'Nothing was changed. Change the step file, then run the same command again.';
     end if;
     return alteration;
@@ -133,7 +133,7 @@ begin
                 select from rpc_migrations.describe_table(old_table, 'x') as o where o.kind = p.kind and o.name = p.name))
     ) as m;
     if added is not null then
-        raise exception '% cannot be rebuilt: an event trigger gives tables that are made more than their statement says: %',
+        raise exception '% cannot be rebuilt: an event trigger adds something to every new table: %',
             old_table::regclass, added
         using errcode = 'RM001', hint = 'Nothing was changed. Disable it (alter event trigger ... disable), run the same command again, '
             'and enable it when the copy has begun.';

@@ -117,9 +117,9 @@ begin
         where c.contype = 'f' and c.conparentid = 0 and t.relnamespace = 'rpc_migrations'::regnamespace;
         perform rpc_migrations.defer_foreign_keys();
         select k.* into key from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
-        raise exception using errcode = 'RM007';
+        raise exception using errcode = 'RM099';
     exception
-        when sqlstate 'RM007' then
+        when sqlstate 'RM099' then
             null;
         when syntax_error then  -- told for the text as it was written
             answer := rpc_migrations.run_text(statement);

@@ -102,7 +102,7 @@ set search_path = ''
 as $function$
 begin
     if changed <> '{}' then
-        raise exception 'what is carried over by its text is read otherwise today: %', array_to_string(changed, '; ')
+        raise exception 'these definitions would mean something else if they were made again now: %', array_to_string(changed, '; ')
         using errcode = 'RM001', hint = 'No table in use was changed. Something was added since these were made, and now fits better. Make them again '
             'in words that leave no choice (with casts, or another name), then run the same command again.';
     end if;

@@ -229,7 +229,7 @@ begin
     end loop;
     if failed <> '{}' then
         raise exception 'the migration is not as it should be: %', pg_catalog.array_to_string(failed, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Mend what is named, or roll the migration back.';
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix what is named, or roll the migration back.';
     end if;
     message := pg_catalog.format('%s checks passed', rows);
 end;

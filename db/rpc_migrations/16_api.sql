@@ -29,7 +29,7 @@ end;
 $block$;
 
 
--- Runs a text in one transaction (see rpc_migrations.run_sql), or, when told which step of which migration it is, as
+-- Runs a text in one transaction (see rpc_migrations.run_text), or, when told which step of which migration it is, as
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
 -- and the isolation level, too. Only service_role may execute it. "shrink" makes the batches of one step smaller, and

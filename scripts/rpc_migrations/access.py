@@ -27,7 +27,7 @@ def read_access(client: RpcClient) -> dict[str, Any]:
 
 
 def read_calls(client: RpcClient, number: int = LAST_CALLS) -> dict[str, Any]:
-    """The last "calls" that changed something, the newest first, how many there are in all ("total"), and "since" when."""
+    """The last "calls" that changed something, the newest first, and how many there are in all ("total")."""
     sql = f"select rpc_migrations.last_calls({number:d}) as answer"
     answer: dict[str, Any] = client.row(sql, {"answer": CALLS})["answer"]
     return answer

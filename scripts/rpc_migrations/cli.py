@@ -29,6 +29,7 @@ from .options import (
     path,
     seconds,
 )
+from .other_tools import name_of
 from .settings import Settings, load_settings
 
 AFTER_CLUSTERS = [
@@ -236,9 +237,11 @@ def doctor() -> int:
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """The command that the options of run_migration.py mean: on one file, or on a folder."""
     options.file = options.paths[0]
+    if not is_folder(options.paths) and (options.to is not None or options.include_all):
+        raise SettingsError("--to and --include-all go with a folder.", hint="Name the folder. Nothing was run.")
     alone = options.rollback or options.finish or options.write_sql or options.status or options.dry_run
     if not is_folder(options.paths) and (
-        alone or not (_is_known_to_the_cli(options.file) or options.record or options.accept_edits)
+        alone or not (_may_be_applied_elsewhere(options.file) or options.record or options.accept_edits)
     ):
         return _migrate(options, settings, console)
     if is_folder(options.paths) and (options.until is not None or options.stop_before_swap):
@@ -254,9 +257,9 @@ def run_files(options: argparse.Namespace, settings: Settings, console: Console)
     return commands.run_folder(options, settings, console)
 
 
-def _is_known_to_the_cli(file: Path) -> bool:
-    """Whether the Supabase CLI may have applied a file of that name."""
-    return re.match(r"[0-9]+_", file.name) is not None
+def _may_be_applied_elsewhere(file: Path) -> bool:
+    """Whether the Supabase CLI, or another tool, may have applied a file of that name."""
+    return re.match(r"V?[0-9]", name_of(file)) is not None
 
 
 def choose_command(options: argparse.Namespace) -> Command:

@@ -37,6 +37,8 @@ EVERY_ARGUMENT = {
     "run": None,
     "shrink": 0,
     "following": None,
+    "separator": None,
+    "record": None,
 }
 
 

@@ -129,11 +129,13 @@ def _open_functions(client: RpcClient) -> Check:
     names = ", ".join(open_functions(client))
     if names:
         return Check(
-            "no open door beside it",
+            "no other function open to everyone",
             False,
             f"anon or authenticated may execute {names}: revoke execute on each from public, anon, authenticated",
         )
-    return Check("no open door beside it", True, "no other function of that kind is open to anon or authenticated")
+    return Check(
+        "no other function open to everyone", True, "no other function of that kind is open to anon or authenticated"
+    )
 
 
 def _rights(client: RpcClient) -> Check:
@@ -210,13 +212,13 @@ def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:
     """Whether the disk has room for another version of the table, as far as that can be known."""
     needed = (
         f"about {_megabytes(table.room)}: the new table with its indexes, and as much again of WAL for a while; "
-        "what is written meanwhile comes on top"
+        "plus whatever is written in the meantime"
     )
     free = _free_bytes(client, settings)
     if free is None:
         return Check(
             "room on disk", True,
-            f"{needed}. What is free is not to be seen from here: Database, Settings in the dashboard tells. A Free project "
+            f"{needed}. Free space cannot be seen from here: see Database, Settings in the dashboard. A Free project "
             "takes no writes beyond 500 MB of database",
         )  # fmt: skip
     return Check("room on disk", table.room < free, f"{needed}. Free: {_megabytes(free)}")

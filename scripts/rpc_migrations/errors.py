@@ -62,7 +62,7 @@ class AccessRefused(MigrationError):
 
 
 class NotDeployed(MigrationError):
-    """The REST layer knows no execute_sql that takes our arguments (PGRST202), or several (PGRST203)."""
+    """There is no execute_sql that we can use: it is absent, incomplete, of another version, or not ours."""
 
 
 class Absent(NotDeployed):
@@ -109,7 +109,7 @@ class Blocked(MigrationError):
 
 
 class StoppedByUser(MigrationError):
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C, SIGTERM, or a terminal that was closed (SIGHUP)."""
 
     exit_code = 130
     outcome = "interrupted"

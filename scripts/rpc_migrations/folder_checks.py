@@ -41,13 +41,13 @@ def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
     """Raise StepFileError for chosen files that, by their names, are no migrations or in no certain order."""
     if back := [name for name in other_tools.ways_back(names) if name in chosen]:
         raise StepFileError(
-            f"By the name, this is a way back, and would be run as a migration: {listed(back)}",
+            f"By its name this is a way back, but it would be run as a migration: {listed(back)}",
             hint="Nothing was run. Give the other files only (migrations/*.up.sql); or write the way back into a comment of its "
             "migration, `/* rollback: ... */`, which --rollback runs.",
         )
     if astray := [name for name in other_tools.without_number(names) if name in chosen]:
         raise StepFileError(
-            f"Without a number at the beginning, which is the place of the others in the order: {listed(astray)}",
+            f"Without the leading number that puts the others in order: {listed(astray)}",
             hint="Nothing was run. Give it a number, or take it out of the folder; given alone, it runs as it is.",
         )
     if pair := other_tools.out_of_order(chosen):

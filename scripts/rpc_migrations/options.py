@@ -17,7 +17,7 @@ EXIT_CODES = """\
 exit codes:
   0    {success}
   1    {failure}
-  2    wrong usage or settings
+  2    wrong usage or settings, or a file that cannot run as it is
   130  interrupted
 """
 
@@ -122,7 +122,7 @@ def add_migration_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--remove-when-done",
         action="store_true",
-        help="take execute_sql away at the end and keep the journal; where it fails, it stays",
+        help="take execute_sql away at the end and keep the journal; if the run fails, execute_sql stays",
     )
     add_yes_option(parser)
     parser.add_argument(
@@ -162,7 +162,7 @@ def add_stop_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-before-swap",
         action="store_true",
-        help="do all that comes before the swap; run again, it catches up, compares anew, and stops there again or, without this, swaps",
+        help="do all that comes before the swap; run again, it catches up, compares again, and stops again; without this option it swaps",
     )
     parser.add_argument("--until", metavar="STEP", help="stop after this step")
 
@@ -201,5 +201,9 @@ def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error("--finish does not go with --rollback")
     if stops and (options.rollback or options.finish or options.remove_when_done):
         parser.error("--stop-before-swap and --until go with none of --rollback, --finish and --remove-when-done")
+    if (getattr(options, "record", False) or getattr(options, "accept_edits", False)) and (
+        options.rollback or options.finish or options.write_sql
+    ):
+        parser.error("--record and --accept-edits go with none of --rollback, --finish and --write-sql")
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")

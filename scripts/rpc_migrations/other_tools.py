@@ -36,7 +36,7 @@ _MAY_HAVE_A_MARK = re.compile(
     r"^[ \t]*--.*\b(downs?|undo|revert|rollback|drop below|liquibase|atlas:txtar|envsub)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_INTO_A_COMMENT = "It reads as the way back: put it into a comment `/* rollback: ... */`, which --rollback runs. If it is meant, write another comment."
+_INTO_A_COMMENT = "This looks like the way back: put it into a comment `/* rollback: ... */`, which --rollback runs. If it is to run now, reword that line."
 _A_VALUE = "Write its value. If the text is meant as it is, give the file another name."
 _BEGINS, _ENDS = (
     ("begin", "start", "set"),

@@ -19,8 +19,10 @@ _OWN_STEP = "A step is one transaction as it is: leave it out. Where what follow
 _ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _VARIABLE = "Only psql knows it. Write its value."
-_DEALLOCATE = "The statements of Supabase's API would go with yours. Name those that you mean; at the end of a step they are gone anyway."
-_LIMIT = "A step has a limit of its own, which would be noted. Write the value, 0 where there is none."
+_DEALLOCATE = (
+    "This would deallocate the API's statements, too. Name your own; at the end of a step they are gone anyway."
+)
+_LIMIT = "A step has a limit of its own, and the function would keep that one. Write the value, 0 where there is none."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 # Those of psql's manual that are set without anybody having set them, but for its own behaviour.

@@ -210,7 +210,9 @@ class Report:
     """A command from its beginning to its end. Times are in seconds."""
 
     command: str
-    outcome: str | None = None  # done, nothing to do, dry run, written, failed, interrupted; None: not known yet
+    outcome: str | None = (
+        None  # done, nothing to do, dry run, written, failed, interrupted, declined; None: not known yet
+    )
     lines: list[str] = field(default_factory=list)  # the results
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # how it went: retries, waits

@@ -153,7 +153,7 @@ def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused
         return AccessRefused(
             "This key may not execute execute_sql.",
             code="42501",
-            hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and has to stay so. Or paste the written file "
+            hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and must stay that way. Or paste the written file "
             "into the SQL Editor.",
         )
     if message == "permission denied for schema public" and details is None:
@@ -180,7 +180,7 @@ def _refused(error: ErrorAnswer) -> AccessRefused:
         return AccessRefused(
             f"The request was refused on the way: HTTP {code}.",
             code=code,
-            hint="A gateway, a firewall or a proxy says so, and not the REST layer. See whether SUPABASE_URL and the key are right, and whether "
+            hint="This comes from a gateway, a firewall or a proxy, not from the REST layer. See whether SUPABASE_URL and the key are right, and whether "
             "it lets requests with SQL in them pass to /rest/v1/rpc/execute_sql.",
         )
     if code == "PGRST303":

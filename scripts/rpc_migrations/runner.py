@@ -58,7 +58,7 @@ def migrate(
     if unknown := status.steps_of_another_file(migration):
         console.warn(
             f"{migration.name} was begun with another version of its file, which had steps that this one does not have: {', '.join(unknown)}. "
-            "Should a step fail for it, roll the migration back and run it again."
+            "If a step fails because of that, roll the migration back and run it again."
         )
     if not status.is_begun:
         before(status)
@@ -132,7 +132,7 @@ def _refuse_edited_steps(status: Status, migration: Migration) -> None:
 
 
 class Run:
-    """One run of a migration's steps: those of `migration`, which may be a rollback's. `action` is "migrate" or "roll back"."""
+    """One run of a migration's steps: those of `migration`, which may be a rollback's. `action` is "migrate", "roll back" or "finish"."""
 
     def __init__(
         self, client: RpcClient, migration: Migration, action: str, settings: Settings, console: Console

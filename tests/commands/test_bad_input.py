@@ -551,6 +551,10 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
         ),  # it might be --finish
         (["run_migration.py", ""], "the path is empty"),  # a variable that is not set; not the folder where one is
         (["run_migration.py", "db/rollback.sql", "--discard-changes"], "--discard-changes goes with --rollback"),
+        (
+            ["run_migration.py", "db/rollback.sql", "--record", "--rollback"],
+            "--record and --accept-edits go with none of --rollback",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

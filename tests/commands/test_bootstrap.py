@@ -142,7 +142,7 @@ def test_where_its_time_is_over_one_line_opens_it(checkout: Checkout, hosted: Lo
         deploy(connection)
         connection.execute("update rpc_migrations.access set open_until = now() - interval '1 hour'")
     done = checkout.run(DEPLOY, env=hosted.environment())
-    said(done, "is closed since", "press Run", code=1)
+    said(done, "has been closed since", "press Run", code=1)
     run_by_hand(hosted, link_in(done.stderr))
     said(checkout.run(DEPLOY, "--for", "2h", env=hosted.environment()), "It is open until")
     said(checkout.run(MIGRATE, env=hosted.environment()), "is applied")

@@ -13,7 +13,7 @@ import pytest
 from checkout import FUNCTION_FILE, Checkout, said
 from local_supabase import Cluster, Database, LocalSupabase
 from projects import deploy, one, project
-from rpc_migrations import ways_in
+from rpc_migrations import deployment, ways_in
 from rpc_migrations.client import RpcClient
 from rpc_migrations.console import Console
 from rpc_migrations.deployment import current_version, opening_sql
@@ -189,6 +189,13 @@ def test_an_older_version_can_be_updated_by_another_way(checkout: Checkout, clus
 
 
 # --- the REST layer learns of it late
+
+
+def test_all_arguments_are_tried(admin: psycopg.Connection[Any]) -> None:
+    """A REST layer that knows an earlier version only would take a call with fewer of them."""
+    admin.execute(deployment.deployment_sql().encode())
+    names = one(admin, "select proargnames from pg_proc where oid = 'public.execute_sql'::regproc")
+    assert names == ["query", *deployment.EVERY_ARGUMENT]
 
 
 def test_it_waits_until_the_rest_layer_knows(checkout: Checkout, cluster: Cluster) -> None:

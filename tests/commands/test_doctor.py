@@ -48,10 +48,10 @@ def test_what_is_in_the_way_is_named(scripts: Scripts, supabase: LocalSupabase, 
     code, checks = examine(scripts, supabase)
     assert code == 1
     assert "scores" in checks["can be rebuilt"]["detail"]
-    assert "exec_sql(text)" in checks["no open door beside it"]["detail"]
+    assert "exec_sql(text)" in checks["no other function open to everyone"]["detail"]
     assert {name for name, check in checks.items() if not check["passed"]} == {
         "can be rebuilt",
-        "no open door beside it",
+        "no other function open to everyone",
         "only for the service",
     }
     rights = checks["only for the service"]["detail"]

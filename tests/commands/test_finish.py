@@ -266,7 +266,7 @@ OBSTACLES = {
     ),
     "a check fails": (
         "alter table public.user_clusters disable row level security",
-        "1 of 21 checks failed: user_clusters: row level security.*Mend what is named",
+        "1 of 21 checks failed: user_clusters: row level security.*Fix what is named",
         "alter table public.user_clusters enable row level security",
     ),
     "the row of the copy is gone": (

@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from advisors import cluster_for_the_cli, find_cli
@@ -333,6 +334,13 @@ def test_a_file_without_a_way_back_says_so(project: Project) -> None:
 def test_what_goes_with_one_file_is_refused_of_a_folder(project: Project, option: str) -> None:
     project.write(**THREE)
     assert "goes with one file" in failure(project.run(**{option: True})).message
+
+
+@pytest.mark.parametrize("options", [{"to": "b"}, {"include_all": True}], ids=str)
+def test_what_goes_with_a_folder_is_refused_of_one_file(project: Project, options: dict[str, Any]) -> None:
+    project.write(**THREE)
+    assert "go with a folder" in failure(project.run("20260101000000_a", **options)).message
+    assert project.tables == []
 
 
 def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, scripts: Scripts) -> None:

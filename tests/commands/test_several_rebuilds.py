@@ -190,7 +190,7 @@ def test_in_a_folder(tables: Project) -> None:
     assert [(one["file"], one["state"]) for one in files] == [
         (f"{FILE}.sql", "applied"), (f"{FILE}.sql (public.lines)", "applied"), ("20260103000000_next.sql", "applied"),
     ]  # fmt: skip
-    assert tables.run().report["outcome"] == "nothing to do"
+    assert tables.run().lines[-1] == "Nothing to do. migrations/: 2 of 2 files are applied."
 
 
 def test_what_refuses_to_finish_the_second_one_keeps_the_first(tables: Project) -> None:

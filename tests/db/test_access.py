@@ -53,7 +53,7 @@ def test_after_its_time_it_refuses_everyone(deployed: Connection, supabase: Loca
     deployed.execute(CLOSE.encode())
     refused = call(supabase, "create table public.made ()")
     assert (refused.status_code, refused.json()["code"]) == (400, "RM007")
-    assert refused.json()["message"].startswith("execute_sql is closed since 20")
+    assert refused.json()["message"].startswith("execute_sql has been closed since 20")
     assert refused.json()["hint"] == OPEN_AGAIN.removeprefix("What to do: ")
     assert call(supabase, "select 1", step="s", migration="m", checksum="c").json()["code"] == "RM007"
     assert call(supabase, "select 1", supabase.anon_key).json()["code"] == "42501"
@@ -67,17 +67,17 @@ def test_every_command_says_how_to_open_it_again(
     deployed.execute(CLOSE.encode())
     environment = supabase.environment()
     for command in ("migrate_clusters.py", "rollback_clusters.py", "verify_clusters.py", "remove_sql_function.py"):
-        said(checkout.run(command, env=environment), "Error: execute_sql is closed since", OPEN_AGAIN, code=1)
+        said(checkout.run(command, env=environment), "Error: execute_sql has been closed since", OPEN_AGAIN, code=1)
     said(
         checkout.run("doctor.py", env=environment),
-        "execute_sql is closed since",
+        "execute_sql has been closed since",
         "deploy_sql_function.py --for 2h",
         code=1,
     )
     opened = checkout.run("deploy_sql_function.py", "--for", "2h", env=environment)
     said(
         opened,
-        "execute_sql itself: not open (execute_sql is closed since",
+        "execute_sql itself: not open (execute_sql has been closed since",
         "through postgres-meta",
         "It is open until 20",
     )

@@ -40,7 +40,8 @@ def refusal(folder: Path, name: str, text: str) -> str:
 def test_a_way_back_below_a_comment(tmp_path: Path, tool: str) -> None:
     found = refusal(tmp_path, "1_a", WAYS_BACK_IN_THE_FILE[tool])
     assert (
-        "SQL that would be run as well. It reads as the way back: put it into a comment `/* rollback: ... */`" in found
+        "SQL that would be run as well. This looks like the way back: put it into a comment `/* rollback: ... */`"
+        in found
     )
 
 

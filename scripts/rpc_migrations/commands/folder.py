@@ -13,6 +13,7 @@ from ..errors import MigrationError
 from ..folder import (
     APPLIED,
     BEGUN,
+    TO_DO,
     File,
     Folder,
     is_folder,
@@ -114,7 +115,7 @@ def _tell_of_others(folder: Folder, console: Console) -> None:
     """Say which folders in it are not looked at."""
     if folder.within:
         console.say(
-            f"Not run, being in folders of their own, as by the Supabase CLI: the .sql files in {listed(folder.within)}"
+            f"Not run, because they are in subfolders, which the Supabase CLI skips, too: the .sql files in {listed(folder.within)}"
         )
 
 
@@ -156,6 +157,10 @@ def _record_applied(client: RpcClient, files: list[File], history: journal.Histo
 def _all_applied(folder: Folder, files: list[File]) -> str:
     if len({one.migration.path for one in files}) == 1:
         return f"{folder.name} is {files[0].state} already."
-    states = [one.state.removeprefix(APPLIED) for one in files if one.is_applied]
-    by_others = "".join(f", {states.count(tool)} of them{tool}" for tool in sorted(set(states)) if tool)
-    return f"{folder.name}: {len(states)} of {len(files)} files are applied{by_others}."
+    states = {one.migration.path: one.state.removeprefix(APPLIED) for one in files}
+    for one in files:
+        if not one.is_applied:
+            states[one.migration.path] = TO_DO
+    applied = [state for state in states.values() if state != TO_DO]
+    by_others = "".join(f", {applied.count(tool)} of them{tool}" for tool in sorted(set(applied)) if tool)
+    return f"{folder.name}: {len(applied)} of {len(states)} files are applied{by_others}."

@@ -124,7 +124,7 @@ def _verify(client: RpcClient, file: Path, console: Console) -> None:
         console.checks(TITLE, checks)
         raise MigrationError(
             f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.",
-            hint="Nothing was changed. Mend what is named, or roll the migration back.",
+            hint="Nothing was changed. Fix what is named, or roll the migration back.",
         )
     console.say(f"Verified: {len(checks)} checks passed.")
 

@@ -31,7 +31,7 @@ REBUILD_TEMPLATE = """\
 -- {name}
 --
 -- Rebuilds {table} while it is in use. Below the next line there is nothing but ALTER TABLE on it, which
--- psql and the Supabase CLI run as it stands; what goes before or after belongs into steps of its own (`-- step: NAME`).
+-- psql and the Supabase CLI run as it stands; what goes before or after belongs in steps of its own (`-- step: NAME`).
 
 -- rebuild: {table}
 -- alter table {table} add column example text default 'open' not null;

@@ -45,7 +45,7 @@ def before_migrating(client: RpcClient, migrations: Sequence[Migration], setting
     else:
         lines = [_in_a_line(client, one) for one in migrations[:MOST_LINES]]
     if len(migrations) > MOST_LINES:
-        lines.append(f"... and {len(migrations) - MOST_LINES} more files")
+        lines.append(f"... and {len(migrations) - MOST_LINES} more")
     _confirm(console, lines, f"Migrate {settings.place}?")
     return True
 

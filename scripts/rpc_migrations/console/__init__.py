@@ -233,9 +233,9 @@ class Console:
         lines = [f'{run.migration} has stopped before "{run.stops_before}", as asked.']
         if run.table and run.table["state"] in ("copying", "copied"):
             lines.append(
-                f"Changes of {run.table['table']} go on being noted. Going on catches up with them and compares anew."
+                f"Changes to {run.table['table']} are still being captured. The next run replays them and compares again."
             )
-        lines.append("Next: the same command goes on, without --until or --stop-before-swap to its end.")
+        lines.append("Next: run the same command to go on; without --until or --stop-before-swap it runs to the end.")
         self.report.outcome = "done"
         self.report.lines += lines
         self._show("close", lines)
