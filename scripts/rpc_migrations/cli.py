@@ -1,21 +1,15 @@
-"""Command lines: what each script takes, which command its options mean, and the exit code. What a command does is in commands/."""
+"""Command lines: what each script takes, and which command its options mean. What a command does is in commands/."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import re
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
-from .console.lasting import lasting
-from .errors import MigrationError, SettingsError, StoppedByUser
+from .errors import SettingsError
 from .folder import is_folder
 from .options import (
     add_copy_options,
@@ -23,22 +17,19 @@ from .options import (
     add_rollback_options,
     add_stop_options,
     add_yes_option,
-    check_text,
-    check_together,
     command_parser,
     path,
     seconds,
 )
 from .other_tools import name_of
-from .settings import Settings, load_settings
+from .process import Command, run
+from .settings import Settings
 
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
     "To undo, keeping new writes: python scripts/rollback_clusters.py",
     "To take execute_sql away: python scripts/remove_sql_function.py (add --keep-journal to be able to undo later)",
 ]
-
-Command = Callable[[argparse.Namespace, Settings, Console], int]
 
 
 def deploy() -> int:
@@ -66,7 +57,7 @@ def deploy() -> int:
         help="use this way in only: execute_sql itself, postgres-meta, the Management API",
     )
     add_yes_option(parser)
-    return _run(parser, commands.deploy)
+    return run(parser, commands.deploy)
 
 
 def migrate_clusters() -> int:
@@ -83,15 +74,8 @@ def migrate_clusters() -> int:
     add_migration_options(parser)
     add_copy_options(parser)
     add_stop_options(parser)
-    parser.set_defaults(
-        file=CLUSTERS,
-        rollback=False,
-        finish=False,
-        discard_changes=False,
-        give_up=False,
-        next_steps=AFTER_CLUSTERS,
-    )
-    return _run(parser, _migrate)
+    parser.set_defaults(file=CLUSTERS, next_steps=AFTER_CLUSTERS)
+    return run(parser, _migrate)
 
 
 def rollback_clusters() -> int:
@@ -105,12 +89,9 @@ def rollback_clusters() -> int:
     add_copy_options(parser)
     add_rollback_options(parser)
     parser.set_defaults(
-        file=CLUSTERS,
-        rollback=True,
-        finish=False,
-        next_steps=["To migrate again: python scripts/migrate_clusters.py"],
+        file=CLUSTERS, rollback=True, next_steps=["To migrate again: python scripts/migrate_clusters.py"]
     )
-    return _run(parser, _migrate)
+    return run(parser, _migrate)
 
 
 def finish_clusters() -> int:
@@ -121,8 +102,8 @@ def finish_clusters() -> int:
         ["python scripts/finish_clusters.py --dry-run", "python scripts/finish_clusters.py"],
     )
     add_migration_options(parser)
-    parser.set_defaults(file=CLUSTERS, rollback=False, finish=True)
-    return _run(parser, _migrate)
+    parser.set_defaults(file=CLUSTERS, finish=True)
+    return run(parser, _migrate)
 
 
 def run_migration() -> int:
@@ -169,7 +150,7 @@ def run_migration() -> int:
     add_copy_options(parser)
     add_stop_options(parser)
     add_rollback_options(parser)
-    return _run(parser, run_files)
+    return run(parser, run_files)
 
 
 def new_migration() -> int:
@@ -192,7 +173,7 @@ def new_migration() -> int:
         metavar="PATH",
         help="where to write it (default: supabase/migrations)",
     )
-    return _run(parser, commands.new_migration)
+    return run(parser, commands.new_migration)
 
 
 def verify_clusters() -> int:
@@ -203,7 +184,7 @@ def verify_clusters() -> int:
         success="all checks passed",
         failure="a check failed, or could not be made",
     )
-    return _run(parser, commands.verify)
+    return run(parser, commands.verify)
 
 
 def remove() -> int:
@@ -215,7 +196,7 @@ def remove() -> int:
     )
     parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
     add_yes_option(parser)
-    return _run(parser, commands.remove)
+    return run(parser, commands.remove)
 
 
 def doctor() -> int:
@@ -231,7 +212,7 @@ def doctor() -> int:
     parser.add_argument(
         "file", type=Path, nargs="?", default=CLUSTERS, metavar="FILE", help="of your own (default: user_clusters')"
     )
-    return _run(parser, commands.doctor)
+    return run(parser, commands.doctor)
 
 
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -277,63 +258,3 @@ def choose_command(options: argparse.Namespace) -> Command:
 
 def _migrate(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     return choose_command(options)(options, settings, console)
-
-
-def _run(parser: argparse.ArgumentParser, command: Command) -> int:
-    """Parse, run the command, and turn what stops it into words and an exit code."""
-    check_text(parser, sys.argv[1:])
-    options = parser.parse_args()
-    check_together(parser, options)
-    _stop_on_signals()
-    console = _open_console(parser, options)
-    if not getattr(options, "remove_when_done", False):
-        console.next_steps = getattr(options, "next_steps", [])
-    try:
-        settings = load_settings(
-            allow_http=options.allow_http,
-            patience=options.patience,
-            pace=getattr(options, "pace", 1.0),
-            max_lag=getattr(options, "max_lag", None),
-            ignore_snapshots=getattr(options, "ignore_snapshots", False),
-            yes=getattr(options, "yes", False),
-        )
-        exit_code = command(options, settings, console)
-    except MigrationError as error:
-        console.error(error)
-        exit_code = error.exit_code
-    except KeyboardInterrupt:
-        stopped = StoppedByUser("Interrupted. Nothing is half done.", hint="Run the same command again.")
-        console.error(stopped)
-        exit_code = stopped.exit_code
-    console.finish(exit_code)
-    return exit_code
-
-
-def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Console:
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it has not
-    if sys.stdout is not None:
-        sys.stdout = lasting(sys.stdout, "Standard output")
-    if sys.stderr is not None:
-        sys.stderr = lasting(sys.stderr, "Standard error")
-    log: TextIO | None = None
-    if options.log:
-        try:
-            log = lasting(options.log.open("a", encoding="utf-8", buffering=1), str(options.log))
-        except OSError as error:
-            parser.error(f"--log: {options.log} cannot be written: {error.strerror}")
-    name = Path(sys.argv[0]).name
-    return Console(name, as_json=options.json, quiet=options.quiet, verbose=options.verbose, log=log)
-
-
-def _stop_on_signals() -> None:
-    """As on Ctrl-C, where a terminal closes too (SIGHUP, which Windows has not); but what nohup has it ignore stays ignored."""
-    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(signal_number: int, frame: object) -> None:
-    signal.signal(signal_number, signal.SIG_IGN)  # a second one would interrupt what the first one has us do
-    raise KeyboardInterrupt

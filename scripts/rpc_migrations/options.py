@@ -8,9 +8,17 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from .deployment import current_version
 from .step_file import is_text
+
+# What the options of some commands are in all others.
+NOT_GIVEN: dict[str, Any] = {
+    "rollback": False, "finish": False, "discard_changes": False, "give_up": False, "write_sql": False, "online": False, "until": None,
+    "stop_before_swap": False, "record": False, "accept_edits": False, "remove_when_done": False, "yes": False, "pace": 1.0, "max_lag": None,
+    "ignore_snapshots": False, "next_steps": [],
+}  # fmt: skip
 
 DONE = "done, nothing to do, or written as a SQL file for want of credentials"
 EXIT_CODES = """\
@@ -50,6 +58,7 @@ def command_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # --fi would be --finish
     )
+    parser.set_defaults(**NOT_GIVEN)
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="print the version that is deployed, and exit")
     parser.add_argument(
         "--json",
@@ -135,7 +144,6 @@ def add_copy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pace",
         type=_share,
-        default=1.0,
         metavar="SHARE",
         help="work for this share of the time, and pause for the rest of it: 0.5 halves the load (default: 1)",
     )
@@ -191,19 +199,17 @@ def check_text(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
 
 def check_together(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with exit code 2 where options do not go together."""
-    if getattr(options, "online", False) and not options.write_sql:
+    if options.online and not options.write_sql:
         parser.error("--online goes with --write-sql")
     for option in ("discard_changes", "give_up"):
-        if getattr(options, option, False) and not options.rollback:
+        if getattr(options, option) and not options.rollback:
             parser.error(f"--{option.replace('_', '-')} goes with --rollback")
-    stops = getattr(options, "stop_before_swap", False) or getattr(options, "until", None) is not None
-    if getattr(options, "finish", False) and options.rollback:
+    stops = options.stop_before_swap or options.until is not None
+    if options.finish and options.rollback:
         parser.error("--finish does not go with --rollback")
     if stops and (options.rollback or options.finish or options.remove_when_done):
         parser.error("--stop-before-swap and --until go with none of --rollback, --finish and --remove-when-done")
-    if (getattr(options, "record", False) or getattr(options, "accept_edits", False)) and (
-        options.rollback or options.finish or options.write_sql
-    ):
+    if (options.record or options.accept_edits) and (options.rollback or options.finish or options.write_sql):
         parser.error("--record and --accept-edits go with none of --rollback, --finish and --write-sql")
     if options.patience is not None and not options.patience > 0:
         parser.error("--patience takes a positive number of seconds")
