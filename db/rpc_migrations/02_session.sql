@@ -92,7 +92,7 @@ begin
         execute pg_catalog.format('listen %I', channel.name);
     end loop;
     if now_there - 'settings' - 'named' <> before - 'settings' - 'named' then
-        perform rpc_migrations.give_up(now_there, before);
+        perform rpc_migrations.release_leftovers(now_there, before);
     end if;
 end;
 $function$;
@@ -107,9 +107,9 @@ as $function$
 $function$;
 
 
--- Gives up what the session has of locks, temporary objects, prepared statements and cursors and did not have before.
+-- Releases what the session has of locks, temporary objects, prepared statements and cursors and did not have before.
 -- Advisory locks of the transaction cannot be told from those of the session; unlocking one warns, and does nothing.
-create or replace function rpc_migrations.give_up(now_there jsonb, before jsonb) returns void
+create or replace function rpc_migrations.release_leftovers(now_there jsonb, before jsonb) returns void
 language plpgsql
 set search_path = ''
 set client_min_messages = error

@@ -214,7 +214,7 @@ begin
     end if;
 
     if is_done and run_step.record is not null then
-        perform rpc_migrations.record(run_step.record);
+        perform rpc_migrations.record_for_cli(run_step.record);
     end if;
     return jsonb_build_object(
         'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,

@@ -76,7 +76,7 @@ $function$;
 -- Notes in the CLI's table that a file was applied: "version", "name" and "statements", of which the CLI makes a file
 -- again (supabase migration fetch) and a database (supabase db reset). Schema and table are made as the CLI makes them where
 -- they lack; further columns, as hosted projects have them, are left to their defaults.
-create or replace function rpc_migrations.record(record jsonb) returns void
+create or replace function rpc_migrations.record_for_cli(file jsonb) returns void
 language plpgsql
 set search_path = ''
 set client_min_messages = warning
@@ -97,9 +97,9 @@ begin
     end if;
     insert into supabase_migrations.schema_migrations (version, name, statements)
     values (
-        record.record ->> 'version',
-        record.record ->> 'name',
-        array(select pg_catalog.jsonb_array_elements_text(record.record -> 'statements'))
+        file ->> 'version',
+        file ->> 'name',
+        array(select pg_catalog.jsonb_array_elements_text(file -> 'statements'))
     )
     on conflict do nothing;
 end;

@@ -258,8 +258,8 @@ end;
 $function$;
 
 
--- The same as one JSON value: [{name, operator}]. Null where there is no key, and values that cannot be compared.
-create or replace function rpc_migrations.primary_key(relation oid) returns jsonb
+-- By what rows are told apart, as one JSON value: [{name, operator}]. Null where there is no key, and values that cannot be compared.
+create or replace function rpc_migrations.row_keys(relation oid) returns jsonb
 language sql stable
 set search_path = ''
 as $function$

@@ -110,7 +110,7 @@ begin
     values (
         copy.migration, copy.state, copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, case when copy.old_table is not null then copy.new_table end,
-        rpc_migrations.primary_key(copy.old_table), copy.columns,
+        rpc_migrations.row_keys(copy.old_table), copy.columns,
         case when copy.old_table is not null then rpc_migrations.table_definition(copy.old_table) end, copy.alteration,
         rpc_migrations.home()
     )

@@ -242,7 +242,7 @@ declare
 begin
     copy.alteration := alteration;
     copy.columns := rpc_migrations.plan_altered_columns(copy, twin, with_rows => false);
-    copy.keys := rpc_migrations.primary_key(copy.old_table);
+    copy.keys := rpc_migrations.row_keys(copy.old_table);
     copy.new_table := twin;
     copy.source := to_regclass('rpc_migrations_twin.rpc_migrations_sample');
     copy.target := twin;

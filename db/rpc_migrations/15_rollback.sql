@@ -45,7 +45,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
-        keys = case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.primary_key(copy.old_table) end,
+        keys = case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end,
         filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;

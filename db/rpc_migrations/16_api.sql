@@ -34,7 +34,7 @@ $block$;
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
 -- and the isolation level, too. Only service_role may execute it. "shrink" makes the batches of one step smaller, and
 -- goes without "following"; "separator" stands between the statements of a step (see rpc_migrations.run_statements),
--- and "record" is noted when it is done (see rpc_migrations.record).
+-- and "record" is noted when it is done (see rpc_migrations.record_for_cli).
 --
 -- Neither 40001 nor 40P01 ever leaves it: PostgREST up to version 14 repeats a transaction that fails with one of them by
 -- itself, at once, without limit, also after the client has gone (its hasql-transaction 1.1 does). A step answers the state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .journal import moment
+from .journal_words import moment
 from .shapes import ACCESS, CALLS
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from .access import describe_access, describe_caller, describe_text, read_access
 from .client import RpcClient
 from .deployment import check_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
-from .journal import Status, moment, read_status
+from .journal import Status, read_status
+from .journal_words import moment
 from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted
 from .rebuilt_table import RebuiltTable, find_table, read_table

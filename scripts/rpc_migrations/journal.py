@@ -1,15 +1,15 @@
-"""What the journal in the database says of a migration: its steps, its runs, and who is busy with it, also in words."""
+"""What the journal in the database says of a migration: its steps, its runs, and who is busy with it. In words: journal_words.py."""
 
 from __future__ import annotations
 
 import json
 import uuid
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
 from .errors import MigrationError
+from .journal_words import moment
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import applied_by
 from .rebuilt_table import find_table
@@ -19,7 +19,6 @@ from .sql import quote_literal
 if TYPE_CHECKING:
     from .client import RpcClient
 
-MOST_COUNTED = 100_000  # entries of a log that rpc_migrations.log_entries counts
 RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 
 
@@ -168,7 +167,7 @@ def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> 
 def record(client: RpcClient, migration: Migration) -> None:
     """Tell the Supabase CLI's table that a file is applied. Raises StepFileError where the CLI could not run it."""
     client.query(
-        f"select rpc_migrations.record({quote_literal(json.dumps(migration.for_the_cli()))})::text as recorded"
+        f"select rpc_migrations.record_for_cli({quote_literal(json.dumps(migration.for_the_cli()))})::text as recorded"
     )
 
 
@@ -178,25 +177,6 @@ def repeat_comparison(client: RpcClient, migration: Migration) -> None:
     client.query(
         f"select rpc_migrations.repeat_comparison({quote_literal(migration.name)}, array[{steps}])::text as repeated"
     )
-
-
-def describe_copy(status: Status) -> list[str]:
-    """How far the copy of a table is, in sentences: what is left of it, what waits to be replayed, attempts at the swap."""
-    copy = status.copy
-    if copy is None or copy["state"] not in ("copying", "copied", "rolling back"):
-        return []
-    said = []
-    if progress := copy.get("progress"):
-        seconds = sum(row["seconds"] for row in status.steps.values() if row["calls"] and row["finished_at"] is None)
-        rest = f", about {seconds * (1 - progress) / progress:,.0f} s left of that" if seconds else ""
-        said.append(f"Copied: {progress:.0%}{rest}; indexes, replay and comparison come after it.")
-    if (entries := copy.get("log_entries")) is not None:
-        more = "or more " if entries >= MOST_COUNTED else ""
-        said.append(f"Changes to be replayed: {entries:,} {more}({(copy.get('log_bytes') or 0) / 1e6:,.1f} MB).")
-    if attempts := copy.get("attempts"):
-        longest = f"{1000 * (copy.get('longest_attempt') or 0):,.0f} ms"
-        said.append(f"Attempts at the swap so far: {attempts}, the longest of {longest}.")
-    return said
 
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
@@ -265,40 +245,3 @@ def _to_step(name: str, row: dict[str, Any] | None) -> dict[str, Any]:
 
 def _literals(values: list[Any]) -> str:
     return ", ".join(quote_literal(value) for value in values)
-
-
-# --- in words ----------------------------------------------------------------------------------------------------------
-
-
-def describe_holders(holders: list[dict[str, Any]] | None) -> str:
-    """Who may be in the way of a lock."""
-    if not holders:
-        return "held by a transaction that has ended since"
-    return "; ".join(_describe_holder(holder) for holder in holders)
-
-
-def _describe_holder(holder: dict[str, Any]) -> str:
-    state, role = holder.get("state") or "state unknown", f"role {holder.get('role') or 'unknown'}"
-    since = f"open for {holder.get('transaction_seconds') or 0} s, on {holder.get('relation')}"
-    if holder.get("pid") is None:  # of a prepared transaction, the state says so
-        return f"{state} ({role}, {since})"
-    return f"pid {holder['pid']} ({state}, {role}, transaction {since})"
-
-
-def describe_run(run: dict[str, Any]) -> str:
-    """A run: by whom, and since when."""
-    if not run:
-        return "started in the SQL Editor or by psql"
-    return f"{run['client']} (process {run['pid']}), since {run['started_at']}, last seen {run['last_seen_at']}"
-
-
-def describe_busy(answer: dict[str, Any]) -> str:
-    """Who is inside a migration."""
-    holder = answer.get("holder") or {}
-    backend = f"; backend {holder['pid']}, {holder.get('state') or 'state unknown'}" if holder.get("pid") else ""
-    return describe_run(answer.get("run") or {}) + backend
-
-
-def moment(timestamp: str | None) -> str:
-    """A timestamp of the database as a person reads it; empty where there is none."""
-    return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""

@@ -18,13 +18,13 @@ from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
 from .journal import (
     RUN_PATIENCE,
     Status,
-    describe_busy,
     end_run,
     read_status,
     refuse_lost_steps,
     repeat_comparison,
     start_run,
 )
+from .journal_words import describe_busy
 from .migration import Migration
 from .patience import Wait
 from .rebuilt_table import rehearse_later

@@ -12,7 +12,8 @@ from .client import RpcClient
 from .console import Console
 from .error_places import in_its_place
 from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
-from .journal import describe_busy, describe_holders, describe_run, replication_lag
+from .journal import replication_lag
+from .journal_words import describe_busy, describe_holders, describe_run
 from .migration import Migration, Step
 from .patience import Attempts, Wait, rest_after
 from .settings import Settings

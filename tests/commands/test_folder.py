@@ -179,7 +179,7 @@ def test_status_is_a_table_of_all_files_and_all_else(project: Project) -> None:
     project.write(_20260102000000_b="-- step: one\nselect 1;\n-- step: two\nselect 1 / 0;\n")
     with project.database.connect() as connection:
         connection.execute(
-            'select rpc_migrations.record(\'{"version": "20250101000000", "name": "older", "statements": []}\')'
+            'select rpc_migrations.record_for_cli(\'{"version": "20250101000000", "name": "older", "statements": []}\')'
         )
     failure(project.run(include_all=True, accept_edits=True))
     project.write(_20260101000000_a=make("a") + "select 'edited again';\n")
@@ -276,7 +276,7 @@ def test_record_makes_nothing_that_is_there(project: Project) -> None:
         assert connection.execute(CLI_HISTORY).fetchall() == [("20260101000000", "a", ["select 1"])]
         connection.execute("listen pgrst")
         connection.execute(
-            'select rpc_migrations.record(\'{"version": "20260102000000", "name": "b", "statements": []}\')'
+            'select rpc_migrations.record_for_cli(\'{"version": "20260102000000", "name": "b", "statements": []}\')'
         )
         assert list(connection.notifies(timeout=0.1)) == []
 

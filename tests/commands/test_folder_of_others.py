@@ -171,7 +171,7 @@ def test_what_the_cli_has_applied_since_it_was_begun_here_is_not_run_twice(proje
     with project.database.connect() as connection:
         connection.execute(A + "insert into public.a values (1);" + COUNTED)
         connection.execute(
-            f'select rpc_migrations.record(\'{{"version": "{name[:14]}", "name": "n", "statements": []}}\')'
+            f'select rpc_migrations.record_for_cli(\'{{"version": "{name[:14]}", "name": "n", "statements": []}}\')'
         )
     for outcome in (project.run(), project.run(name), project.run(dry_run=True), project.run(record=True)):
         assert "counts as applied for the Supabase CLI. Not done here: two" in told(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from local_supabase import Cluster, Database
-from rpc_migrations.journal import describe_holders
+from rpc_migrations.journal_words import describe_holders
 from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file
 
 

@@ -25,7 +25,7 @@ select d.rows
 from (select c.* from rpc_migrations.copies as c where c.state = 'swapped' and c.id = {id}) as c
 cross join lateral rpc_migrations.count_discarded(
     jsonb_populate_record(c::rpc_migrations.copies, jsonb_build_object(
-        'source', c.new_table, 'target', c.old_table, 'keys', rpc_migrations.primary_key(c.old_table)))
+        'source', c.new_table, 'target', c.old_table, 'keys', rpc_migrations.row_keys(c.old_table)))
 ) as d
 where c.old_table is not null
 """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..access import describe_caller, describe_text
 from ..errors import LAST_RESORT
-from ..journal import describe_copy, moment
+from ..journal_words import describe_copy, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from .document import document
 from .lasting import Lasting
@@ -267,7 +267,7 @@ class Console:
                 backup = f"the way back was closed on {status.finished_at}"
             restored = "; restored from a dump" if found.table.get("restored") else ""
             self.say(f"Table {found.table['table']}: {found.table['state']}; {backup}{restored}")
-            for line in describe_copy(status):
+            for line in describe_copy(status.copy, status.steps):
                 self.say(line)
         if calls:
             columns = ["called", "by", "what", "outcome", "rows", "sha256"]
