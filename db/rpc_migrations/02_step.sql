@@ -102,10 +102,49 @@ end;
 $function$;
 
 
+-- What a step's text has answered: its first row (null: none), whether the step is done, and how many rows it is about. Raises RM005 for a
+-- batch step that does not say whether it is done, and for another one that says it is not.
+create or replace function rpc_migrations.read_answer(
+    answer jsonb, step text, batch boolean, out first_row jsonb, out is_done boolean, out row_count bigint
+)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    rows_returned integer := case when jsonb_typeof(answer) = 'array' then jsonb_array_length(answer) end;
+    tells boolean;  -- how the step is getting on
+begin
+    first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;
+    is_done := true;
+    -- A row of the application's own table may have a column "done" as well: then it has others, too.
+    tells := batch or not exists (
+        select from jsonb_object_keys(first_row) as k
+        where k <> all ('{done,rows,progress,message,holders,ends_request,kept_as}')
+    );
+    if batch then
+        if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or rows_returned <> 1 then
+            raise exception 'batch step "%" did not answer one row with a boolean column "done"', step
+            using errcode = 'RM005',
+                hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
+        end if;
+        is_done := (first_row ->> 'done')::boolean;
+    elsif tells and first_row -> 'done' = 'false' and rows_returned = 1 then
+        raise exception 'step "%" says that it is not done, and is no batch step', step
+        using errcode = 'RM005', hint = format('Write its line as: -- step: %s (batch)', step);
+    end if;
+    row_count := case
+        when jsonb_typeof(answer) = 'number' then answer::bigint
+        when tells and first_row ->> 'rows' ~ '^\d{1,18}$' then (first_row ->> 'rows')::bigint
+        else 0
+    end;
+end;
+$function$;
+
+
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
--- "done"; it is sent until it is. "separator" is that of run_statements, "record" what rpc_migrations.record
--- is to note when the step is done, "later" the steps that follow in the file, for a rehearsal (see rpc_migrations.rehearse). Answers an object with "state":
+-- "done"; it is sent until it is. "separator" is that of run_statements, "record" what record_for_cli is to note when the step is done,
+-- "later" the steps that follow in the file, for a rehearsal (see rpc_migrations.rehearse). Answers an object with "state":
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
@@ -126,11 +165,7 @@ declare
     earlier bigint;
     tables_before text[];
     answer jsonb;
-    first_row jsonb;
-    rows_returned integer;
-    is_told boolean;  -- the row tells how the step is getting on
-    is_done boolean := true;
-    row_count bigint;
+    told record;
     place text;
     began timestamptz := clock_timestamp();
 begin
@@ -172,37 +207,14 @@ begin
         return jsonb_build_object('state', 'disk_full', 'rows', 0, 'code', sqlstate, 'message', sqlerrm);
     end;
 
-    first_row := case when jsonb_typeof(answer) = 'array' then answer -> 0 end;
-    rows_returned := case when jsonb_typeof(answer) = 'array' then jsonb_array_length(answer) end;
-    -- A row of the application's own table may have a column "done" as well: then it has others, too.
-    is_told := run_step.batch or not exists (
-        select from jsonb_object_keys(first_row) as k
-        where k <> all ('{done,rows,progress,message,holders,ends_request,kept_as}')
-    );
-    if run_step.batch then
-        if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or rows_returned <> 1 then
-            raise exception 'batch step "%" did not answer one row with a boolean column "done"', run_step.step
-            using errcode = 'RM005',
-                hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
-        end if;
-        is_done := (first_row ->> 'done')::boolean;
-    elsif is_told and first_row -> 'done' = 'false' and rows_returned = 1 then
-        raise exception 'step "%" says that it is not done, and is no batch step', run_step.step
-        using errcode = 'RM005', hint = format('Write its line as: -- step: %s (batch)', run_step.step);
-    end if;
-    row_count := case
-        when jsonb_typeof(answer) = 'number' then answer::bigint
-        when is_told and first_row ->> 'rows' ~ '^\d{1,18}$' then (first_row ->> 'rows')::bigint
-        else 0
-    end;
-
+    told := rpc_migrations.read_answer(answer, run_step.step, run_step.batch);
     update rpc_migrations.journal as j
     set
         calls = j.calls + 1,
-        rows = j.rows + row_count,
+        rows = j.rows + told.row_count,
         seconds = j.seconds + extract(epoch from clock_timestamp() - began),
-        result = coalesce(first_row, j.result),
-        finished_at = case when is_done then clock_timestamp() end,
+        result = coalesce(told.first_row, j.result),
+        finished_at = case when told.is_done then clock_timestamp() end,
         made = coalesce(j.made, '{}') || array(
             select n from unnest(rpc_migrations.new_tables()) as n where n <> all (tables_before)
         )
@@ -213,16 +225,16 @@ begin
         using errcode = 'RM005', hint = 'Nothing of it remains. Leave the journal alone: without its rows steps would be run twice.';
     end if;
 
-    if is_done and run_step.record is not null then
+    if told.is_done and run_step.record is not null then
         perform rpc_migrations.record_for_cli(run_step.record);
     end if;
     return jsonb_build_object(
-        'state', case when is_done then 'done' when first_row ? 'holders' and first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,
+        'state', case when told.is_done then 'done' when told.first_row -> 'holders' <> 'null' then 'waiting' else 'more' end,
         'already', false,
-        'rows', row_count,
+        'rows', told.row_count,
         'seconds', entry.seconds,
-        'result', first_row,
-        'holders', coalesce(case when not is_done then first_row -> 'holders' end, 'null')
+        'result', told.first_row,
+        'holders', coalesce(case when not told.is_done then told.first_row -> 'holders' end, 'null')
     );
 end;
 $function$;
