@@ -18,6 +18,7 @@ from .sql import quote_identifier, quote_literal
 from .sql_text import COMMENTS, Statement, split, walk
 
 REBUILD_LINE = re.compile(r"--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>\S+))?\s*", re.IGNORECASE)
+_OR_A_COMMENT = "; or put another first word into the line that begins the rebuild, if it is a comment"
 _MOST_BYTES = 63  # of a name
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 _NO_COLUMN = ("constraint", "unique", "primary", "foreign", "check", "exclude", "not")  # what else ADD may add
@@ -91,7 +92,7 @@ def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: st
     if name is None or len(name) != 2:
         raise StepFileError(
             f"{path}, line {line}: `{table}` is not the name of a table with its schema.",
-            hint="Write for example `-- rebuild: public.orders`.",
+            hint=f"Write for example `-- rebuild: public.orders`{_OR_A_COMMENT}.",
         )
     kept = _names(backup) if backup else [name[0], f"{_shortened(name[1])}_backup"]
     if kept is None or len(kept) > 2 or (len(kept) == 2 and kept[0] != name[0]):
@@ -101,7 +102,9 @@ def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: st
         )
     rebuild = Rebuild(name[0], name[1], kept[-1], tuple(split(text, first_line=first_line)))
     if not rebuild.statements:
-        raise StepFileError(f"{path}, line {line}: the rebuild has no ALTER TABLE.", hint="Write it below the line.")
+        raise StepFileError(
+            f"{path}, line {line}: the rebuild has no ALTER TABLE.", hint=f"Write it below the line{_OR_A_COMMENT}."
+        )
     for place, statement in enumerate(rebuild.statements):
         _Reader(path, rebuild, statement).read(is_first=place == 0)
     return rebuild
@@ -174,7 +177,8 @@ class _Reader:
             self._refuse(f"`{unicode}`", "Write the name itself")
         if [one.word for one in words[:2]] != ["alter", "table"]:
             self._refuse(
-                f"`{' '.join(one.text for one in words[:3])}` in a rebuild", "Only ALTER TABLE may stand there"
+                f"`{' '.join(one.text for one in words[:3])}` in a rebuild",
+                f"Only ALTER TABLE may stand there: put the rest below a line `-- step: NAME`{_OR_A_COMMENT}",
             )
         place = 2
         for optional in (["if", "exists"], ["only"]):

@@ -23,6 +23,7 @@ _DEALLOCATE = (
     "This would deallocate the API's statements, too. Name your own; at the end of a step they are gone anyway."
 )
 _LIMIT = "A step has a limit of its own, and the function would keep that one. Write the value, 0 where there is none."
+_PATH = "It holds to the end of its step only, which in one transaction it would not. Let the next step begin with it, too; or write `set local`, if it is meant for one step."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 # Those of psql's manual that are set without anybody having set them, but for its own behaviour.
@@ -71,6 +72,24 @@ def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
     for statement in statements:
         if found := _refuse(statement):
             yield Refusal(statement.line, *found)
+
+
+def lost_search_path(statements: Sequence[Statement], later: Sequence[Statement], name: str) -> Iterator[Refusal]:
+    """A search_path that a step sets for its session, where the next one, of that name, does not begin with one of its own."""
+    settings = [(one, is_set) for one in statements if (is_set := _sets_search_path(one)) is not None]
+    if settings and settings[-1][1] and _sets_search_path(later[0]) is None:
+        yield Refusal(settings[-1][0].line, f'a search_path that step "{name}" would not have', _PATH)
+
+
+def _sets_search_path(statement: Statement) -> bool | None:
+    """Whether it sets the session's search_path, or resets it; None: neither."""
+    words = statement.words(12)
+    if words[0] == "reset":
+        return False if words[1:2] in (["search_path"], ["all"]) else None
+    if words[0] == "set":
+        name, value = (words[2:3], words[3:]) if words[1:2] == ["session"] else (words[1:2], words[2:])
+        return None if name not in (["search_path"], ["schema"]) else value[-1:] != ["default"]
+    return True if words[0] == "select" and "set_config" in words and {"'search_path'", "false"} <= set(words) else None
 
 
 def _refuse(statement: Statement) -> tuple[str, str] | None:

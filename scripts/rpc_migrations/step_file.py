@@ -25,7 +25,7 @@ from .errors import StepFileError
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step, with_plain_line_ends
 from .other_tools import file_of, marks, name_of
 from .rebuild import REBUILD_LINE, read_rebuild
-from .refusals import refusals
+from .refusals import Refusal, lost_search_path, refusals
 from .sql_text import COMMENTS, split, walk
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
@@ -48,7 +48,11 @@ def check(migrations: Iterable[Migration]) -> None:
         (migration.file, refusal)
         for migration in migrations
         for step in migration.steps
-        for refusal in (*marks(step.file, step.sql, step.first_line), *refusals(step.statements))
+        for refusal in (
+            *marks(step.file, step.sql, step.first_line),
+            *refusals(step.statements),
+            *_lost(step, migration),
+        )
     ]
     if not found:
         return
@@ -67,6 +71,13 @@ def check(migrations: Iterable[Migration]) -> None:
         details="\n".join(lines),
         hint="Change what the lines above name, then run the same command again.",
     )
+
+
+def _lost(step: Step, migration: Migration) -> Iterator[Refusal]:
+    """What a step sets and the next one of the file would not have."""
+    steps = migration.file_steps or migration.steps
+    for later in steps[steps.index(step) + 1 :][:1]:
+        yield from lost_search_path(step.statements, later.statements, later.name)
 
 
 def read_migration(path: Path, *, name: str | None = None) -> Migration:
@@ -207,7 +218,7 @@ def _read(path: Path) -> str:
         ) from error
     except OSError as error:
         raise StepFileError(f"{path} cannot be read: {error}", hint="Give a file that you may read.") from error
-    if text.startswith(_UTF_16):
+    if text.startswith(_UTF_16) or text.count("\0") * 4 > len(text):  # in front of every second letter, or behind it
         raise StepFileError(f"{path} is written in UTF-16.", hint="Save it as UTF-8.")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

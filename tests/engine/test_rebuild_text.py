@@ -90,6 +90,22 @@ def test_line_that_is_none(tmp_path: Path, line: str, said: str) -> None:
     assert said in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- Rebuild: public.inbox\n-- with another parameter\ndrop function public.inbox();\n",
+        "-- Rebuild: public may insert unpaid rows only.\nselect 1;\n",
+        "-- rebuild: public.orders\n-- as it was\n",
+        "select 1;\n-- Rebuild: public.inbox\ndrop function public.inbox();\n",
+        "-- rebuild public.inbox\ndrop function public.inbox();\n",
+    ],
+)
+def test_what_is_a_comment_like_others_is_told_what_to_do(tmp_path: Path, text: str) -> None:
+    with pytest.raises(StepFileError) as caught:
+        read(tmp_path, text)
+    assert "another first word" in (caught.value.hint or "")
+
+
 def test_steps(tmp_path: Path) -> None:
     """Those of a rebuild, between the file's own."""
     migration = read(

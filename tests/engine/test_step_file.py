@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from rpc_migrations.errors import StepFileError
 from rpc_migrations.migration import Migration
-from rpc_migrations.step_file import read_migration
+from rpc_migrations.step_file import check, read_migration
 
 TWO_STEPS = """-- A comment for the reader.
 /* Another
@@ -93,6 +93,40 @@ def test_line_ends_do_not_change_places_or_former_checksums(tmp_path: Path) -> N
     assert windows[1].statements[0].sql == "select '2\r\n3'"
 
 
+PATHS = (
+    "set search_path = app;", "set search_path to 'app', public;", "SET SESSION search_path=app;", "set schema 'app';", "select set_config('search_path', 'app', false);",
+    "select pg_catalog.set_config('search_path', '', false);", "set search_path = app;\ncreate table t (id int);",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "after", ["create table u (id int);", "select 1;\nset search_path = app;", "set local lock_timeout = 0;"]
+)
+def test_a_search_path_that_the_next_step_would_not_have_is_told(tmp_path: Path, path: str, after: str) -> None:
+    """By psql and the Supabase CLI it would: what that step makes would be elsewhere."""
+    migration = read(tmp_path, f"-- step: one\n\n{path}\n-- step: two\n{after}\n")
+    with pytest.raises(StepFileError, match="nothing was sent") as error:
+        check([migration])
+    assert 'my.sql:3: a search_path that step "two" would not have' in (error.value.details or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"-- step: one\nselect 1;\n-- step: two\n{path}" for path in PATHS),
+        *(f"-- step: one\n{path}\n-- step: two\n{path}\n" for path in PATHS),
+        *(f"-- step: one\n{path}\n{end};\n-- step: two\nselect 1;" for path in PATHS for end in ("reset search_path", "reset all", "set search_path to default")),
+        "-- step: one\nset local search_path = app;\n-- step: two\nselect 1;",
+        "-- step: one\nselect set_config('search_path', 'app', true);\n-- step: two\nselect 1;",
+        "-- step: one\nset lock_timeout = '1s';\n-- step: two\nselect 1;",
+        "-- step: one\ncreate function f() returns int language sql set search_path = '' as 'select 1';\n-- step: two\nselect 1;",
+    ],
+)  # fmt: skip
+def test_a_search_path_that_is_of_one_step_alone(tmp_path: Path, text: str) -> None:
+    check([read(tmp_path, text)])
+
+
 def test_a_step_edited_has_another_checksum(tmp_path: Path) -> None:
     first, second = read(tmp_path, TWO_STEPS).steps
     edited, same = read(tmp_path, TWO_STEPS.replace("numeric", "integer")).steps
@@ -119,6 +153,8 @@ def test_checksums_of_earlier_texts_stand_below_the_name(tmp_path: Path) -> None
         ("-- step: one\nselect 1;\n-- step: two (batches)\nselect 2;", "line 3: .* looks like"),
         ("-- step: one\nselect 1;\n-- step: two [batch]\nselect 2;", "line 3: .* looks like"),
         ("select 1;\nselect '\0';", "line 2: a NUL"),
+        ("select 1;".encode("utf-16-le"), "is written in UTF-16"),
+        ("-- a\nselect 1;".encode("utf-16-be"), "is written in UTF-16"),
         ("select 1;\n-- step: one\nselect 2;", "SQL above the first step"),
         ("-- step:\nselect 1;", "line 1: a step without a name"),
         ("-- step: (batch)\nselect 1;", "line 1: a step without a name"),
