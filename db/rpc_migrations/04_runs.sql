@@ -202,13 +202,14 @@ as $function$
             else in_words.answer ->> 'state'
         end,
         to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999') || ' rows',
-        round(100 * nullif((in_words.answer -> 'result' ->> 'progress')::numeric, 1)) || ' %',
-        in_words.answer -> 'result' ->> 'message',
+        round(100 * nullif(case when jsonb_typeof(r.result -> 'progress') = 'number' then (r.result ->> 'progress')::numeric end, 1)) || ' %',
+        case when jsonb_typeof(r.result -> 'message') = 'string' then r.result ->> 'message' end,
         (
             select 'for a lock: ' || string_agg(format('%s on %s', coalesce('pid ' || (h ->> 'pid'), h ->> 'state'), h ->> 'relation'), '; ')
-            from jsonb_array_elements(nullif(in_words.answer -> 'holders', 'null')) as h
+            from jsonb_path_query(in_words.answer, '$.holders[*] ? (@.type() == "object")') as h
         )
-    );
+    )
+    from (select in_words.answer -> 'result' as result) as r;  -- may be a row of the application's own, whose columns hold anything
 $function$;
 
 

@@ -18,6 +18,7 @@ from conftest import TESTS
 from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import sql
 from rpc_migrations.errors import SqlError, StepFileError
+from rpc_migrations.output_files import migration_sql
 from rpc_migrations.step_file import check, read_migration, read_migrations
 from step_runner import deploy
 
@@ -147,6 +148,15 @@ def test_a_file_does_what_it_does_by_psql(twins: Twins, name: str) -> None:
     outcome, found = by_us(twins.copy(), file)
     assert outcome.error is None
     assert found == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in files("applied") if name.startswith("row_with_a_column_")])
+def test_the_written_file_does_what_the_file_does_by_psql(twins: Twins, tmp_path: Path, name: str) -> None:
+    """Whatever the columns of its last row hold, which the written file tells of."""
+    file, written = FILES / "applied" / f"{name}.sql", tmp_path / "written.sql"
+    written.write_text(migration_sql(name, read_migrations(file)))
+    assert by_psql(twins.copy(), written) == by_psql(twins.copy(), file)
 
 
 @pytest.mark.slow
