@@ -47,8 +47,8 @@ end;
 $function$;
 
 
--- The current journal rows of all migrations, with who ran them, the versions that the CLI has applied (null: it has no table
--- here), and what other tools have.
+-- The current journal rows of all migrations, with who ran them; the versions that the CLI has applied, each with the name that the
+-- file had (null where that is not noted, as by old ones; null in place of all: it has no table here); and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -57,8 +57,14 @@ declare
     by_cli jsonb;
 begin
     if pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null then
-        execute 'select coalesce(pg_catalog.jsonb_agg(m.version order by m.version), ''[]'') from supabase_migrations.schema_migrations as m'
-        into by_cli;
+        execute pg_catalog.format(
+            'select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(''version'', m.version, ''name'', %s)), ''[]'')
+            from supabase_migrations.schema_migrations as m',
+            case when exists (
+                select from pg_catalog.pg_attribute as a
+                where a.attrelid = pg_catalog.to_regclass('supabase_migrations.schema_migrations') and a.attname = 'name' and not a.attisdropped
+            ) then 'm.name' else 'null::text' end
+        ) into by_cli;
     end if;
     return pg_catalog.jsonb_build_object(
         'steps', (

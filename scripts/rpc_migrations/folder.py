@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 from .errors import StepFileError
 from .journal import History, Status
-from .migration import Migration, Step
-from .other_tools import file_of, name_of
+from .migration import Migration, Step, version_and_name
+from .other_tools import file_of, name_of, ways_back
 from .step_file import read_migrations, refuse_what_is_no_text
 
 MOST_NAMES = 5  # that are told at once
@@ -26,6 +26,7 @@ class Folder:
     name: str
     migrations: tuple[Migration, ...]
     within: tuple[str, ...] = ()  # folders in it that hold .sql files, which are not its own
+    left_out: tuple[str, ...] = ()  # files in it whose names begin with a number and do not end in .sql
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class File:
     migration: Migration
     status: Status
     state: str  # applied, begun, to do; "applied by ..." where another tool has
+    by_cli: bool  # the Supabase CLI has applied it
 
     @property
     def is_applied(self) -> bool:
@@ -72,6 +74,7 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     """
     files: list[Path] = []
     within: list[str] = []
+    left_out: list[str] = []
     for path in paths:
         if not is_folder([path]):
             files.append(path)
@@ -80,6 +83,9 @@ def read_folder(paths: Sequence[Path]) -> Folder:
             inner = sorted(path.glob("*/*.sql"))
             own = _files_of(path) or [file for file in inner if file_of(file) != file.name]
             within += sorted({f"{file.parent.name}/" for file in inner} - {f"{file.parent.name}/" for file in own})
+            left_out += sorted(
+                one.name for one in path.glob("[0-9]*") if one.is_file() and one.suffix.lower() != ".sql"
+            )
             _refuse_other_folders(path, own, within)
             files += own
         except OSError as error:
@@ -93,12 +99,12 @@ def read_folder(paths: Sequence[Path]) -> Folder:
             )
     migrations = tuple(migration for file in files for migration in read_migrations(file))
     if len(paths) > 1:
-        return Folder("several files", migrations, tuple(within))
+        return Folder("several files", migrations, tuple(within), tuple(left_out))
     if not is_folder(paths):
         return Folder(migrations[0].name, migrations)
     name = f"{paths[0].resolve().name}/"
     refuse_what_is_no_text(name, f"The name of the folder {name!r}")
-    return Folder(name, migrations, tuple(within))
+    return Folder(name, migrations, tuple(within), tuple(left_out))
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -139,17 +145,53 @@ def listed(names: Sequence[str]) -> str:
 
 def look_up(folder: Folder, history: History) -> list[File]:
     """Where each file stands."""
-    return [File(migration, *_state(migration, history)) for migration in folder.migrations]
+    others = _of_a_version_noted_for_another(folder, history)
+    return [
+        _look_up(one, history, by_cli=one.version in history.by_cli and one.path not in others)
+        for one in folder.migrations
+    ]
 
 
-def _state(migration: Migration, history: History) -> tuple[Status, str]:
+def _look_up(migration: Migration, history: History, *, by_cli: bool) -> File:
     status = history.of(migration)
     if status.has_done(migration):
-        return status, APPLIED
-    if status.is_begun:
-        return status, BEGUN
-    tool = history.applied_elsewhere(migration)
-    return status, f"{APPLIED} by {tool}" if tool else TO_DO
+        state = APPLIED
+    elif status.is_begun:
+        state = BEGUN
+    else:
+        tool = history.applied_elsewhere(migration, by_cli=by_cli)
+        state = f"{APPLIED} by {tool}" if tool else TO_DO
+    return File(migration, status, state, by_cli)
+
+
+def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:
+    """Their files, and all others of the folders that these are in, or that their own folders are in."""
+    own = {one.path for one in migrations}
+    places = {
+        (path.parent, "*.sql") if file_of(path) == path.name else (path.parent.parent, f"*/{path.name}") for path in own
+    }
+    return own.union(*(folder.glob(pattern) for folder, pattern in places))
+
+
+def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Path]:
+    """Files of a version that the Supabase CLI has of another file, or may have: its table has room for one, and notes its name.
+
+    Ways back do not count: they are not to be run.
+    """
+    paths = with_those_beside(folder.migrations)
+    back = ways_back(file_of(path) for path in paths)
+    same: dict[str, list[Path]] = {}
+    for path in paths:
+        version, _ = version_and_name(path)
+        if version in history.by_cli and file_of(path) not in back:
+            same.setdefault(version, []).append(path)
+    return {
+        path
+        for version, files in same.items()
+        if len(files) > 1
+        for path in files
+        if version_and_name(path)[1] != history.by_cli[version]
+    }
 
 
 def stop_after(files: Sequence[File], name: str | None) -> Sequence[File]:

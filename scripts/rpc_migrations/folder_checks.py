@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
-from .folder import BEGUN, TO_DO, File, listed
+from .folder import BEGUN, TO_DO, File, listed, with_those_beside
 from .journal import History, refuse_lost_steps
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, version_and_name
+from .other_tools import name_of
 
 _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
@@ -29,12 +30,15 @@ def check(files: Sequence[File], wanted: Sequence[File], history: History, *, in
             )
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)
-    _refuse_begun_twice(chosen, history)
+    _refuse_equal_versions(chosen, history)
+    _refuse_begun_twice(chosen)
     for one in chosen:
         refuse_lost_steps(one.status, one.migration)
     _refuse_renamed(files, chosen, history)
+    noted = _without_file(files, history)
+    _refuse_noted_otherwise(chosen, noted)
     if not include_all:
-        _refuse_late(wanted)
+        _refuse_late(wanted, noted)
 
 
 def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
@@ -74,11 +78,25 @@ def _refuse_copies(files: Sequence[File], chosen: Sequence[File]) -> None:
                 )
 
 
-def _refuse_begun_twice(chosen: Sequence[File], history: History) -> None:
+def _refuse_equal_versions(chosen: Sequence[File], history: History) -> None:
+    """Raise MigrationError for a file whose version the Supabase CLI has of another one, or may have."""
+    for one in chosen:
+        version = one.migration.version
+        if one.state == TO_DO and version in history.by_cli:
+            noted = "another file" if history.by_cli[version] is None else f"{version}_{history.by_cli[version]}"
+            raise MigrationError(
+                f"{one.migration.file} has the version of {noted}, which is what the Supabase CLI has applied; its table has room for "
+                "one of them. Whether it was applied cannot be told.",
+                hint="Nothing was run. Give it another timestamp: then it is run. Where it was applied already, also: "
+                "supabase migration repair THAT_TIMESTAMP --status applied",
+            )
+
+
+def _refuse_begun_twice(chosen: Sequence[File]) -> None:
     """Raise MigrationError for a file that was begun here, and that the Supabase CLI has applied since."""
     for one in chosen:
         migration = one.migration
-        if one.state == BEGUN and migration.version in history.by_cli:
+        if one.state == BEGUN and one.by_cli:
             left = [step.name for step in migration.steps if not one.status.is_done(step)]
             raise MigrationError(
                 f"{migration.file} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
@@ -112,17 +130,53 @@ def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: Hist
             )
 
 
-def _refuse_late(wanted: Sequence[File]) -> None:
-    """Raise MigrationError for files that sort before one that is applied and has its place in the order."""
+def _without_file(files: Sequence[File], history: History) -> dict[str, str]:
+    """The versions that the Supabase CLI has and no file has, each with the name that is noted with it."""
+    versions = {version_and_name(path)[0] for path in with_those_beside(one.migration for one in files)}
+    return {version: name or "" for version, name in history.by_cli.items() if version not in versions}
+
+
+def _refuse_noted_otherwise(chosen: Sequence[File], noted: Mapping[str, str]) -> None:
+    """Raise MigrationError for files whose names the Supabase CLI has with versions that no file has."""
+    versions = {name: version for version, name in noted.items()}
+    found = {
+        one.file: f"{versions[name]}_{name}"
+        for one in (one.migration for one in chosen if one.state == TO_DO and _has_statements(one.migration))
+        for name in (version_and_name(one.path)[1], name_of(one.path))
+        if name in versions
+    }
+    if found:
+        raise MigrationError(
+            f"Of the name of a migration that the Supabase CLI has as applied, and that has no file: {listed(list(found))}. If it is the "
+            "same, it would be run again.",
+            details="\n".join(f"{file}: {other}" for file, other in found.items()),
+            hint="Nothing was run. Give what is the same the number that it has there (the dashboard and others note the time at which they "
+            "run a migration), and other files another name.",
+        )
+
+
+def _refuse_late(wanted: Sequence[File], noted: Mapping[str, str]) -> None:
+    """Raise MigrationError for files that sort before one that is applied and has its place in the order; or before a version, of the
+    same length, that the Supabase CLI has and no file has: they may be that one.
+    """
     astray = other_tools.without_number(one.migration.file for one in wanted)
     applied = [name for one in wanted if one.is_applied and (name := one.migration.file) not in astray]
     last = max(applied, default="")
-    late = [one.migration.file for one in wanted if one.state == TO_DO and one.migration.file < last]
-    if late:
+    to_do = [one.migration for one in wanted if one.state == TO_DO]
+    if late := [one.file for one in to_do if one.file < last]:
         raise MigrationError(
             f"{', '.join(late)}: not applied, and sorts before {last}, which is.",
             hint="Nothing was run. Give it a later timestamp; or add --include-all, which runs it now.",
         )
+    for one in to_do:
+        own = one.version or ""
+        later = [version for version in noted if len(version) == len(own) and version > own]
+        if later and _has_statements(one):
+            raise MigrationError(
+                f"{one.file}: not applied, and sorts before {max(later)}, which the Supabase CLI has as applied, and which has no file.",
+                hint="Nothing was run. If it is the same, give it that number. Otherwise give it a later one; or add --include-all, which runs "
+                "it now.",
+            )
 
 
 def _texts_done(history: History, name: str) -> tuple[str, ...]:

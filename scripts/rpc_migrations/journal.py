@@ -115,7 +115,7 @@ class History:
     """
 
     rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
-    by_cli: frozenset[str]
+    by_cli: dict[str, str | None]  # by version, the name that is noted with it
     by_others: dict[str, frozenset[str]]
 
     def summary(self, name: str) -> dict[str, Any]:
@@ -130,9 +130,9 @@ class History:
         """Where a migration that rebuilds no table stands. Its runs are left out."""
         return Status(self.rows.get(migration.name, {}), [], None)
 
-    def applied_elsewhere(self, migration: Migration) -> str | None:
-        """The tool that has applied a file; None where none has."""
-        return "the Supabase CLI" if migration.version in self.by_cli else applied_by(migration.path, self.by_others)
+    def applied_elsewhere(self, migration: Migration, *, by_cli: bool) -> str | None:
+        """The tool that has applied a file; None where none has. `by_cli`: the Supabase CLI has."""
+        return "the Supabase CLI" if by_cli else applied_by(migration.path, self.by_others)
 
 
 def refuse_lost_steps(status: Status, migration: Migration) -> None:
@@ -154,8 +154,9 @@ def read_history(client: RpcClient) -> History:
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for row in answer["steps"]:
         rows.setdefault(row["migration"], {})[row["step"]] = row
+    by_cli = {row["version"]: row.get("name") for row in answer["by_cli"] or ()}
     by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
-    return History(rows, frozenset(answer["by_cli"] or ()), by_others)
+    return History(rows, by_cli, by_others)
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

@@ -21,7 +21,7 @@ FINISH_PREFIX = "close the way back: "  # and so do these
 
 _BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
 _PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
-_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)\.sql")
+_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)")
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,7 @@ class Migration:
     @property
     def version(self) -> str | None:
         """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
-        match = _CLI_NAME.fullmatch(self.file)
-        return match["version"] if match else None
+        return version_and_name(self.path)[0]
 
     @property
     def title(self) -> str:
@@ -180,8 +179,8 @@ class Migration:
 
     def for_the_cli(self) -> dict[str, Any]:
         """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
-        match = _CLI_NAME.fullmatch(self.file)
-        if not match:
+        version, name = version_and_name(self.path)
+        if version is None:
             raise StepFileError(
                 f"{self.file} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
                 hint="Rename the file, or leave --record out. Nothing was run.",
@@ -197,7 +196,13 @@ class Migration:
             for step in steps
             for sql in ((one.sql for one in step.statements) if step.plain is None else step.plain)
         ]
-        return {"version": match["version"], "name": match["name"], "statements": statements}
+        return {"version": version, "name": name, "statements": statements}
+
+
+def version_and_name(path: Path) -> tuple[str | None, str]:
+    """What the Supabase CLI notes of a file: the digits that its name begins with (None: there are none), and what follows them."""
+    match = _CLI_NAME.fullmatch(name_of(path))
+    return (match["version"], match["name"]) if match else (None, name_of(path))
 
 
 def with_plain_line_ends(text: str) -> str:

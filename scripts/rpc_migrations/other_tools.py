@@ -44,7 +44,7 @@ _BEGINS, _ENDS = (
 )  # of which there may be some around the migration
 
 _VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
-_NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?![^\W_])")
+_NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?P<letter>[a-zA-Z]?)(?![^\W_])")  # 005b comes between 005 and 006
 _DATE = re.compile(r"(19|20)\d{6,12}")
 _VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
 _WAY_BACK_NAME = re.compile(r"(?:(?P<name>.+?)(?P<mark>[._-]))?(down|undo|revert|rollback)\.sql", re.IGNORECASE)
@@ -166,4 +166,6 @@ def _number(name: str) -> tuple[tuple[int, ...], str] | None:
     if not found:
         return None
     digits = re.split(r"[._-]", found["number"])
-    return tuple(int(one.ljust(14, "0") if _DATE.fullmatch(one) else one) for one in digits), found["number"]
+    numbers = [int(one.ljust(14, "0") if _DATE.fullmatch(one) else one) for one in digits]
+    letters = [ord(one.lower()) for one in found.groupdict().get("letter") or ""]
+    return (*numbers, *letters), found["number"]

@@ -108,6 +108,6 @@ HISTORY = {
             "client": Maybe(str),
         }
     ],
-    "by_cli": Maybe([str]),
+    "by_cli": Maybe([{"version": str, "name": Maybe(str)}]),
     "by_others": Maybe(dict),
 }

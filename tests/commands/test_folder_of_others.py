@@ -182,6 +182,104 @@ def test_what_the_cli_has_applied_since_it_was_begun_here_is_not_run_twice(proje
         assert one(connection, "select count(*) from public.n") == 1
 
 
+def noted_by_the_cli(project: Project, **names: str | None) -> None:
+    """Have the Supabase CLI's table say that versions were applied, each with the name of the file that it was."""
+    with project.database.connect() as connection:
+        connection.execute(
+            "create schema supabase_migrations; create table supabase_migrations.schema_migrations (version text primary key, name text)"
+        )
+        for version, name in names.items():
+            connection.execute(
+                "insert into supabase_migrations.schema_migrations values (%s, %s)", [version.strip("_"), name]
+            )
+
+
+def test_of_files_of_one_version_the_cli_has_one(project: Project) -> None:
+    """Its table has room for one. The other one was not run, or was and could not be noted: that cannot be told."""
+    write(project, {"20260101_a.sql": A, "20260101_b.sql": B, "20260101_a_rollback.sql": C, "20260102_c.sql": C})
+    noted_by_the_cli(project, _20260101="a")
+    for outcome in (project.run(), project.run("20260101_b"), project.run(dry_run=True), project.run(include_all=True)):
+        assert "20260101_b.sql has the version of 20260101_a, which is what the Supabase CLI has applied" in told(
+            outcome
+        )
+    assert [(one["file"], one["state"]) for one in project.run(status=True).report["files"]] == [
+        ("20260101_a.sql", "applied by the Supabase CLI"), ("20260101_a_rollback.sql", "applied by the Supabase CLI"),
+        ("20260101_b.sql", "to do"), ("20260102_c.sql", "to do"),
+    ]  # fmt: skip
+    assert project.run("20260101_a").report["outcome"] == "nothing to do"
+    assert project.tables == []
+    (project.folder / "20260101_b.sql").rename(project.folder / "20260103_b.sql")
+    assert project.run().exit_code == 0
+    assert project.tables == ["c", "b"]
+
+
+def test_of_folders_of_one_version_the_cli_has_one(project: Project) -> None:
+    write(project, {"20260101_a/migration.sql": A, "20260101_b/migration.sql": B})
+    noted_by_the_cli(project, _20260101="a")
+    for outcome in (project.run(), project.run("20260101_b/migration")):
+        assert "20260101_b/migration.sql has the version of 20260101_a, which" in told(outcome)
+    assert project.run("20260101_a/migration").report["outcome"] == "nothing to do"
+    assert project.tables == []
+
+
+@pytest.mark.parametrize("name", [None, "z"])
+def test_of_files_of_one_version_the_cli_does_not_say_which_it_has(project: Project, name: str | None) -> None:
+    write(project, {"20260101_a.sql": A, "20260101_b.sql": B})
+    noted_by_the_cli(project, _20260101=name)
+    for outcome in (project.run(), project.run("20260101_a"), project.run("20260101_b")):
+        assert "Whether it was applied cannot be told" in told(outcome)
+    assert project.tables == []
+
+
+def test_of_files_of_one_version_what_was_begun_here_goes_on(project: Project) -> None:
+    steps = "-- step: one\nselect 1;\n-- step: two\n"
+    write(project, {"20260101_a.sql": f"{steps}select 1 / 0;\n", "20260101_b.sql": B})
+    failure(project.run("20260101_a"))
+    noted_by_the_cli(project, _20260101="b")
+    write(project, {"20260101_a.sql": steps + A})
+    assert project.run().exit_code == 0
+    assert project.tables == ["a"]
+
+
+def test_what_the_cli_has_under_another_version_is_not_run_again(project: Project) -> None:
+    """The dashboard and others note a migration under the time at which they ran it; and a file may be given another number."""
+    write(project, {"20260101000000_a.sql": A, "20260105000000_b.sql": B, "001_c.sql": C})
+    noted_by_the_cli(
+        project, _20260102030405="a", _20250101000000="older", _20260105000000="b", _20250102000000="001_c"
+    )
+    for outcome in (project.run(include_all=True), project.run("20260101000000_a"), project.run(dry_run=True)):
+        assert "20260101000000_a.sql: 20260102030405_a" in told(outcome)
+        assert "of a migration that the Supabase CLI has as applied, and that has no file" in told(outcome)
+    assert "001_c.sql: 20250102000000_001_c\n20260101000000_a.sql: 20260102030405_a\n" in told(project.run()), (
+        "all at once"
+    )
+    assert project.tables == []
+    (project.folder / "20260101000000_a.sql").rename(project.folder / "20260102030405_a.sql")
+    (project.folder / "001_c.sql").rename(project.folder / "20250102000000_001_c.sql")
+    assert project.run().report["outcome"] == "nothing to do"
+
+
+@pytest.mark.parametrize("name", [None, "", "0b7c2b9a-3a51-4c5e-9f43-0c9f1de8a001"])
+def test_what_sorts_before_a_version_that_has_no_file_is_told(project: Project, name: str | None) -> None:
+    """It may be that one: some note neither the number of the file nor its name."""
+    write(project, {"20260101000000_a.sql": A, "20260105000000_b.sql": B})
+    noted_by_the_cli(project, _20260102030405=name)
+    for outcome in (project.run(), project.run(dry_run=True)):
+        assert "20260101000000_a.sql: not applied, and sorts before 20260102030405" in told(outcome)
+    assert project.tables == []
+    assert project.run("20260101000000_a").exit_code == 0, "the one that is named"
+    assert project.run().exit_code == 0
+    assert project.tables == ["a", "b"]
+
+
+def test_files_may_have_one_name_and_several_versions(project: Project) -> None:
+    write(project, {"20260101_a.sql": A, "20260102_a.sql": B, "20260103_c.sql": ""})
+    noted_by_the_cli(project, _20260101="a", _20250101="c")
+    assert project.run("20260102_a").exit_code == 0, "the file of the first is beside it"
+    assert project.run().exit_code == 0, "which does nothing"
+    assert project.tables == ["b"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "lost"),
     [
@@ -340,6 +438,16 @@ def test_what_looks_like_a_file_and_is_none_is_told(project: Project) -> None:
     (project.folder / "2_b.sql").symlink_to("../c.sql")
     assert project.run().exit_code == 0
     assert project.tables == ["a", "c"]
+
+
+def test_a_file_with_a_number_and_another_ending_is_told(project: Project) -> None:
+    """It may be one whose name was mistyped."""
+    others = ("2_b.sq", "3_c.sql)", "4_d.sql.bak", "README.md", ".5_e.swp", "6_f/a.txt")
+    write(project, {"1_a.sql": A} | dict.fromkeys(others, B))
+    for outcome in (project.run(dry_run=True), project.run(), project.run(status=True)):
+        assert outcome.exit_code == 0
+        assert "Not run, as the name does not end in .sql: 2_b.sq, 3_c.sql), 4_d.sql.bak" in outcome.lines
+    assert project.tables == ["a"]
 
 
 def test_a_name_that_is_no_utf_8_is_told(project: Project) -> None:

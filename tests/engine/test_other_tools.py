@@ -114,6 +114,7 @@ def test_ways_back_by_their_names(names: list[str], back: list[str]) -> None:
         ("V1__a", "V1.1__b", "V2__c"),
         ("1.2.0_a", "1.9.0_b", "1.10.0_c"),
         ("20260101_9_a", "20260101_10_b"),
+        ("005B_a", "005_b"),
         ("20260101_a", "20260101000000_b", "20260102_c"),  # releases of the Supabase CLI differ
     ],
 )
@@ -127,6 +128,7 @@ def test_an_order_that_the_names_do_not_tell(names: tuple[str, ...]) -> None:
         ("0001_a", "0002_b", "0010_c"),
         ("20260101_a", "20260102000000_b", "20260103_c"),
         ("001_2fa", "002_b", "002_c"),
+        ("005_a", "005b_b", "005c_a", "006_c", "006b"),
         ("V01__a", "V02__b", "V10__c"),
         ("2026-01-01-a", "2026-01-02-b", "2026-10-01-c"),
         ("1700000000000_a", "1700000000001_b"),
@@ -139,5 +141,5 @@ def test_an_order_that_the_names_tell(names: tuple[str, ...]) -> None:
 
 def test_names_without_a_number() -> None:
     others = ["seed", "R__view", "U1__a", "B1__a", "afterMigrate", "Copy of 20260101000000_a", "_old", "2fa"]
-    assert without_number([*others, "1_a", "V1__a", "20260101000000", "0001.a"]) == others
+    assert without_number([*others, "005b_a", "1_a", "V1__a", "20260101000000", "0001.a"]) == others
     assert without_number(others) == []

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         files = look_up(folder, history)
         _settle_edits(client, files, console, accept=options.accept_edits)
         wanted = stop_after(_stopped(options, files) if is_one_file else files, options.to)
-        check(files, wanted, history, include_all=options.include_all)
+        check(files, wanted, history, include_all=options.include_all or is_one_file)
         chosen = [one for one in wanted if not one.is_applied]
         planned = list(runs(folder, chosen, record=options.record))
         _tell_of_others(folder, console)
@@ -105,18 +105,20 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     others = [history.summary(name) for name in history.rows if name not in own]
     others += [
         {"migration": version, "state": "applied by the Supabase CLI", "finished_at": None, "client": None}
-        for version in sorted(history.by_cli - versions)
+        for version in sorted(history.by_cli.keys() - versions)
     ]
     console.folder(f"Files of {folder.name}", files, others, outcome="done")
     return 0
 
 
 def _tell_of_others(folder: Folder, console: Console) -> None:
-    """Say which folders in it are not looked at."""
+    """Say which folders in it are not looked at, and which files may be mistyped."""
     if folder.within:
         console.say(
             f"Not run, because they are in subfolders, which the Supabase CLI skips, too: the .sql files in {listed(folder.within)}"
         )
+    if folder.left_out:
+        console.say(f"Not run, as the name does not end in .sql: {listed(folder.left_out)}")
 
 
 def _stopped(options: argparse.Namespace, files: list[File]) -> list[File]:
