@@ -27,6 +27,9 @@ _BODY_UNSEEN = (
     "select pg_catalog.set_config('check_function_bodies', pg_catalog.current_setting('rpc_migrations.bodies'), true)"
 )
 
+_MAY_CATCH = re.compile(r"\bexception\b", re.IGNORECASE)
+_SEES_TO_LOCKS = re.compile(r"\b(lock_not_available|55P03|nowait|lock_timeout)\b", re.IGNORECASE)
+
 # What may stand before a statement in PL/pgSQL.
 _BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
 
@@ -36,7 +39,8 @@ def as_run(statement: Statement) -> str:
 
     SELECT INTO has another meaning in PL/pgSQL; CREATE TABLE AS is the same. An UPDATE or DELETE without WHERE, also in a DO block, gets
     one that is true: pg-safeupdate refuses it without. And of a function in SQL that has such a one PostgreSQL analyses the body
-    when it is made, which pg-safeupdate refuses as well: made without being looked at, it is what it is.
+    when it is made, which pg-safeupdate refuses as well: made without being looked at, it is what it is. A lock that is not to be had within
+    our own timeout is no error that a DO block may catch: psql would have waited.
     """
     (first,) = statement.words(1)
     if first in ("select", "with", "("):
@@ -44,7 +48,7 @@ def as_run(statement: Statement) -> str:
     if first in ("update", "delete", "explain"):
         return _with_where(statement.sql)
     if first == "do":
-        return _block_with_where(statement.sql)
+        return _block_as_run(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):
         return _BODY_UNSEEN.format(statement.sql)
     return statement.sql
@@ -93,8 +97,8 @@ def _with_where(sql: str, *, in_block: bool = False) -> str:
     return "".join([*pieces, sql[place:]])
 
 
-def _block_with_where(sql: str) -> str:
-    """The same of a DO statement whose block is in PL/pgSQL, between dollars."""
+def _block_as_run(sql: str) -> str:
+    """A DO statement, in whose block, where it is in PL/pgSQL and between dollars, no write is without WHERE and no lock is given up."""
     tokens = [token for token in walk(sql) if token[0] != "space" and token[0] not in COMMENTS]
     words = [sql[start:end] for _, start, end, _ in tokens]
     languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before.lower() == "language"]
@@ -103,7 +107,25 @@ def _block_with_where(sql: str) -> str:
         return sql
     start, end = blocks[0]
     tag = sql.index("$", start + 1) + 1 - start
-    return sql[: start + tag] + _with_where(sql[start + tag : end - tag], in_block=True) + sql[end - tag :]
+    block = _without_catching_our_timeout(_with_where(sql[start + tag : end - tag], in_block=True))
+    return sql[: start + tag] + block + sql[end - tag :]
+
+
+def _without_catching_our_timeout(block: str) -> str:
+    """PL/pgSQL whose handlers let pass that a lock was not to be had; as it is where it sees to that itself."""
+    if not _MAY_CATCH.search(block) or _SEES_TO_LOCKS.search(block):
+        return block
+    tokens = [
+        (block[start:end].lower(), end)
+        for kind, start, end, _ in walk(block)
+        if kind != "space" and kind not in COMMENTS
+    ]
+    pieces, place = [], 0
+    for (before, _), (word, end), (after, _) in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if before in (";", "begin") and word == "exception" and after == "when":
+            pieces.append(block[place:end] + " when lock_not_available then raise;")
+            place = end
+    return "".join([*pieces, block[place:]])
 
 
 def _is_function_that_writes_without_where(words: list[str]) -> bool:

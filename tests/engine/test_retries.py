@@ -206,6 +206,51 @@ def test_a_lock_that_is_not_to_be_had(bench: Bench) -> None:
     assert f"waiting for a lock: pid {pid} (idle in transaction, role postgres" in outcome.notes[0]
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "begin {}; exception when others then raise notice 'it is there'; end",
+        "begin begin {}; exception when duplicate_column then null; when others then null; end; exception when others then null; end",
+        "begin begin execute '{}'; exception when OTHERS or division_by_zero then null; end; end",
+        "begin begin\n{};\nEXCEPTION -- why\n WHEN OTHERS THEN NULL; END; END",
+    ],
+)
+def test_a_lock_that_is_not_to_be_had_is_no_error_that_a_block_may_catch(bench: Bench, block: str) -> None:
+    """By psql it would have waited; here what the block does would be left out in silence."""
+    statement = "alter table public.counter add column note text"
+    bench.write({"one": f"do $$ {block.format(statement)} $$;"})
+    with bench.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.counter in access share mode")
+
+        def release_after_it(exchange: Exchange) -> None:
+            answer = exchange.forward()
+            holder.rollback()
+            exchange.answer(answer)
+
+        bench.faults = [release_after_it]
+        outcome = bench.run()
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.ask("select from pg_attribute where attrelid = 'public.counter'::regclass and attname = 'note'")
+    assert "waiting for a lock" in outcome.notes[0]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "lock table public.counter in access exclusive mode nowait; exception when others then",
+        "lock table public.counter in access exclusive mode; exception when lock_not_available then",
+        "lock table public.counter in access exclusive mode; exception when sqlstate '55P03' then",
+        "set local lock_timeout = '10ms'; lock table public.counter in access exclusive mode; exception when others then",
+    ],
+)
+def test_a_block_that_says_itself_what_then_is_left_alone(bench: Bench, what: str) -> None:
+    with bench.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.counter in access share mode")
+        outcome = bench.run({"one": f"do $$ begin {what} create table public.busy (); end $$;"})
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.ask("select to_regclass('public.busy')") == [("busy",)]
+
+
 def test_waiting_for_a_lock_has_an_end(bench: Bench) -> None:
     """It says who is in the way, that nothing is half done, and how to wait longer."""
     with bench.database.connect(autocommit=False) as holder:
