@@ -180,7 +180,7 @@ class Migration:
     def for_the_cli(self) -> dict[str, Any]:
         """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
         version, name = version_and_name(self.path)
-        if version is None:
+        if version is None or self.file != self.path.name:
             raise StepFileError(
                 f"{self.file} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
                 hint="Rename the file, or leave --record out. Nothing was run.",

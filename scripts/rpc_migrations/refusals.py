@@ -40,6 +40,9 @@ _PLAIN_BEGIN = re.compile(
 )
 _PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
 
+# What may stand behind the COMMIT: NOTIFY is sent at the commit wherever it stands, and the others look at what was made.
+_BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain")
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -56,9 +59,8 @@ def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...
     Where they are anything else, nothing is taken away, and `refusals` tells.
     """
     begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
-    # NOTIFY may stand behind the COMMIT: it is sent at the commit, wherever it stands.
-    ends = [one for one in statements if one.words(1)[0] != "notify"][-1:]
-    if len(begins) == 1 and _is(begins[0], _PLAIN_BEGIN) and _is(ends[0], _PLAIN_END):
+    ends = [one for one in statements if one.words(1)[0] not in _BEHIND_THE_COMMIT][-1:]
+    if len(begins) == 1 and ends and _is(begins[0], _PLAIN_BEGIN) and _is(ends[0], _PLAIN_END):
         return tuple(one for one in statements if one is not begins[0] and one is not ends[0])
     return tuple(statements)
 

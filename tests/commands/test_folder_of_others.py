@@ -328,6 +328,7 @@ def test_each_migration_may_have_a_folder_of_its_own(project: Project, file: str
     assert any(line.endswith("the .sql files in draft/") for line in first.lines)
     assert project.run().report["outcome"] == "nothing to do"
     write(project, {f"20260103_c/{file}": "select 1 / 0;"})
+    assert "cannot be recorded for the Supabase CLI" in told(project.run(record=True)), "which skips folders"
     assert f"(20260103_c/{file}, line 1)" in told(project.run())
     project.folder /= "20260103_c"
     write(project, {file: C})
