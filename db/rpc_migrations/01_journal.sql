@@ -100,7 +100,7 @@ alter table rpc_migrations.copies
     add column if not exists compared_at timestamptz,
     add column if not exists quieted jsonb not null default '{}',   -- triggers that are off, of the table that is not in use: {name: state}
     add column if not exists renamed jsonb not null default '[]',   -- what the swap renamed: [{kind, old_name, new_name}]
-    add column if not exists unvalidated jsonb not null default '[]', -- foreign keys that the swap made anew: [{relation, name}]
+    add column if not exists unvalidated jsonb not null default '[]', -- foreign keys that the swap made anew, checks: [{relation, name}]
     add column if not exists kept_as text,                          -- the migrated table's name after a rollback
     add column if not exists started_at timestamptz not null default clock_timestamp(),
     add column if not exists swapped_at timestamptz,

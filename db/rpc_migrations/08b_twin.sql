@@ -178,13 +178,37 @@ begin
         from rpc_migrations.describe_table(copy.old_table, twin_name) as p
         where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
     loop
-        -- in small letters: a key that is made so in the swap only
-        perform rpc_migrations.make_again(part.kind, part.name, regexp_replace(part.statement, ' not valid$', ''));
+        begin
+            -- in small letters: a key that is made so in the swap only
+            perform rpc_migrations.make_again(part.kind, part.name, regexp_replace(part.statement, ' not valid$', ''));
+        exception when check_violation then
+            perform rpc_migrations.leave_out_of_sample(copy, part.name, twin_name, columns);
+            perform rpc_migrations.make_again(part.kind, part.name, part.statement);
+        end;
         if part.kind = 'statistics' then
             execute format('alter statistics rpc_migrations.%I set schema rpc_migrations_twin', part.name);
         end if;
     end loop;
     return copy.new_table;
+end;
+$function$;
+
+
+-- Takes rows that do not hold to a check any more out of the sample and the twin.
+create or replace function rpc_migrations.leave_out_of_sample(
+    copy rpc_migrations.copies, check_name text, twin_name text, columns text
+) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.run(format('delete from %s where not (%s)', twin_name, (
+        select pg_get_expr(c.conbin, c.conrelid)
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = copy.old_table and c.conname = check_name
+    )));
+    execute 'truncate table rpc_migrations_twin.rpc_migrations_sample';
+    execute format('insert into rpc_migrations_twin.rpc_migrations_sample (%s) select %1$s from %s', columns, twin_name);
 end;
 $function$;
 

@@ -5,7 +5,7 @@
 -- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
 -- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit. Where somebody
 -- holds a row of the target, batches get smaller until only that row's entry is left, and it answers who that is ("holders"); likewise
--- where the target cannot hold a value, whose row is then told (RM001).
+-- where the target cannot hold a row, which is then told (RM001).
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
@@ -26,7 +26,7 @@ begin
     perform rpc_migrations.replay_truncation(copy);
     while not done and clock_timestamp() < began + interval '1 second' loop
         begin
-            taken := rpc_migrations.replay_entries(copy, entries);
+            taken := rpc_migrations.replay_past_checks(copy, entries);
             rows := rows + taken;
             if taken > 0 then
                 update rpc_migrations.copies as c set has_changes = true where c.id = copy.id and c.state = 'rolling back' and not c.has_changes;
@@ -35,11 +35,11 @@ begin
             done := taken < least(entries, 500);
             message := null;
         exception
-            when unique_violation or foreign_key_violation then
+            when unique_violation or exclusion_violation or foreign_key_violation then
                 message := sqlerrm;
                 done := entries >= 80000;
                 entries := entries * 4;
-            when data_exception then
+            when data_exception or check_violation or not_null_violation then
                 if entries = 1 then
                     perform rpc_migrations.refuse_next_entry(copy, sqlerrm);
                 end if;
@@ -56,7 +56,60 @@ end;
 $function$;
 
 
--- Raises RM001 for the row that the next entry of the log speaks of: it has a value that the target cannot hold.
+-- Replays a number of entries as replay_entries does, also rows that held to a check of the target when they were written and hold to it
+-- no more, because it looks at the clock, or into another table: such a check is not valid afterwards.
+create or replace function rpc_migrations.replay_past_checks(copy rpc_migrations.copies, entries bigint) returns bigint
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    taken bigint;
+    broken text;
+    put_back text;
+    statements text[] := '{}';
+begin
+    while taken is null loop
+        begin
+            taken := rpc_migrations.replay_entries(copy, entries);
+        exception when check_violation then
+            get stacked diagnostics broken = constraint_name;
+            put_back := rpc_migrations.check_of_both(copy, broken);
+            if put_back is null then
+                raise;
+            end if;
+            execute format('alter table %s drop constraint %I', copy.target::regclass, broken);
+            statements := statements || put_back;
+        end;
+    end loop;
+    foreach put_back in array statements loop
+        execute put_back;
+    end loop;
+    return taken;
+end;
+$function$;
+
+
+-- The statement that makes a check of the target again, not valid, where the source has the same one. Null: it has not, so that rows which
+-- the application writes may never hold to it.
+create or replace function rpc_migrations.check_of_both(copy rpc_migrations.copies, check_name text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('alter table %1$s add constraint %2$I %3$s not valid; comment on constraint %2$I on %1$s is %4$L',
+        copy.target::regclass, t.conname, regexp_replace(rpc_migrations.constraint_definition(t.*), ' NOT VALID$', ''),
+        obj_description(t.oid, 'pg_constraint'))
+    from pg_catalog.pg_constraint as t
+    where
+        t.conrelid = copy.target and t.conname = check_name and t.contype = 'c'
+        and exists (
+            select from pg_catalog.pg_constraint as s
+            where s.conrelid = copy.source and s.contype = 'c'
+                and regexp_replace(pg_get_constraintdef(s.oid), ' NOT VALID$', '') = regexp_replace(pg_get_constraintdef(t.oid), ' NOT VALID$', '')
+        );
+$function$;
+
+
+-- Raises RM001 for the row that the next entry of the log speaks of: the target cannot hold it.
 create or replace function rpc_migrations.refuse_next_entry(copy rpc_migrations.copies, reason text) returns void
 language plpgsql
 set search_path = ''
@@ -289,7 +342,7 @@ begin
     end if;
     perform rpc_migrations.quiet_triggers(copy, copy.target);
     perform rpc_migrations.replay_truncation(copy);
-    perform rpc_migrations.replay_entries(copy, 1000000000);
+    perform rpc_migrations.replay_past_checks(copy, 1000000000);
     execute format('select count(*) from rpc_migrations.log_%s', copy.id) into left_over;
     if left_over > 0 then
         raise exception '% entries of the log could not be replayed', left_over using errcode = 'RM005';

@@ -284,8 +284,22 @@ as $function$
 $function$;
 
 
--- Validates, one a call, the foreign keys that the swap has made anew. Blocks neither reads nor writes. Rows without a parent
--- stop a migration, with the query that finds them; after a rollback, which may have brought them back, the key stays not valid.
+-- The checks of a table that are not valid, because rows did not hold to them any more (see replay_past_checks), and would be by what
+-- the table was to be: "parts" as describe_table tells them.
+create or replace function rpc_migrations.unvalidated_checks(relation oid, parts jsonb) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
+    from jsonb_to_recordset(parts) as p (kind text, name text, statement text)
+    inner join pg_catalog.pg_constraint as c on c.conrelid = relation and c.contype = 'c' and c.conname = p.name and not c.convalidated
+    where p.kind = 'check constraint' and p.statement !~ ' NOT VALID$';
+$function$;
+
+
+-- Validates, one a call, the foreign keys that the swap has made anew, and checks that rows may not hold to any more. Blocks neither reads
+-- nor writes. Rows without a parent stop a migration, with the query that finds them; after a rollback, which may have brought them
+-- back, the key stays not valid. So does a check, there and back: nobody has to mend what was right when it was written.
 create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
 language plpgsql
 set search_path = ''
@@ -310,7 +324,9 @@ begin
     begin
         perform rpc_migrations.run(format('alter table %s validate constraint %I', key.relation, key.name));
         message := format('%I of %s', key.name, key.relation);
-    exception when foreign_key_violation then
+    exception when check_violation then
+        message := format('check constraint %I of %s is not valid now: rows held to it when they were written, and do no more', key.name, key.relation);
+    when foreign_key_violation then
         message := format('%I of %s stays not valid, for rows without a parent, which this query finds: %s',
             key.name, key.relation, rpc_migrations.orphans_query(key.relation, key.name));
         if copy.state <> 'rolled back' then

@@ -288,6 +288,7 @@ begin
         state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts,
         swap_mark = rpc_migrations.swap_mark(copy.new_table), key_order = old_order,
         unvalidated = own_keys.declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
+            || rpc_migrations.unvalidated_checks(copy.new_table, coalesce(copy.alteration -> 'parts', copy.definition, '[]'))
     where c.id = copy.id;
     if copy.source is not null then
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => false);

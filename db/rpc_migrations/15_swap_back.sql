@@ -167,6 +167,7 @@ begin
     set
         state = 'rolled back', ended_at = clock_timestamp(), kept_as = format('%I.%I', copy.schema_name, kept),
         unvalidated = put_back || rpc_migrations.unvalidated_keys(copy.old_table, carried, copy.unvalidated)
+            || rpc_migrations.unvalidated_checks(copy.old_table, coalesce(copy.definition, '[]'))
     where c.id = copy.id;
     perform rpc_migrations.take_off_keys(copy.new_table, and_cascades => false);
     perform rpc_migrations.quiet_triggers(copy, copy.new_table);

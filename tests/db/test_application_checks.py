@@ -11,12 +11,16 @@ import pytest
 from local_supabase import Database
 from projects import one
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, calls, deploy, read, run, short_way
+from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, short_way
 
 # A check that looks at the clock, and one that looks into another table; how a row is written that will break it, and what breaks those.
 PASSING = {
     "a time": ("check (ends_at > now())", "now() + interval '0.2 s'", "select pg_sleep(0.3)"),
-    "another table": ("check (public.is_open(name))", "now() + interval '1 day'", "delete from public.open where name = 'brief'"),
+    "another table": (
+        "check (public.is_open(name))",
+        "now() + interval '1 day'",
+        "delete from public.open where name = 'brief'",
+    ),
 }
 VALID = "select c.convalidated from pg_constraint as c where c.conname = 'in_time' and c.conrelid = 'public.offers'::regclass"
 COLUMN = "alter table public.offers add column note text default 'none' not null"
@@ -45,25 +49,35 @@ def offer(connection: Connection, number: int, ends_at: str) -> None:
 
 def rows(connection: Connection) -> list[str]:
     """All rows, without the new column."""
-    return [row[0] for row in connection.execute("select (to_jsonb(o) - 'note')::text from public.offers as o order by id")]
+    return [
+        row[0] for row in connection.execute("select (to_jsonb(o) - 'note')::text from public.offers as o order by id")
+    ]
 
 
+@pytest.mark.parametrize("way", ["short", "long"])
 @pytest.mark.parametrize(("check", "ends_at", "later"), PASSING.values(), ids=PASSING)
 def test_rows_that_held_to_a_check(
-    offers: Connection, database: Database, tmp_path: Path, ends_at: str, later: str
+    offers: Connection, database: Database, tmp_path: Path, ends_at: str, later: str, way: str
 ) -> None:
     """They are carried over, with the check, which holds for new rows as before; it is not valid, as any that was made now. Back as well."""
     before = dump_schema(database)
     offer(offers, 21, ends_at)
     offers.execute(later.encode())
     expected = rows(offers)
-    made = run(offers, short_way(tmp_path / "note.sql", "public.offers", COLUMN))
+    steps = {
+        "short": short_way(tmp_path / "note.sql", "public.offers", COLUMN),
+        "long": rebuild_file("offers", "id integer not null, name text, note text default 'none' not null"),
+    }
+    made = run(offers, steps[way])
     assert any("check constraint in_time" in str(call.answer) and "not valid" in str(call.answer) for call in made)
     assert rows(offers) == expected
     assert one(offers, VALID) is False
-    assert one(offers, "select obj_description(oid) from pg_constraint where conname = 'in_time' and not convalidated") == "not over"
+    assert (
+        one(offers, "select obj_description(oid) from pg_constraint where conname = 'in_time' and not convalidated")
+        == "not over"
+    )
     with pytest.raises(psycopg.errors.CheckViolation):
-        offers.execute("insert into public.offers values (99, 'none', '2020-01-01')")
+        offers.execute("insert into public.offers (id, name, ends_at) values (99, 'none', '2020-01-01')")
 
     run(offers, read(ROLLBACK))
     assert rows(offers) == expected
@@ -77,8 +91,8 @@ def test_a_row_that_breaks_its_check_before_it_is_replayed(
 ) -> None:
     """At any time, there and back: it is replayed as it is, and the check is valid again if the row is gone at the end."""
     before = dump_schema(database)
-    for text in (short_way(tmp_path / "note.sql", "public.offers", COLUMN), read(ROLLBACK)):
-        for number, call in enumerate(calls(offers, text), 100):
+    for turn, text in enumerate((short_way(tmp_path / "note.sql", "public.offers", COLUMN), read(ROLLBACK)), 1):
+        for number, call in enumerate(calls(offers, text), 100 * turn):
             last = "swap the tables" in call.step
             if call.answer["state"] == "done" and not last and "validate" not in call.step:
                 offer(offers, number, ends_at)
@@ -122,14 +136,18 @@ def test_rooms_that_are_exchanged(admin: Connection, tmp_path: Path) -> None:
         "create table public.bookings (id integer primary key, room int4range, note text, exclude using gist (room with &&)); "
         "insert into public.bookings select n, int4range(n, n + 1) from generate_series(1, 50) as n"
     )
-    text = short_way(tmp_path / "more.sql", "public.bookings", "alter table public.bookings add column more text")
-    for text in (text, read(ROLLBACK)):
+    there = short_way(tmp_path / "more.sql", "public.bookings", "alter table public.bookings add column more text")
+    for text in (there, read(ROLLBACK)):
         for call in calls(admin, text, shrink=9):
             if "swap" not in call.step and "validate" not in call.step:
                 admin.execute("update public.bookings set note = 'first' where id = 1")
                 admin.execute("update public.bookings set note = 'more' where id > 10")
                 admin.execute("update public.bookings set room = '[1000,1001)' where id = 2")
-                admin.execute("update public.bookings set room = int4range(3 - lower(room), 4 - lower(room)) where id = 1")
-                admin.execute("update public.bookings as b set room = int4range(3 - lower(o.room), 4 - lower(o.room)) "
-                              "from public.bookings as o where b.id = 2 and o.id = 1")
+                admin.execute(
+                    "update public.bookings set room = int4range(3 - lower(room), 4 - lower(room)) where id = 1"
+                )
+                admin.execute(
+                    "update public.bookings as b set room = int4range(3 - lower(o.room), 4 - lower(o.room)) "
+                    "from public.bookings as o where b.id = 2 and o.id = 1"
+                )
         assert one(admin, "select count(distinct room) from public.bookings where lower(room) <= 50") == 50
