@@ -30,7 +30,7 @@ declare
 begin
     for col in
         select
-            o.attname as name, o.attnum as number, o.atttypid as old_type, n.atttypid as new_type,
+            o.attname as name, o.attnum as number, n.attnum as new_number, o.atttypid as old_type, n.atttypid as new_type,
             o.attname is not null as in_old, n.attname is not null as in_new,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
@@ -60,7 +60,10 @@ begin
             end if;
             continue;
         end if;
-        continue when col.attgenerated <> '';
+        if col.attgenerated <> '' then
+            problems := problems || rpc_migrations.outdated_values(old_table, col.number, new_table, col.new_number);
+            continue;
+        end if;
         if not rpc_migrations.type_fits(col.old_type, col.new_type) then
             problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
             continue;
@@ -203,6 +206,44 @@ begin
         format('%I does not fit %s', column_name, new_type));
 exception when data_exception or integrity_constraint_violation then
     return array[format('%I does not fit %s (%s)', column_name, new_type, sqlerrm)];
+end;
+$function$;
+
+
+-- What is wrong with a column that is generated in both tables alike: rows to which its function would give another value now than it did,
+-- so that they would change. Only a function that can be replaced is looked at. Empty where all is right.
+create or replace function rpc_migrations.outdated_values(old_table oid, old_number smallint, new_table oid, new_number smallint) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    col record;
+begin
+    select
+        a.attname as name, pg_get_expr(d.adbin, d.adrelid) as value, case when rpc_migrations.compares_as_text(a.atttypid) then '::text' else '' end as as_text,
+        format_type(a.atttypid, a.atttypmod) as type
+    into col
+    from pg_catalog.pg_attribute as a
+    inner join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+    inner join pg_catalog.pg_attrdef as n on n.adrelid = new_table and n.adnum = new_number
+    where
+        a.attrelid = old_table and a.attnum = old_number and a.attgenerated = 's'
+        and pg_get_expr(d.adbin, d.adrelid) = pg_get_expr(n.adbin, n.adrelid)
+        and exists (
+            select
+            from pg_catalog.pg_depend as p
+            inner join pg_catalog.pg_proc as f on f.oid = p.refobjid and p.refclassid = 'pg_catalog.pg_proc'::regclass
+            inner join pg_catalog.pg_language as l on l.oid = f.prolang and l.lanname not in ('c', 'internal')
+            where p.classid = 'pg_catalog.pg_attrdef'::regclass and p.objid = d.oid
+        );
+    if not found then
+        return '{}';
+    end if;
+    return rpc_migrations.count_problem(
+        old_table, format('%I%s is distinct from (%s)::%s%2$s', col.name, col.as_text, col.value, col.type),
+        format('column %I is generated, and what it calls gives another value now', col.name));
+exception when undefined_function or undefined_table or insufficient_privilege then
+    return '{}';  -- told where the column is made
 end;
 $function$;
 

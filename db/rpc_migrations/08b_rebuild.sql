@@ -145,7 +145,7 @@ begin
             n.attnotnull and not rpc_migrations.may_hold_null(new_table, n.attnum)
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
-            o.attnum as number, o.attcollation <> n.attcollation as other_collation,
+            o.attnum as number, n.attnum as new_number, o.attcollation <> n.attcollation as other_collation,
             (
                 select string_agg(distinct w.ev_class::regclass::text, ', ')
                 from pg_catalog.pg_depend as p
@@ -157,7 +157,11 @@ begin
         inner join pg_catalog.pg_attribute as n on n.attrelid = new_table and n.attname = c.new and not n.attisdropped
         order by n.attnum
     loop
-        continue when col.attgenerated <> '';
+        if col.attgenerated <> '' then
+            problems := problems || case
+                when with_rows then rpc_migrations.outdated_values(copy.old_table, col.number, new_table, col.new_number) else '{}' end;
+            continue;
+        end if;
         if col.expression is null and not rpc_migrations.type_fits(col.old_type, col.new_type) then
             problems := array_append(problems, format('column %I is %s and becomes %s only by a USING', col.name, col.old_type_name, col.new_type_name));
             continue;

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
+from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
 
 # The old type, the new one, a value that fits and one that does not.
 TYPES = {
@@ -152,3 +154,44 @@ def test_a_key_of_a_domain_lets_the_table_be_truncated(admin: Connection, condit
         admin.execute("update public.things set id = 9 where id = 8")
         run(admin, file)
         assert admin.execute("select id, name from public.things order by id").fetchall() == [(7, "new"), (9, "new")]
+
+
+GENERATED = {
+    "by a function": "text generated always as (public.short(name)) stored",
+    "by a function that calls it": "json generated always as (public.shorter(name)) stored",
+}
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("column", GENERATED.values(), ids=GENERATED)
+def test_a_generated_value_that_its_function_would_not_give_now(
+    admin: Connection, database: Database, tmp_path: Path, column: str, way: str
+) -> None:
+    """It is refused, with the query that finds such rows, and nothing is changed; ALTER TABLE leaves them. Made anew they are carried over."""
+    deploy(admin)
+    function = "create or replace function public.short(text) returns text language sql immutable as 'select {}($1)'"
+    admin.execute(function.format("lower").encode())
+    admin.execute(
+        "create function public.shorter(text) returns json language sql immutable as 'select to_json(public.short($1))'; "
+        f"create table public.things (id integer primary key, name text, brief {column}); "
+        "insert into public.things values (1, 'Ab'), (2, 'C'), (3, null)"
+    )
+    admin.execute(function.format("upper").encode())
+    admin.execute("insert into public.things values (4, 'd')")
+    before = dump_schema(database)
+    text = {
+        "short": short_way(tmp_path / "more.sql", "public.things", "alter table public.things add more text"),
+        "long": rebuild_file("things", f"id integer, name text, brief {column}, more text"),
+    }[way]
+    with pytest.raises(
+        psycopg.Error, match=r"column brief is generated, .* in 2 row\(s\), which this query finds: (.*)"
+    ) as caught:
+        run(admin, text)
+    assert caught.value.sqlstate == "RM001"
+    assert dump_schema(database) == before
+    query = str(caught.value).split("finds: ")[1].split("\n")[0]
+    assert [row[0] for row in admin.execute(query.encode())] == [1, 2]
+    admin.execute("update public.things set name = name")
+    run(admin, read(ROLLBACK)) if way == "long" else None
+    run(admin, text)
+    assert "AB" in str(admin.execute("select brief from public.things").fetchall())
