@@ -6,7 +6,7 @@
 --
 -- Foreign keys act in the order in which they were made (see acts_by), so they are made in the order that they had: among a table's own,
 -- and among those that point at it. One that is made anew comes after those of other tables that point at the same table: these
--- are not ours to make anew.
+-- are not ours to make anew. Where that may let a deletion fail it is told (deletions_in_words).
 
 -- Takes foreign keys off a table and remembers them: all, or those alone that may refuse a deletion.
 create or replace function rpc_migrations.take_off_keys(relation oid, and_cascades boolean) returns void
@@ -347,6 +347,51 @@ as $function$
     select format('select * from %s as c where %s', k.conrelid::regclass, rpc_migrations.orphan_condition(k.oid, 'c'))
     from pg_catalog.pg_constraint as k
     where k.conrelid = relation and k.conname = key_name and k.contype = 'f';
+$function$;
+
+
+-- Which deletions may be refused after the swap, for a message: what a row's deletion reaches is reached step by step, and where two
+-- tables are reached in the same step by the order of their keys. So where rows that "on delete cascade" takes away by way of the table
+-- refer to rows that go by way of another one, in the step before, the table's own key has to act first. Null: none.
+create or replace function rpc_migrations.deletions_in_words(relation oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    with recursive
+    passed as (  -- keys of other tables that act before the table's own from now on
+        select o.oid as key, o.conrelid as relation, 1 as step
+        from pg_catalog.pg_constraint as k
+        inner join pg_catalog.pg_constraint as o on o.confrelid = k.confrelid and (o.contype, o.confdeltype) = ('f', 'c')
+        where
+            k.conrelid = deletions_in_words.relation and (k.contype, k.confdeltype) = ('f', 'c')
+            and deletions_in_words.relation not in (k.confrelid, o.conrelid) and o.conparentid = 0
+            and rpc_migrations.acts_by(o.oid) > rpc_migrations.acts_by(k.oid)
+        union
+        select p.key, c.conrelid, p.step + 1
+        from passed as p
+        inner join pg_catalog.pg_constraint as c on c.confrelid = p.relation and (c.contype, c.confdeltype) = ('f', 'c')
+        where p.step < 5
+    ),
+    own as (
+        select deletions_in_words.relation, 1 as step
+        where exists (select from passed)
+        union
+        select c.conrelid, o.step + 1
+        from own as o
+        inner join pg_catalog.pg_constraint as c on c.confrelid = o.relation and (c.contype, c.confdeltype) = ('f', 'c')
+        where o.step < 6
+    )
+    select string_agg(distinct format(
+        'a deletion in %1$s may be refused after the swap, because of %2$I of %3$s, until %4$I is made anew, to act last again: '
+        'alter table %5$s drop constraint %4$I, add constraint %4$I %6$s',
+        k.confrelid::regclass, r.conname, r.conrelid::regclass, k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)), '; ')
+    from passed as p
+    inner join pg_catalog.pg_constraint as k on k.oid = p.key
+    inner join pg_catalog.pg_constraint as r on r.confrelid = p.relation and r.contype = 'f' and r.conparentid = 0
+    inner join own as o on o.relation = r.conrelid and o.step = p.step + 1
+    where
+        r.confdeltype = 'r' or r.confdeltype = 'a' and not r.condeferred or r.confdeltype = 'n' and exists (
+            select from pg_catalog.pg_attribute as a where a.attrelid = r.conrelid and a.attnum = any (r.conkey) and a.attnotnull);
 $function$;
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import psycopg
@@ -682,3 +684,72 @@ def test_keys_whose_oids_have_more_digits_act_first(admin: Connection, database:
         run(admin, text)
         assert firing(admin) == before
         admin.execute("delete from public.users where id = (select min(id) from public.users)")
+
+
+TEAMS = """
+create table public.teams (id integer primary key, org {type} not null references {orgs} on delete cascade);
+create table public.members (id integer primary key, org {type} not null constraint members_org_fkey references {orgs} on delete cascade);
+create table public.tasks (
+    id integer primary key, team integer not null references public.teams on delete cascade, member integer not null references public.members {action}
+);
+insert into public.teams values (1, {one}); insert into public.members values (1, {one}); insert into public.tasks values (1, 1, 1);
+"""
+ORGS = {
+    "a table of ours": (
+        "public.orgs",
+        "integer",
+        "1",
+        "create table public.orgs (id integer primary key); insert into public.orgs values (1)",
+    ),
+    "a table of others": (
+        "auth.users",
+        "uuid",
+        f"'{uuid.UUID(int=1)}'",
+        f"insert into auth.users (id) values ('{uuid.UUID(int=1)}')",
+    ),
+}
+
+
+@pytest.mark.parametrize("action", ["", "on delete restrict", "on delete set null"])
+@pytest.mark.parametrize(("orgs", "type_", "one", "made"), ORGS.values(), ids=ORGS)
+def test_a_deletion_that_another_table_would_refuse(
+    admin: Connection, tmp_path: Path, orgs: str, type_: str, one: str, made: str, action: str
+) -> None:
+    """Its key acts after those of other tables to the same parent, made anew: what that does to a deletion is told, with the way out."""
+    deploy(admin)
+    admin.execute(made.encode())
+    admin.execute(TEAMS.format(orgs=orgs, type=type_, one=one, action=action).encode())
+    text = short_way(tmp_path / "teams.sql", "public.teams", "alter table public.teams add column name text")
+    told = str(run(admin, text, until="begin the copy")[-1].answer)
+    assert f"a deletion in {orgs} may be refused" in told
+    (way_out,) = re.findall(
+        r"alter table public.members drop constraint members_org_fkey, add .* on delete cascade", told, re.IGNORECASE
+    )
+    run(admin, text)
+    admin.execute(way_out.encode())
+    admin.execute(f"delete from {orgs} where id = {one}".encode())
+    assert rows_of_all(admin) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("table", ["members", "tasks"])
+@pytest.mark.parametrize("action", ["", "on delete cascade", "on delete set null", "deferrable initially deferred"])
+def test_a_deletion_that_nobody_refuses(admin: Connection, tmp_path: Path, table: str, action: str) -> None:
+    """Nothing is told where the other order is all the same."""
+    deploy(admin)
+    orgs, type_, one, made = ORGS["a table of ours"]
+    admin.execute(made.encode())
+    admin.execute(TEAMS.format(orgs=orgs, type=type_, one=one, action=action).encode())
+    if action:
+        admin.execute("alter table public.tasks alter member drop not null")
+        table = "teams"
+    text = short_way(tmp_path / "more.sql", f"public.{table}", f"alter table public.{table} add column name text")
+    assert "may be refused" not in str(run(admin, text))
+    admin.execute(f"delete from {orgs} where id = {one}".encode())
+    assert rows_of_all(admin) == (0, 0, 0)
+
+
+def rows_of_all(connection: Connection) -> tuple[int, ...] | None:
+    """How many rows the three tables have."""
+    return connection.execute(
+        "select (select count(*) from public.teams), (select count(*) from public.members), (select count(*) from public.tasks)"
+    ).fetchone()
