@@ -241,7 +241,7 @@ begin
     end if;
     return rpc_migrations.count_problem(
         old_table, format('%I%s is distinct from (%s)::%s%2$s', col.name, col.as_text, col.value, col.type),
-        format('column %I is generated, and what it calls gives another value now', col.name));
+        format('column %I is generated, and what it calls would give another value', col.name));
 exception when undefined_function or undefined_table or insufficient_privilege then
     return '{}';  -- told where the column is made
 end;

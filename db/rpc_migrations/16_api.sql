@@ -286,7 +286,8 @@ begin
             p.pronamespace = 'rpc_migrations'::regnamespace
             and p.proname in (
                 'begin_copy', 'copy_batch', 'carry_over', 'replay', 'replay_entries', 'compare', 'differences', 'swap',
-                'begin_rollback', 'find_changes', 'swap_back', 'describe_table', 'table_definition', 'missing_in_target', 'misfits')
+                'begin_rollback', 'find_changes', 'swap_back', 'describe_table', 'table_definition', 'missing_in_target', 'misfits',
+                'outdated_values')
     loop
         execute format(
             'alter function %1$s set timezone = ''UTC''; alter function %1$s set datestyle = ''ISO, MDY''; '

@@ -195,3 +195,19 @@ def test_a_generated_value_that_its_function_would_not_give_now(
     run(admin, read(ROLLBACK)) if way == "long" else None
     run(admin, text)
     assert "AB" in str(admin.execute("select brief from public.things").fetchall())
+
+
+def test_a_generated_value_of_another_time_zone(admin: Connection, tmp_path: Path) -> None:
+    """A function says that it is immutable and takes the session's zone: the copy, which has its own, would give another day."""
+    deploy(admin)
+    admin.execute("set timezone = 'Asia/Tokyo'")
+    admin.execute(
+        "create function public.day_of(timestamptz) returns date language sql immutable as 'select $1::date'; "
+        "create table public.things (id integer primary key, at timestamptz, day date generated always as (public.day_of(at)) stored); "
+        "insert into public.things values (1, '2026-01-01 12:00+00'), (2, '2026-01-01 22:00+00')"
+    )
+    text = short_way(tmp_path / "more.sql", "public.things", "alter table public.things add more text")
+    with pytest.raises(
+        psycopg.Error, match=r"column day is generated, and what it calls would give another value in 1 row"
+    ):
+        run(admin, text)
