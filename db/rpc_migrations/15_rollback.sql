@@ -56,7 +56,9 @@ begin
         perform rpc_migrations.create_log(copy);
         perform rpc_migrations.begin_capture(copy);
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
-        message := format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table);
+        message := concat_ws('; ',
+            format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table),
+            rpc_migrations.deletions_in_words(copy.new_table));
     end if;
 end;
 $function$;

@@ -719,16 +719,20 @@ def test_a_deletion_that_another_table_would_refuse(
     deploy(admin)
     admin.execute(made.encode())
     admin.execute(TEAMS.format(orgs=orgs, type=type_, one=one, action=action).encode())
-    text = short_way(tmp_path / "teams.sql", "public.teams", "alter table public.teams add column name text")
-    told = str(run(admin, text, until="begin the copy")[-1].answer)
-    assert f"a deletion in {orgs} may be refused" in told
-    (way_out,) = re.findall(
-        r"alter table public.members drop constraint members_org_fkey, add .* on delete cascade", told, re.IGNORECASE
-    )
-    run(admin, text)
-    admin.execute(way_out.encode())
-    admin.execute(f"delete from {orgs} where id = {one}".encode())
-    assert rows_of_all(admin) == (0, 0, 0)
+    there = short_way(tmp_path / "teams.sql", "public.teams", "alter table public.teams add column name text")
+    for text, begin in ((there, "begin the copy"), (read(ROLLBACK), "roll back: begin")):
+        told = str(run(admin, text, until=begin)[-1].answer)
+        assert f"a deletion in {orgs} may be refused" in told
+        (way_out,) = re.findall(
+            r"alter table public.members drop constraint members_org_fkey, add .*? on delete cascade",
+            told,
+            re.IGNORECASE,
+        )
+        run(admin, text)
+        admin.execute(way_out.encode())
+        with admin.transaction(force_rollback=True):
+            admin.execute(f"delete from {orgs} where id = {one}".encode())
+            assert rows_of_all(admin) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("table", ["members", "tasks"])
