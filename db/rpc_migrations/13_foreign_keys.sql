@@ -359,20 +359,15 @@ set search_path = ''
 as $function$
     with recursive
     passed as (  -- keys of other tables that act before the table's own from now on
-        select o.oid as key, o.conrelid as relation, 1 as step
+        select o.oid as key, o.conrelid as relation
         from pg_catalog.pg_constraint as k
         inner join pg_catalog.pg_constraint as o on o.confrelid = k.confrelid and (o.contype, o.confdeltype) = ('f', 'c')
         where
             k.conrelid = deletions_in_words.relation and (k.contype, k.confdeltype) = ('f', 'c')
             and deletions_in_words.relation not in (k.confrelid, o.conrelid) and o.conparentid = 0
             and rpc_migrations.acts_by(o.oid) > rpc_migrations.acts_by(k.oid)
-        union
-        select p.key, c.conrelid, p.step + 1
-        from passed as p
-        inner join pg_catalog.pg_constraint as c on c.confrelid = p.relation and (c.contype, c.confdeltype) = ('f', 'c')
-        where p.step < 5
     ),
-    own as (
+    own as (  -- what goes with a row of the table, in which step
         select deletions_in_words.relation, 1 as step
         where exists (select from passed)
         union
@@ -380,18 +375,33 @@ as $function$
         from own as o
         inner join pg_catalog.pg_constraint as c on c.confrelid = o.relation and (c.contype, c.confdeltype) = ('f', 'c')
         where o.step < 6
+    ),
+    refusing as (  -- what refers to rows that may go in the step before, and by way of what
+        select r.oid as key, r.confrelid as relation, o.step - 1 as step
+        from own as o
+        inner join pg_catalog.pg_constraint as r on r.conrelid = o.relation and r.contype = 'f' and r.conparentid = 0
+        where o.step > 1 and (r.confdeltype = 'r' or r.confdeltype = 'a' and not r.condeferred or r.confdeltype = 'n' and exists (
+            select from pg_catalog.pg_attribute as a where a.attrelid = r.conrelid and a.attnum = any (r.conkey) and a.attnotnull))
+        union
+        select r.key, c.confrelid, r.step - 1
+        from refusing as r
+        inner join pg_catalog.pg_constraint as c on c.conrelid = r.relation and (c.contype, c.confdeltype) = ('f', 'c')
+        where r.step > 1
     )
-    select string_agg(distinct format(
+    select string_agg(format(
         'a deletion in %1$s may be refused after the swap, because of %2$I of %3$s, until %4$I is made anew, to act last again: '
         'alter table %5$s drop constraint %4$I, add constraint %4$I %6$s',
-        k.confrelid::regclass, r.conname, r.conrelid::regclass, k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)), '; ')
-    from passed as p
-    inner join pg_catalog.pg_constraint as k on k.oid = p.key
-    inner join pg_catalog.pg_constraint as r on r.confrelid = p.relation and r.contype = 'f' and r.conparentid = 0
-    inner join own as o on o.relation = r.conrelid and o.step = p.step + 1
-    where
-        r.confdeltype = 'r' or r.confdeltype = 'a' and not r.condeferred or r.confdeltype = 'n' and exists (
-            select from pg_catalog.pg_attribute as a where a.attrelid = r.conrelid and a.attnum = any (r.conkey) and a.attnotnull);
+        k.confrelid::regclass, r.conname, r.conrelid::regclass, k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)), '; ' order by t.rank)
+        || coalesce(max(format('; and so for %s more foreign keys', t.number - 3)) filter (where t.number > 3), '')
+    from (
+        select p.key, min(f.key) as refusing, row_number() over (order by p.key) as rank, count(*) over () as number
+        from passed as p
+        inner join refusing as f on f.relation = p.relation and f.step = 1
+        group by p.key
+    ) as t
+    inner join pg_catalog.pg_constraint as k on k.oid = t.key
+    inner join pg_catalog.pg_constraint as r on r.oid = t.refusing
+    where t.rank <= 3;
 $function$;
 
 
