@@ -150,8 +150,8 @@ def test_room_on_disk(checkout: Checkout, supabase: LocalSupabase, admin: psycop
     deploy(admin)
     create_old_table(admin, rows=5)
     without = checkout.run("doctor.py", env=supabase.environment())
-    said(without, "room on disk", "about 1 MB: the new table with its indexes", "not to be seen from here", "500 MB")
+    said(without, "room on disk", "about 1 MB: the new table with its indexes", "cannot be seen from here", "500 MB")
     token = {"SUPABASE_ACCESS_TOKEN": supabase.access_token, "MIGRATION_MANAGEMENT_URL": supabase.url}
     said(checkout.run("doctor.py", env=supabase.environment() | token), "Free: ")
     wrong = checkout.run("doctor.py", env=supabase.environment() | token | {"SUPABASE_ACCESS_TOKEN": "sbp_wrong"})
-    said(wrong, "not to be seen from here")
+    said(wrong, "cannot be seen from here")
