@@ -103,7 +103,7 @@ create or replace function rpc_migrations.what_was_waited_for(error text) return
 language sql immutable
 set search_path = ''
 as $function$
-    select case when error ~ '^the swap has taken longer than | was altered since the comparison$' then 'the next attempt, as ' || error end;
+    select case when error ~ '^the swap has taken longer than | was altered since the comparison$| is being altered by another session$' then 'the next attempt, as ' || error end;
 $function$;
 
 
@@ -225,6 +225,7 @@ declare
     is_as_it_was boolean;
 begin
     execute format('lock table only %s in access exclusive mode', copy.target::regclass);
+    perform rpc_migrations.renew_sessions(copy.source);  -- which makes this session plan anew as well
     loop
         perform rpc_migrations.check_source(copy);
         select rpc_migrations.carried_in_swap(copy), rpc_migrations.table_definition(copy.source) = copy.definition into carried, is_as_it_was;
@@ -232,6 +233,38 @@ begin
     end loop;
     perform rpc_migrations.changed_meanings(rpc_migrations.meanings(copy.source), copy.target);
     return carried;
+end;
+$function$;
+
+
+-- The type of the table's rows will be another one. Sessions of the application keep the old one: in statements, which a change of any
+-- schema's entry makes them analyse anew, also where one waits for the table meanwhile; and in functions' variables, which get their
+-- types anew when the function's entry has changed. So these entries are written as they are. A setting that no function has is reset,
+-- because that takes nothing over that somebody else may be changing. Before the table is locked: it takes effect with the swap.
+create or replace function rpc_migrations.renew_sessions(source oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    routine regprocedure;
+begin
+    revoke all on schema rpc_migrations from public;
+    for routine in
+        select p.oid
+        from pg_catalog.pg_class as c
+        cross join pg_catalog.pg_proc as p
+        inner join pg_catalog.pg_language as l on l.oid = p.prolang
+        where
+            c.oid = renew_sessions.source and l.lanname = 'plpgsql' and pg_has_role(p.proowner, 'usage')
+            and p.pronamespace <> 'rpc_migrations'::regnamespace
+            and strpos(lower(replace(p.prosrc, '""', '"')), lower(c.relname)) > 0
+            and array_to_string(p.proconfig, ' ') ~ '\mgeqo_seed=' is not true
+    loop
+        execute format('alter routine %s reset geqo_seed', routine);
+    end loop;
+exception when lock_not_available or internal_error then  -- the second one: and has committed while we waited
+    raise exception '% is being altered by another session', coalesce('function ' || routine, 'the schema rpc_migrations')
+    using errcode = 'lock_not_available';
 end;
 $function$;
 

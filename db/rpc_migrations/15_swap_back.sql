@@ -39,9 +39,10 @@ begin
     if not ready then
         return;
     end if;
-    perform rpc_migrations.plan_swap_back(copy);
     began := clock_timestamp();
     begin
+        perform rpc_migrations.plan_swap_back(copy);
+        began := clock_timestamp();
         perform rpc_migrations.lock_for_swap_back(copy, began);
         if keeps_changes then
             perform rpc_migrations.replay_rest(copy);
@@ -74,6 +75,7 @@ set search_path = ''
 as $function$
 begin
     if copy.source is not null then
+        perform rpc_migrations.renew_sessions(copy.source);  -- which makes this session plan anew as well
         perform rpc_migrations.check_source(copy);
         perform rpc_migrations.carried_in_swap_back(copy);
     end if;
