@@ -199,7 +199,8 @@ begin
     exception when lock_not_available then
         get stacked diagnostics place = pg_exception_detail;
         return jsonb_build_object(
-            'state', 'waiting', 'rows', 0, 'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
+            'state', 'waiting', 'rows', 0, 'result', jsonb_build_object('message', rpc_migrations.what_was_waited_for(sqlerrm)),
+            'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
     when disk_full then
         if not rpc_migrations.give_room_back() then
             raise;

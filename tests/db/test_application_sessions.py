@@ -125,7 +125,10 @@ def test_a_function_that_somebody_replaces(admin: Connection, database: Database
         with database.connect() as other, other.transaction():
             other.execute(function("f", BODIES["array"]).replace(b"create", b"create or replace"))
             waiting = next(call.answer for call in calls(admin, text) if call.answer["state"] == "waiting")
-            assert "function public.f() is being altered by another session" in str(waiting)
+            assert (
+                waiting["result"]["message"]
+                == "the next attempt, as function public.f() is being altered by another session"
+            )
             assert one(other, """select count(*) from public."My Orders" """) == 2
         run(admin, text)
         assert answers(admin) == "b1"
