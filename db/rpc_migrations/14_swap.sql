@@ -256,13 +256,14 @@ begin
         inner join pg_catalog.pg_language as l on l.oid = p.prolang
         where
             c.oid = renew_sessions.source and l.lanname = 'plpgsql' and pg_has_role(p.proowner, 'usage')
-            and p.pronamespace <> 'rpc_migrations'::regnamespace
+            and p.pronamespace <> 'rpc_migrations'::regnamespace and not starts_with(p.pronamespace::regnamespace::text, 'pg_temp')
             and strpos(lower(replace(p.prosrc, '""', '"')), lower(c.relname)) > 0
             and array_to_string(p.proconfig, ' ') ~ '\mgeqo_seed=' is not true
     loop
         execute format('alter routine %s reset geqo_seed', routine);
     end loop;
-exception when lock_not_available or internal_error then  -- the second one: and has committed while we waited
+exception when lock_not_available or internal_error or undefined_function or syntax_error then
+    -- They have it, have committed it just now, or have dropped the function, which has a number for a name then.
     raise exception '% is being altered by another session', coalesce('function ' || routine, 'the schema rpc_migrations')
     using errcode = 'lock_not_available';
 end;

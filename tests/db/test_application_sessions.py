@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from local_supabase import Database
 from projects import one
@@ -17,6 +18,7 @@ create table public."My Orders" (id integer primary key, a text, b text);
 insert into public."My Orders" values (1, 'a1', 'b1'), (2, 'a2', 'b2');
 """
 CHANGE = 'alter table public."My Orders" drop column a, add column c text;'
+WAITS = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
 SWAP = "-- step: swap the tables"
 # What a function declares and does with the rows of the table; each answers column b of the first one.
 BODIES = {
@@ -82,13 +84,12 @@ def test_a_call_that_waits_for_the_swap(admin: Connection, database: Database, t
     steps = short_way(tmp_path / "rebuild.sql", 'public."My Orders"', CHANGE)
     before, swap = steps.split(SWAP)
     run(admin, before)
-    waits = "select wait_event_type = 'Lock' from pg_stat_activity where pid = %s"
     with database.connect() as old, ThreadPoolExecutor(1) as pool:
         assert answers(old) == "b1"
         with admin.transaction():
             run(admin, SWAP + swap.split("-- step: ")[0])
             waiting = pool.submit(answers, old)
-            assert wait_until(lambda: admin.execute(waits, [old.info.backend_pid]).fetchone() == (True,))
+            assert wait_until(lambda: admin.execute(WAITS, [old.info.backend_pid]).fetchone() == (True,))
         assert waiting.result(20) == "b1"
 
 
@@ -132,3 +133,37 @@ def test_a_function_that_somebody_replaces(admin: Connection, database: Database
             assert one(other, """select count(*) from public."My Orders" """) == 2
         run(admin, text)
         assert answers(admin) == "b1"
+
+
+@pytest.mark.parametrize(
+    "by", [function("f", BODIES["array"]).replace(b"create", b"create or replace"), b"drop function public.f()"]
+)
+def test_a_function_that_is_another_by_then(admin: Connection, database: Database, by: bytes) -> None:
+    """What another session has committed while the swap waited for it: the attempt is undone, and the next one finds it as it is."""
+    deploy(admin)
+    admin.execute(TABLE.encode())
+    admin.execute(function("f", BODIES["array"]))
+    renew = """select rpc_migrations.renew_sessions('public."My Orders"'::regclass)"""
+    with database.connect() as other, database.connect() as waiting, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute(by)
+            attempt = pool.submit(waiting.execute, renew)
+            assert wait_until(lambda: admin.execute(WAITS, [waiting.info.backend_pid]).fetchone() == (True,))
+        with pytest.raises(psycopg.errors.LockNotAvailable, match=r"^function \S+ is being altered by another session"):
+            attempt.result(20)
+        waiting.execute(renew)
+
+
+def test_a_function_that_is_gone_by_then(admin: Connection, database: Database) -> None:
+    """As above, where it was dropped before it was looked at."""
+    deploy(admin)
+    admin.execute(TABLE.encode())
+    for name in ("f", "g"):
+        admin.execute(function(name, BODIES["array"]))
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(
+            "create function public.drops() returns event_trigger language plpgsql as 'begin drop function if exists public.f(), public.g(); end'; "
+            "create event trigger drops on ddl_command_end when tag in ('ALTER ROUTINE', 'ALTER FUNCTION') execute function public.drops()"
+        )
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        admin.execute("""select rpc_migrations.renew_sessions('public."My Orders"'::regclass)""")
