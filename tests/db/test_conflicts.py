@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -102,3 +103,15 @@ def test_a_serializable_transaction_is_refused(deployed: Connection) -> None:
         deployed.execute("set transaction isolation level serializable")
         with pytest.raises(psycopg.Error, match="could fail at its commit"), deployed.transaction():
             send(deployed, "select 1")
+
+
+def test_a_migration_that_is_done_meanwhile(database: Database, deployed: Connection) -> None:
+    """Its rows of the journal become visible within another one's step, which has to do with none of them."""
+    text = "set local lock_timeout = 0; select pg_advisory_xact_lock(42)"
+    with database.connect() as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute(text.split(";")[1].encode())
+            other.execute("select public.execute_sql('select 1', 'other', 'step', 'checksum')")
+            ours = pool.submit(send, deployed, text)
+            wait_until_blocked(other, deployed.info.backend_pid)
+        assert ours.result(20)["state"] == "done"
