@@ -432,7 +432,7 @@ def test_wrong_step_file(things: Connection, text: str, message: str) -> None:
 def test_two_migrations_of_one_table(things: Connection) -> None:
     """The second is refused while the first is under way."""
     run(things, STEP_FILE, until="begin the copy")
-    with pytest.raises(psycopg.Error, match="already rebuilds") as caught:
+    with pytest.raises(psycopg.Error, match="is already rebuilding") as caught:
         run(
             things,
             STEP_FILE.replace("create table rpc", "create table if not exists rpc").replace("_backup", "_b"),
