@@ -94,6 +94,7 @@ begin
     if not copy.caught_up then
         select r.done, r.rows, r.holders into is_done, rows, holders from rpc_migrations.replay() as r;
         if not is_done then
+            message := case when holders is null then 'catching up with what was written since' end;
             return;
         end if;
         update rpc_migrations.copies as c set caught_up = true, snapshots = null where c.id = copy.id;
