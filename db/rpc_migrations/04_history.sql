@@ -13,7 +13,7 @@ as $function$
 declare
     history record;
     names jsonb;
-    found jsonb := '{}';
+    by_tool jsonb := '{}';
 begin
     for history in
         select t.tool, t.name, t.condition, c.oid::regclass as relation
@@ -39,10 +39,10 @@ begin
             'select pg_catalog.jsonb_agg(m.%I::text) from %s as m where %s', history.name, history.relation, history.condition)
         into names;
         if names is not null then
-            found := found || pg_catalog.jsonb_build_object(history.tool, coalesce(found -> history.tool, '[]') || names);
+            by_tool := by_tool || pg_catalog.jsonb_build_object(history.tool, coalesce(by_tool -> history.tool, '[]') || names);
         end if;
     end loop;
-    return found;
+    return by_tool;
 end;
 $function$;
 
