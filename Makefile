@@ -10,7 +10,7 @@ PYTEST := $(RUN) -m pytest -n 2
 # What another PostgreSQL may answer otherwise: its catalogs, and values.
 QUICK := looked_up_names carry_over online_copy meanings matrix application_values statements
 
-OLDEST := tests/engine/test_retries.py $(patsubst %,tests/commands/test_%.py,bad_input deploy migrate_commands terminal)
+OLDEST := tests/engine/test_retries.py $(patsubst %,tests/commands/test_%.py,deploy migrate_commands terminal)
 
 # Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
 ifeq ($(PG),17)
