@@ -225,7 +225,7 @@ declare
     is_as_it_was boolean;
 begin
     execute format('lock table only %s in access exclusive mode', copy.target::regclass);
-    perform rpc_migrations.renew_sessions(copy.source);  -- which makes this session plan anew as well
+    perform rpc_migrations.renew_sessions(copy.source);
     loop
         perform rpc_migrations.check_source(copy);
         select rpc_migrations.carried_in_swap(copy), rpc_migrations.table_definition(copy.source) = copy.definition into carried, is_as_it_was;
@@ -237,10 +237,10 @@ end;
 $function$;
 
 
--- The type of the table's rows will be another one. Sessions of the application keep the old one: in statements, which a change of any
--- schema's entry makes them analyse anew, also where one waits for the table meanwhile; and in functions' variables, which get their
--- types anew when the function's entry has changed. So these entries are written as they are. A setting that no function has is reset,
--- because that takes nothing over that somebody else may be changing. Before the table is locked: it takes effect with the swap.
+-- The type of the table's rows will be another one. Sessions of the application keep the old one in functions' variables, which get their
+-- types anew when the function's entry has changed, and in statements (see renew_statements). So these entries are written as they are: a
+-- setting that no function has is reset, because that takes nothing over that somebody else may be changing. Before the table is locked:
+-- it takes effect with the swap.
 create or replace function rpc_migrations.renew_sessions(source oid) returns void
 language plpgsql
 set search_path = ''
@@ -248,7 +248,6 @@ as $function$
 declare
     routine regprocedure;
 begin
-    revoke all on schema rpc_migrations from public;
     for routine in
         select p.oid
         from pg_catalog.pg_class as c
@@ -264,8 +263,22 @@ begin
     end loop;
 exception when lock_not_available or internal_error or undefined_function or syntax_error then
     -- They have it, have committed it just now, or have dropped the function, which has a number for a name then.
-    raise exception '% is being altered by another session', coalesce('function ' || routine, 'the schema rpc_migrations')
+    raise exception '% is being altered by another session', coalesce('function ' || routine, 'a function')
     using errcode = 'lock_not_available';
+end;
+$function$;
+
+
+-- A change of any schema's entry makes all sessions analyse their statements anew, also where one waits for the table meanwhile; so that of
+-- ours is written as it is. Last of all, because this session has to do so as well.
+create or replace function rpc_migrations.renew_statements() returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    revoke all on schema rpc_migrations from public;
+exception when lock_not_available or internal_error then  -- the second one: and has committed while we waited
+    raise exception 'the schema rpc_migrations is being altered by another session' using errcode = 'lock_not_available';
 end;
 $function$;
 
@@ -330,6 +343,7 @@ begin
     end if;
     if copy.source is not null and not go_on then
         perform rpc_migrations.move_subscriptions(copy.old_table, copy.new_table);
+        perform rpc_migrations.renew_statements();
     end if;
     notify pgrst, 'reload schema';
     return failed;

@@ -75,7 +75,7 @@ set search_path = ''
 as $function$
 begin
     if copy.source is not null then
-        perform rpc_migrations.renew_sessions(copy.source);  -- which makes this session plan anew as well
+        perform rpc_migrations.renew_sessions(copy.source);
         perform rpc_migrations.check_source(copy);
         perform rpc_migrations.carried_in_swap_back(copy);
     end if;
@@ -175,6 +175,7 @@ begin
     perform rpc_migrations.quiet_triggers(copy, copy.new_table);
     perform rpc_migrations.move_subscriptions(copy.new_table, copy.old_table);
     perform rpc_migrations.mark_undone(copy.migration);
+    perform rpc_migrations.renew_statements();
     notify pgrst, 'reload schema';
     return format('%I.%I', copy.schema_name, kept);
 end;
