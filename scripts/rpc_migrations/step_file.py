@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +48,12 @@ def check(migrations: Iterable[Migration]) -> None:
     found = [
         (migration.file, refusal)
         for migration in migrations
+        for next_steps in [_next_steps(migration)]
         for step in migration.steps
         for refusal in (
             *marks(step.file, step.sql, step.first_line),
             *refusals(step.statements),
-            *_lost(step, migration),
+            *_lost(step, next_steps.get(id(step))),
         )
     ]
     if not found:
@@ -73,10 +75,15 @@ def check(migrations: Iterable[Migration]) -> None:
     )
 
 
-def _lost(step: Step, migration: Migration) -> Iterator[Refusal]:
-    """What a step sets and the next one of the file would not have."""
+def _next_steps(migration: Migration) -> dict[int, Step]:
+    """The step that follows in the file, by the id of each step of it."""
     steps = migration.file_steps or migration.steps
-    for later in steps[steps.index(step) + 1 :][:1]:
+    return {id(step): later for step, later in pairwise(steps)}
+
+
+def _lost(step: Step, later: Step | None) -> Iterator[Refusal]:
+    """What a step sets and the next one of the file would not have."""
+    if later is not None:
         yield from lost_search_path(step.statements, later.statements, later.name)
 
 
