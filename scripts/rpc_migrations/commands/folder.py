@@ -13,7 +13,6 @@ from ..errors import MigrationError
 from ..folder import (
     APPLIED,
     BEGUN,
-    TO_DO,
     File,
     Folder,
     is_folder,
@@ -159,10 +158,8 @@ def _record_applied(client: RpcClient, files: list[File], history: journal.Histo
 def _all_applied(folder: Folder, files: list[File]) -> str:
     if len({one.migration.path for one in files}) == 1:
         return f"{folder.name} is {files[0].state} already."
-    states = {one.migration.path: one.state.removeprefix(APPLIED) for one in files}
-    for one in files:
-        if not one.is_applied:
-            states[one.migration.path] = TO_DO
-    applied = [state for state in states.values() if state != TO_DO]
-    by_others = "".join(f", {applied.count(tool)} of them{tool}" for tool in sorted(set(applied)) if tool)
-    return f"{folder.name}: {len(applied)} of {len(states)} files are applied{by_others}."
+    left = {one.migration.path for one in files if not one.is_applied}  # a file may be several migrations
+    applied = {one.migration.path: one.state.removeprefix(APPLIED) for one in files if one.migration.path not in left}
+    tools = list(applied.values())
+    by_others = "".join(f", {tools.count(tool)} of them{tool}" for tool in sorted(set(tools)) if tool)
+    return f"{folder.name}: {len(applied)} of {len(applied) + len(left)} files are applied{by_others}."
