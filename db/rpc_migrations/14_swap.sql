@@ -225,7 +225,7 @@ declare
     is_as_it_was boolean;
 begin
     execute format('lock table only %s in access exclusive mode', copy.target::regclass);
-    perform rpc_migrations.renew_sessions(copy.source);
+    perform rpc_migrations.renew_functions(copy.source);
     loop
         perform rpc_migrations.check_source(copy);
         select rpc_migrations.carried_in_swap(copy), rpc_migrations.table_definition(copy.source) = copy.definition into carried, is_as_it_was;
@@ -241,7 +241,7 @@ $function$;
 -- types anew when the function's entry has changed, and in statements (see renew_statements). So these entries are written as they are: a
 -- setting that no function has is reset, because that takes nothing over that somebody else may be changing. Before the table is locked:
 -- it takes effect with the swap.
-create or replace function rpc_migrations.renew_sessions(source oid) returns void
+create or replace function rpc_migrations.renew_functions(source oid) returns void
 language plpgsql
 set search_path = ''
 as $function$
@@ -254,7 +254,7 @@ begin
         cross join pg_catalog.pg_proc as p
         inner join pg_catalog.pg_language as l on l.oid = p.prolang
         where
-            c.oid = renew_sessions.source and l.lanname = 'plpgsql' and pg_has_role(p.proowner, 'usage')
+            c.oid = renew_functions.source and l.lanname = 'plpgsql' and pg_has_role(p.proowner, 'usage')
             and p.pronamespace <> 'rpc_migrations'::regnamespace and not starts_with(p.pronamespace::regnamespace::text, 'pg_temp')
             and strpos(lower(replace(p.prosrc, '""', '"')), lower(c.relname)) > 0
             and array_to_string(p.proconfig, ' ') ~ '\mgeqo_seed=' is not true

@@ -75,7 +75,7 @@ set search_path = ''
 as $function$
 begin
     if copy.source is not null then
-        perform rpc_migrations.renew_sessions(copy.source);
+        perform rpc_migrations.renew_functions(copy.source);
         perform rpc_migrations.check_source(copy);
         perform rpc_migrations.carried_in_swap_back(copy);
     end if;

@@ -143,7 +143,7 @@ def test_a_function_that_is_another_by_then(admin: Connection, database: Databas
     deploy(admin)
     admin.execute(TABLE.encode())
     admin.execute(function("f", BODIES["array"]))
-    renew = """select rpc_migrations.renew_sessions('public."My Orders"'::regclass)"""
+    renew = """select rpc_migrations.renew_functions('public."My Orders"'::regclass)"""
     with database.connect() as other, database.connect() as waiting, ThreadPoolExecutor(1) as pool:
         with other.transaction():
             other.execute(by)
@@ -166,4 +166,4 @@ def test_a_function_that_is_gone_by_then(admin: Connection, database: Database) 
             "create event trigger drops on ddl_command_end when tag in ('ALTER ROUTINE', 'ALTER FUNCTION') execute function public.drops()"
         )
     with pytest.raises(psycopg.errors.LockNotAvailable):
-        admin.execute("""select rpc_migrations.renew_sessions('public."My Orders"'::regclass)""")
+        admin.execute("""select rpc_migrations.renew_functions('public."My Orders"'::regclass)""")
