@@ -188,18 +188,23 @@ def test_errors_of_the_database_that_pass(bench: Bench, code: str) -> None:
     assert f"{code}, not now" in outcome.notes[0]
 
 
+def released_after_it(holder: psycopg.Connection[Any]) -> Fault:
+    """A request during which somebody holds what it needs, and lets it go before the answer is back."""
+
+    def release_after_it(exchange: Exchange) -> None:
+        answer = exchange.forward()
+        holder.rollback()
+        exchange.answer(answer)
+
+    return release_after_it
+
+
 def test_a_lock_that_is_not_to_be_had(bench: Bench) -> None:
     """55P03: the database answers "waiting", with who is in the way, and the step is sent again."""
     with bench.database.connect(autocommit=False) as holder:
         holder.execute("lock table public.counter in access exclusive mode")
         pid = holder.info.backend_pid
-
-        def release_after_it(exchange: Exchange) -> None:
-            answer = exchange.forward()
-            holder.rollback()
-            exchange.answer(answer)
-
-        bench.faults = [release_after_it]
+        bench.faults = [released_after_it(holder)]
         outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
     assert (count(bench), len(bench.attempts)) == (1, 2)
@@ -221,13 +226,7 @@ def test_a_lock_that_is_not_to_be_had_is_no_error_that_a_block_may_catch(bench: 
     bench.write({"one": f"do $$ {block.format(statement)} $$;"})
     with bench.database.connect(autocommit=False) as holder:
         holder.execute("lock table public.counter in access share mode")
-
-        def release_after_it(exchange: Exchange) -> None:
-            answer = exchange.forward()
-            holder.rollback()
-            exchange.answer(answer)
-
-        bench.faults = [release_after_it]
+        bench.faults = [released_after_it(holder)]
         outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
     assert bench.ask("select from pg_attribute where attrelid = 'public.counter'::regclass and attname = 'note'")
