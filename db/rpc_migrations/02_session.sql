@@ -256,6 +256,26 @@ end;
 $function$;
 
 
+-- Lets the text write all rows of a table, as over a direct connection. pg-safeupdate, which guards the API's sessions, refuses an UPDATE or
+-- DELETE without WHERE: in an application that is a mistake, in a migration it is meant, also in a function that it calls. On hosted
+-- projects postgres may switch it off (supautils.privileged_role_allowed_configs), and by SET alone; elsewhere it stays on. Only where it can
+-- be switched on again as well, as restore_session does.
+create or replace function rpc_migrations.allow_writes_without_where() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    setting constant text := 'safeupdate.enabled';
+begin
+    if pg_catalog.current_setting(setting, true) = 'on' then
+        execute pg_catalog.format('set local %1$s = off; reset %1$s; set local %1$s = off', setting);
+    end if;
+exception when insufficient_privilege then
+    null;  -- it refuses them, and says so
+end;
+$function$;
+
+
 -- Runs a text (see run_statements) so that nothing but its work remains: neither in the session, nor by names that others made.
 -- It does what it would do over a direct connection, where nobody has called: it does not see the caller's claims (auth.role()
 -- is null in it). Raises RM001 where something of theirs could be taken for PostgreSQL's own.
@@ -278,6 +298,7 @@ begin
     -- An empty text would be no JSON where a function takes it for some.
     perform pg_catalog.set_config('request.jwt.claims', '{}', true)
     where pg_catalog.current_setting('request.jwt.claims', true) <> '';
+    perform rpc_migrations.allow_writes_without_where();
     begin
         answer := rpc_migrations.run_statements(query, separator);
     exception when others or query_canceled or assert_failure then

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from local_supabase import Database, LocalSupabase
 from postgrest.exceptions import APIError
+from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Jsonb
 from rest_calls import define, rpc
 from step_runner import Connection, deploy
@@ -162,3 +163,35 @@ def test_what_an_earlier_request_left_hides_no_table(database: Database, admin: 
         assert rpc(api, "leave").is_success
         assert rpc(api, "execute_sql", query="insert into orders values (1)").is_success
     assert admin.execute("select count(*) from public.orders").fetchone() == (1,)
+
+
+@pytest.fixture
+def superuser(database: Database) -> Iterator[Connection]:
+    """Takes back what it has granted on the whole server."""
+    with database.connect("supabase_admin") as connection:
+        yield connection
+        connection.execute("revoke set on parameter log_duration from postgres")
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_writes_without_where_are_allowed_where_they_may_be(
+    database: Database, admin: Connection, superuser: Connection, *, in_steps: bool
+) -> None:
+    """What pg-safeupdate refuses, which is not to be had here: a setting stands in for its own that takes the same right to change."""
+    deploy(admin, [("setting constant text := 'safeupdate.enabled'", "setting constant text := 'log_duration'")])
+    superuser.execute(SQL("alter database {} set log_duration = on").format(Identifier(database.name)))
+    define(
+        admin,
+        "is_on() returns text language sql volatile set search_path = '' as $$ select current_setting('log_duration') $$",
+    )
+    seen = "insert into public.seen select current_setting('log_duration')"
+    admin.execute("create table public.seen (is_on text)")
+    with LocalSupabase(database, pool_size=1) as api:
+        for number, expected in enumerate(["on", "off"]):
+            step = {"migration": "m", "step": str(number), "checksum": "c"} if in_steps else {}
+            assert rpc(api, "execute_sql", query=seen, **step).is_success
+            assert rpc(api, "is_on").json() == "on"
+            assert rpc(api, "execute_sql", query=FAIL, **(step and step | {"step": "fails"})).status_code == 400
+            assert rpc(api, "is_on").json() == "on"
+            assert admin.execute("delete from public.seen returning is_on").fetchall() == [(expected,)]
+            superuser.execute("grant set on parameter log_duration to postgres")
