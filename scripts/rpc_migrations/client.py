@@ -21,14 +21,13 @@ from supabase import create_client
 from supabase.lib.client_options import SyncClientOptions
 
 from .errors import (
-    DEPLOY_COMMAND,
     AccessRefused,
     MigrationError,
-    NotDeployed,
     NotSupabase,
     SqlError,
     TransientError,
     Unreachable,
+    not_ours,
 )
 from .network import CERTIFICATE_HINT, is_untrusted, open_http
 from .patience import Attempts
@@ -77,10 +76,7 @@ class RpcClient:
         """Run a text that may be repeated; return its rows, or the number of rows affected. Raises as `call` does."""
         answer = self.call({"query": sql}, patience=patience)
         if not isinstance(answer, list | int) or isinstance(answer, bool):
-            raise NotDeployed(
-                "The function execute_sql that answers here is not this project's.",
-                hint=f"See what it is used for. Drop it if nobody needs it, then run: {DEPLOY_COMMAND}",
-            )
+            raise not_ours()
         return answer
 
     def rows(self, sql: str, shape: dict[str, Any], *, patience: float | None = None) -> list[dict[str, Any]]:
@@ -98,15 +94,12 @@ class RpcClient:
     def run_steps(self, arguments: dict[str, Any], attempts: Attempts) -> list[dict[str, Any]]:
         """Send a step, with those that follow it (see rpc_migrations.run_steps); return the answers, in order. Raises as `call` does.
 
-        `attempts` counts the failed ones of this step. Each answer has a "state", "call_seconds", its share of the request (what is lost on the way is the first one's), and "ended",
-        the moment on our monotonic clock.
+        `attempts` counts the failed attempts at this step. Each answer has a "state", "call_seconds" (its share of the request; the
+        way there and back counts for the first one), and "ended", when it was done on our monotonic clock.
         """
         answer = self.call(arguments, attempts=attempts)
         if not isinstance(answer, dict) or "state" not in answer:
-            raise NotDeployed(
-                "The function execute_sql that answers here is not this project's.",
-                hint=f"Run: {DEPLOY_COMMAND}",
-            )
+            raise not_ours()
         expect(answer, ANSWER)
         answers = [answer, *(answer.pop("following", None) or [])]  # absent where the step was sent alone
         answer["call_seconds"] = self.last_request - sum(one["call_seconds"] for one in answers[1:])

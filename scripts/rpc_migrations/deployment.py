@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, SqlError
+from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, SqlError, not_ours
 from .settings import PROJECT_ROOT
 from .sql import quote_literal
 
@@ -117,10 +117,7 @@ def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = 
         raise
     row = rows[0] if isinstance(rows, list) and rows else None
     if not isinstance(row, dict) or not isinstance(row.get("version"), str):
-        raise NotDeployed(
-            "There is a function execute_sql that this project did not make.",
-            hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY_COMMAND}",
-        )
+        raise not_ours()
     if version_number(row["version"]) > version_number(current_version()):
         raise MigrationError(
             "A newer version of execute_sql is deployed than these scripts know.",

@@ -73,6 +73,16 @@ class Closed(NotDeployed):
     """execute_sql is there, and the time is over for which it was opened (RM007)."""
 
 
+def not_ours(*, code: str | None = None, details: str | None = None) -> NotDeployed:
+    """What to say of an execute_sql that this project did not make. `code`: PostgREST's, where the call did not get as far as the function."""
+    return NotDeployed(
+        "There is a function execute_sql that this project did not make.",
+        code=code,
+        details=details,
+        hint=f"See who uses it. If nobody does, run in the SQL Editor: drop function public.execute_sql; then: {DEPLOY_COMMAND}",
+    )
+
+
 class NoWayIn(MigrationError):
     """Nobody lets us deploy execute_sql over HTTPS. `by_hand` opens a way when it is run in the SQL Editor."""
 

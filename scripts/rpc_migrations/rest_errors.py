@@ -23,6 +23,7 @@ from .errors import (
     SqlError,
     StatementTimedOut,
     TransientError,
+    not_ours,
 )
 
 # What PostgREST up to version 14 repeats without end where it meets it, so that execute_sql never lets it out: a step
@@ -36,7 +37,6 @@ _TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01
 _TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
 TOKEN_CODES = ("PGRST301", "PGRST303")  # of these alone a TransientError is such a one
 
-_DEPLOY = f"Run: {DEPLOY_COMMAND}"
 _NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
 
 # What the gateway says of a key, without a code, and what PostgREST says of the token that it makes of one.
@@ -192,13 +192,8 @@ def _refused(error: ErrorAnswer) -> AccessRefused:
 def _not_deployed(error: ErrorAnswer) -> NotDeployed:
     """No execute_sql takes our arguments, or more than one does."""
     if error.code == "PGRST203" or (error.hint and "execute_sql" in error.hint):
-        return NotDeployed(
-            "There is a function execute_sql that this project did not make, and it takes other arguments.",
-            code=error.code,
-            details=error.hint,
-            hint=f"See what it is used for. Drop it if nobody needs it. {_DEPLOY}",
-        )
-    return Absent("The function execute_sql is not deployed.", code=error.code, hint=_DEPLOY)
+        return not_ours(code=error.code, details=error.hint)
+    return Absent("The function execute_sql is not deployed.", code=error.code, hint=f"Run: {DEPLOY_COMMAND}")
 
 
 def _not_supabase(code: str, message: str) -> MigrationError:
