@@ -22,7 +22,7 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
         details = details[: found.start()]
         if found["place"] is None:
             shown = ["at the end of the step, where what is deferred is checked"]
-        elif step.plain is None and int(found["place"]) <= len(step.statements):
+        elif step.block is None and int(found["place"]) <= len(step.statements):
             statement = step.statements[int(found["place"]) - 1]
             line, shown = statement.line, _first_lines(statement.sql, statement.line)
     return type(error)(

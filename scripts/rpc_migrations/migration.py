@@ -35,14 +35,10 @@ class Step:
     line: int  # of the line that names it, counted from 1; 1 where the whole file is the step
     first_line: int  # of its text
     formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
-    known_as: tuple[str, str] | None = (
-        None  # migration and step in the journal, where a run has steps of several migrations
-    )
+    known_as: tuple[str, str] | None = None  # (migration, step) in the journal, in a run of several migrations
     record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
-    plain: tuple[str, ...] | None = (
-        None  # of a rebuild's block: the statements that stand in the file, at its first step
-    )
-    block: str | None = None  # of the first step of a rebuild's block: the table
+    block: str | None = None  # the table, where a `-- rebuild:` block stands for the step
+    written: tuple[str, ...] = ()  # the statements of that block as the file has them; its first step only
 
     @property
     def file(self) -> str:
@@ -145,7 +141,7 @@ class Migration:
     @property
     def later_rebuilds(self) -> list[Step]:
         """The first steps of the rebuilds that come after it in the file."""
-        return [step for step in self.file_steps if step.block and step.line > self.steps[-1].line]
+        return [step for step in self.file_steps if step.written and step.line > self.steps[-1].line]
 
     def name_of_part(self, first_step: Step) -> str:
         """Under which name the journal knows the migration of the file that begins with that rebuild, where it is not the first one."""
@@ -154,7 +150,7 @@ class Migration:
     def may_need_others(self, step: Step) -> bool:
         """Whether steps that are no rebuild's stand before it in the file: they may make what it needs."""
         steps = self.file_steps or self.steps
-        return any(one.plain is None for one in steps[: steps.index(step)])
+        return any(one.block is None for one in steps[: steps.index(step)])
 
     @property
     def comparison(self) -> list[Step]:
@@ -169,7 +165,7 @@ class Migration:
 
     def end_of(self, rollback: tuple[Step, ...]) -> tuple[Step, ...]:
         """The steps of a rebuild's rollback, with one more where the Supabase CLI's table may have the file."""
-        is_known = self.version is not None and any(step.plain is not None for step in self.steps)
+        is_known = self.version is not None and any(step.block is not None for step in self.steps)
         return (*rollback, self.forgetting(1)) if is_known else rollback
 
     def forgetting(self, line: int) -> Step:
@@ -186,7 +182,7 @@ class Migration:
                 hint="Rename the file, or leave --record out. Nothing was run.",
             )
         steps = self.file_steps or self.steps
-        if any("rpc_migrations." in step.sql for step in steps if step.plain is None):
+        if any("rpc_migrations." in step.sql for step in steps if step.block is None):
             raise StepFileError(
                 f"{self.file} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
                 hint="Leave --record out for this file. Nothing was run.",
@@ -194,7 +190,7 @@ class Migration:
         statements = [
             sql
             for step in steps
-            for sql in ((one.sql for one in step.statements) if step.plain is None else step.plain)
+            for sql in ((one.sql for one in step.statements) if step.block is None else step.written)
         ]
         return {"version": version, "name": name, "statements": statements}
 

@@ -117,9 +117,9 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
 def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:
     """The steps of a file's migrations: from the second table on, a rebuild's block begins one."""
     parts: list[list[Step]] = [[]]
-    tables: set[str] = set()
+    tables: set[str | None] = set()
     for step in steps:
-        if step.block in tables:
+        if step.written and step.block in tables:
             raise StepFileError(
                 f"{path}, line {step.line}: a second rebuild of {step.block}.",
                 hint="Write all that is altered about it into one.",
@@ -142,7 +142,7 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
     seen: dict[str, bool] = {}  # and whether a rebuild gave it, as it does to the steps of each table
     for step in steps:
         _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
-        is_given = step.plain is not None
+        is_given = step.block is not None
         if step.name in seen and not (is_given and seen[step.name]):
             raise StepFileError(
                 f'{path}, line {step.line}: there are two steps called "{step.name}".',
@@ -295,9 +295,8 @@ def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
     assert mark.rebuild is not None
     rebuild = read_rebuild(path, mark.line, mark.name, mark.rebuild["backup"], text, first_line=mark.line)
     for place, (name, sql, is_batch) in enumerate(rebuild.steps()):
-        plain = () if place else tuple(one.sql for one in rebuild.statements)
-        block = None if place else rebuild.name
-        step = Step(name, sql, is_batch, path, mark.line, mark.line, plain=plain, block=block)
+        written = () if place else tuple(one.sql for one in rebuild.statements)
+        step = Step(name, sql, is_batch, path, mark.line, mark.line, block=rebuild.name, written=written)
         former = rebuild.former_texts().get(name)
         yield replace(step, formerly=replace(step, sql=former).checksums) if former else step
 
