@@ -30,8 +30,8 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class File:
-    """A migration file, and where it stands."""
+class MigrationState:
+    """A migration of the folder's files, and where it stands. (A file that rebuilds several tables is several migrations.)"""
 
     migration: Migration
     status: Status
@@ -143,7 +143,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
-def look_up(folder: Folder, history: History) -> list[File]:
+def look_up(folder: Folder, history: History) -> list[MigrationState]:
     """Where each file stands."""
     others = _of_a_version_noted_for_another(folder, history)
     return [
@@ -152,7 +152,7 @@ def look_up(folder: Folder, history: History) -> list[File]:
     ]
 
 
-def _look_up(migration: Migration, history: History, *, by_cli: bool) -> File:
+def _look_up(migration: Migration, history: History, *, by_cli: bool) -> MigrationState:
     status = history.of(migration)
     if status.has_done(migration):
         state = APPLIED
@@ -161,7 +161,7 @@ def _look_up(migration: Migration, history: History, *, by_cli: bool) -> File:
     else:
         tool = history.applied_elsewhere(migration, by_cli=by_cli)
         state = f"{APPLIED} by {tool}" if tool else TO_DO
-    return File(migration, status, state, by_cli)
+    return MigrationState(migration, status, state, by_cli)
 
 
 def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:
@@ -194,7 +194,7 @@ def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Pat
     }
 
 
-def stop_after(files: Sequence[File], name: str | None) -> Sequence[File]:
+def stop_after(files: Sequence[MigrationState], name: str | None) -> Sequence[MigrationState]:
     """The files up to one, given by name, file name or version. Raises StepFileError where there is none of that name."""
     if name is None:
         return files
@@ -215,13 +215,13 @@ def refuse_equal_versions(folder: Folder) -> None:
             )
 
 
-def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Migration]:
+def runs(folder: Folder, files: Sequence[MigrationState], *, record: bool) -> Iterator[Migration]:
     """The files as migrations to be run one after the other: those that rebuild a table each by itself, others together.
 
     `record`: the last step of each file tells the Supabase CLI's table. A run after which some of the folder's files are not
     applied names its own in its closing line.
     """
-    together: list[File] = []
+    together: list[MigrationState] = []
     for one in files:
         if not (one.migration.rebuilds or one.migration.stops_before):
             together.append(one)
@@ -236,7 +236,7 @@ def runs(folder: Folder, files: Sequence[File], *, record: bool) -> Iterator[Mig
         yield replace(_joined(folder, together, record=record), closing=None if is_last else _closing(folder, together))
 
 
-def _closing(folder: Folder, files: Sequence[File]) -> str:
+def _closing(folder: Folder, files: Sequence[MigrationState]) -> str:
     if len(files) == 1:
         return f"{files[0].migration.file} is applied"
     return f"{len(files)} files of {folder.name} are applied"
@@ -248,7 +248,7 @@ def _recorded(migration: Migration) -> Migration:
     return replace(migration, steps=(*migration.steps[:-1], last))
 
 
-def _joined(folder: Folder, files: Sequence[File], *, record: bool) -> Migration:
+def _joined(folder: Folder, files: Sequence[MigrationState], *, record: bool) -> Migration:
     """One migration of all steps that are left."""
     steps: list[Step] = []
     for one in files:

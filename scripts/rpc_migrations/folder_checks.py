@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
-from .folder import BEGUN, TO_DO, File, listed, with_those_beside
+from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, version_and_name
 from .other_tools import name_of
@@ -16,7 +16,9 @@ _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
 
 
-def check(files: Sequence[File], wanted: Sequence[File], history: History, *, include_all: bool) -> None:
+def check(
+    files: Sequence[MigrationState], wanted: Sequence[MigrationState], history: History, *, include_all: bool
+) -> None:
     """Raise where some of the wanted files that are not applied cannot run as they are, or are not plainly meant to, or where one of
     all is being rolled back: before any of them is run. `include_all`: one that sorts before an applied one may be run, too.
     """
@@ -62,7 +64,7 @@ def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
         )
 
 
-def _refuse_copies(files: Sequence[File], chosen: Sequence[File]) -> None:
+def _refuse_copies(files: Sequence[MigrationState], chosen: Sequence[MigrationState]) -> None:
     """Raise StepFileError for a chosen file that has the number and the text of another."""
     by_number: dict[str, list[Migration]] = {}
     for one in files:
@@ -78,7 +80,7 @@ def _refuse_copies(files: Sequence[File], chosen: Sequence[File]) -> None:
                 )
 
 
-def _refuse_equal_versions(chosen: Sequence[File], history: History) -> None:
+def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -> None:
     """Raise MigrationError for a file whose version the Supabase CLI has of another one, or may have."""
     for one in chosen:
         version = one.migration.version
@@ -92,7 +94,7 @@ def _refuse_equal_versions(chosen: Sequence[File], history: History) -> None:
             )
 
 
-def _refuse_begun_twice(chosen: Sequence[File]) -> None:
+def _refuse_begun_twice(chosen: Sequence[MigrationState]) -> None:
     """Raise MigrationError for a file that was begun here, and that the Supabase CLI has applied since."""
     for one in chosen:
         migration = one.migration
@@ -105,7 +107,7 @@ def _refuse_begun_twice(chosen: Sequence[File]) -> None:
             )
 
 
-def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: History) -> None:
+def _refuse_renamed(files: Sequence[MigrationState], chosen: Sequence[MigrationState], history: History) -> None:
     """Raise MigrationError for a file that was applied under another name, which no file has any more."""
     names = {one.migration.name for one in files}
     others = {name: _texts_done(history, name) for name in history.rows if name not in names}
@@ -130,13 +132,13 @@ def _refuse_renamed(files: Sequence[File], chosen: Sequence[File], history: Hist
             )
 
 
-def _without_file(files: Sequence[File], history: History) -> dict[str, str]:
+def _without_file(files: Sequence[MigrationState], history: History) -> dict[str, str]:
     """The versions that the Supabase CLI has and no file has, each with the name that is noted with it."""
     versions = {version_and_name(path)[0] for path in with_those_beside(one.migration for one in files)}
     return {version: name or "" for version, name in history.by_cli.items() if version not in versions}
 
 
-def _refuse_noted_otherwise(chosen: Sequence[File], noted: Mapping[str, str]) -> None:
+def _refuse_noted_otherwise(chosen: Sequence[MigrationState], noted: Mapping[str, str]) -> None:
     """Raise MigrationError for files whose names the Supabase CLI has with versions that no file has."""
     versions = {name: version for version, name in noted.items()}
     found = {
@@ -155,7 +157,7 @@ def _refuse_noted_otherwise(chosen: Sequence[File], noted: Mapping[str, str]) ->
         )
 
 
-def _refuse_late(wanted: Sequence[File], noted: Mapping[str, str]) -> None:
+def _refuse_late(wanted: Sequence[MigrationState], noted: Mapping[str, str]) -> None:
     """Raise MigrationError for files that sort before one that is applied and has its place in the order; or before a version, of the
     same length, that the Supabase CLI has and no file has: they may be that one.
     """

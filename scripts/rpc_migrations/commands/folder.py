@@ -13,8 +13,8 @@ from ..errors import MigrationError
 from ..folder import (
     APPLIED,
     BEGUN,
-    File,
     Folder,
+    MigrationState,
     is_folder,
     listed,
     look_up,
@@ -78,13 +78,9 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
 
 def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """List what would be run, and run nothing."""
-    folder = read_folder(options.paths)
-    require_credentials(settings)
-    with connected(settings, console) as client:
-        history = journal.read_history(client)
-        files = look_up(folder, history)
-        wanted = stop_after(files, options.to)
-        check(files, wanted, history, include_all=options.include_all)
+    folder, history, files = _read(options, settings, console)
+    wanted = stop_after(files, options.to)
+    check(files, wanted, history, include_all=options.include_all)
     chosen = [one for one in wanted if not one.is_applied]
     _tell_of_others(folder, console)
     console.folder(f"Plan of {folder.name}: nothing is run.", chosen, [], outcome="dry run")
@@ -92,12 +88,8 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
 
 
 def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """All files, and all other migrations of the journal."""
-    folder = read_folder(options.paths)
-    require_credentials(settings)
-    with connected(settings, console) as client:
-        history = journal.read_history(client)
-        files = look_up(folder, history)
+    """List all files, and all other migrations of the journal."""
+    folder, history, files = _read(options, settings, console)
     _tell_of_others(folder, console)
     own = {migration.name for migration in folder.migrations}
     versions = {migration.version for migration in folder.migrations}
@@ -110,6 +102,17 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     return 0
 
 
+def _read(
+    options: argparse.Namespace, settings: Settings, console: Console
+) -> tuple[Folder, journal.History, list[MigrationState]]:
+    """The folder, what has been applied, and where each of its migrations stands."""
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        history = journal.read_history(client)
+    return folder, history, look_up(folder, history)
+
+
 def _tell_of_others(folder: Folder, console: Console) -> None:
     """Say which folders in it are not looked at, and which files may be mistyped."""
     if folder.within:
@@ -120,14 +123,14 @@ def _tell_of_others(folder: Folder, console: Console) -> None:
         console.say(f"Not run, as the name does not end in .sql: {listed(folder.left_out)}")
 
 
-def _stopped(options: argparse.Namespace, files: list[File]) -> list[File]:
+def _stopped(options: argparse.Namespace, files: list[MigrationState]) -> list[MigrationState]:
     """Those of one file's migrations that the options ask for."""
     migrations, statuses = [one.migration for one in files], {one.migration.name: one.status for one in files}
     stopped = up_to(migrations, options.until, before_swap=options.stop_before_swap, statuses=statuses)
     return [replace(one, migration=migration) for one, migration in zip(files, stopped, strict=False)]
 
 
-def _settle_edits(client: RpcClient, files: list[File], console: Console, *, accept: bool) -> None:
+def _settle_edits(client: RpcClient, files: list[MigrationState], console: Console, *, accept: bool) -> None:
     """Raise where steps that were done have been edited; or record their new text where that is wanted."""
     edited = [one for one in files if one.edited]
     if edited and not accept:
@@ -141,13 +144,13 @@ def _settle_edits(client: RpcClient, files: list[File], console: Console, *, acc
         console.say(f"{one.migration.file}: the edited text is accepted; it was not run.")
 
 
-def _ask(client: RpcClient, chosen: list[File], settings: Settings, console: Console) -> None:
+def _ask(client: RpcClient, chosen: list[MigrationState], settings: Settings, console: Console) -> None:
     """Raise Declined unless the person agrees, or this goes on with what was begun."""
     if chosen and not any(one.state == BEGUN for one in chosen):
         before_migrating(client, [one.migration for one in chosen], settings, console)
 
 
-def _record_applied(client: RpcClient, files: list[File], history: journal.History, console: Console) -> None:
+def _record_applied(client: RpcClient, files: list[MigrationState], history: journal.History, console: Console) -> None:
     """Tell the Supabase CLI's table of files that were applied here without that."""
     for one in files:
         if one.state == APPLIED and one.migration.is_last and one.migration.version not in history.by_cli:
@@ -155,7 +158,7 @@ def _record_applied(client: RpcClient, files: list[File], history: journal.Histo
             console.say(f"{one.migration.file}: recorded for the Supabase CLI.")
 
 
-def _all_applied(folder: Folder, files: list[File]) -> str:
+def _all_applied(folder: Folder, files: list[MigrationState]) -> str:
     if len({one.migration.path for one in files}) == 1:
         return f"{folder.name} is {files[0].state} already."
     left = {one.migration.path for one in files if not one.is_applied}  # a file may be several migrations

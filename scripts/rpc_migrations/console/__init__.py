@@ -24,7 +24,7 @@ from .terminal import Terminal, escaped
 
 if TYPE_CHECKING:
     from ..errors import MigrationError
-    from ..folder import File
+    from ..folder import MigrationState
     from ..journal import Status
     from ..migration import Migration, Step
 
@@ -279,7 +279,7 @@ class Console:
             )
             self.say(f"{calls['total']:,} calls on record in all (kept for 90 days), those that only read among them")
 
-    def folder(self, title: str, files: list[File], others: list[dict[str, Any]], *, outcome: str) -> None:
+    def folder(self, title: str, files: list[MigrationState], others: list[dict[str, Any]], *, outcome: str) -> None:
         """Where the files of a folder stand, and what else the journal has (migration, state, finished_at, client)."""
         listed = [one.to_dict() for one in files]
         self.report.outcome = outcome
