@@ -1,4 +1,4 @@
-"""Command lines: what each script takes, and which command its options mean. What a command does is in commands/."""
+"""Command lines: the options of each script, and the command that they ask for. What a command does is in commands/."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .settings import Settings
 AFTER_CLUSTERS = [
     "To check the result: python scripts/verify_clusters.py",
     "To undo, keeping new writes: python scripts/rollback_clusters.py",
-    "To take execute_sql away: python scripts/remove_sql_function.py (add --keep-journal to be able to undo later)",
+    "To remove execute_sql: python scripts/remove_sql_function.py (with --keep-journal you can still undo later)",
 ]
 
 
 def deploy() -> int:
     """deploy_sql_function.py"""
     parser = command_parser(
-        "Deploys the database function execute_sql and what belongs to it, or brings it up to date. Without credentials it writes the SQL "
+        "Deploys the database function execute_sql and what it needs, or brings it up to date. Without credentials it writes the SQL "
         "for the SQL Editor.",
         ["python scripts/deploy_sql_function.py --for 2h", "python scripts/deploy_sql_function.py --via meta"],
     )
@@ -44,17 +44,17 @@ def deploy() -> int:
         dest="open_for",
         type=seconds,
         metavar="TIME",
-        help="close it after this time (30m, 2h, 7d); a migration that runs keeps it open (default: open until it is removed)",
+        help="close it after this time (30m, 2h, 7d); a running migration keeps it open (default: open until it is removed)",
     )
     parser.add_argument(
         "--keep-texts",
         action="store_true",
-        help="let the record of calls keep whole texts, with the secrets in them (default: their hashes)",
+        help="record the whole SQL of every call, secrets included (default: its hash)",
     )
     parser.add_argument(
         "--via",
         choices=("rpc", "meta", "management"),
-        help="use this way in only: execute_sql itself, postgres-meta, the Management API",
+        help="deploy this way only: through execute_sql itself, postgres-meta or the Management API",
     )
     add_yes_option(parser)
     return run(parser, commands.deploy)
@@ -64,7 +64,7 @@ def migrate_clusters() -> int:
     """migrate_clusters.py"""
     parser = command_parser(
         "Rebuilds user_clusters with its four new columns while it is in use, keeps the original as user_clusters_backup, and creates "
-        "prompt_refinements. Run again after any failure, it goes on where it stopped. Without credentials it writes the SQL for the SQL Editor.",
+        "prompt_refinements. After any failure run it again: it continues where it stopped. Without credentials it writes the SQL for the SQL Editor.",
         [
             "python scripts/migrate_clusters.py --dry-run",
             "python scripts/migrate_clusters.py",
@@ -81,7 +81,7 @@ def migrate_clusters() -> int:
 def rollback_clusters() -> int:
     """rollback_clusters.py"""
     parser = command_parser(
-        "Puts the original user_clusters back, with what was written since the migration; before the swap it only takes the copy away. The "
+        "Puts the original user_clusters back, with what was written since the migration; before the swap it only removes the copy. The "
         "migrated table is kept under another name.",
         ["python scripts/rollback_clusters.py", "python scripts/rollback_clusters.py --discard-changes"],
     )
@@ -97,7 +97,7 @@ def rollback_clusters() -> int:
 def finish_clusters() -> int:
     """finish_clusters.py"""
     parser = command_parser(
-        "Closes the way back when the migration of user_clusters is over: verifies it, says what is lost, asks, and drops "
+        "Closes the way back, once you are sure of the migration of user_clusters: verifies it, says what will be lost, asks, and drops "
         "user_clusters_backup and what rollbacks have kept. user_clusters itself is not touched.",
         ["python scripts/finish_clusters.py --dry-run", "python scripts/finish_clusters.py"],
     )
@@ -109,8 +109,8 @@ def finish_clusters() -> int:
 def run_migration() -> int:
     """run_migration.py"""
     parser = command_parser(
-        "Runs migration files of your own, or takes one back. Of a folder, the .sql files that are not applied are run in the order of their "
-        "names, each once, up to the first that fails; the same command goes on there. What the Supabase CLI or another tool has applied counts as applied.",
+        "Runs migration files of your own, or rolls one back. In a folder it runs the .sql files that are not applied yet, in the order of their "
+        "names, and stops at the first that fails; the same command continues there. What the Supabase CLI or another tool has applied counts as applied.",
         [
             "python scripts/run_migration.py supabase/migrations",
             "python scripts/run_migration.py supabase/migrations --status",
@@ -123,10 +123,10 @@ def run_migration() -> int:
         "paths", type=path, nargs="+", metavar="PATH", help="a migration file, a folder of them, or several"
     )
     parser.add_argument(
-        "--to", metavar="NAME", help="of a folder: stop after this file (its name, or the digits it begins with)"
+        "--to", metavar="NAME", help="with a folder: stop after this file (its name, or the digits it begins with)"
     )
     parser.add_argument(
-        "--include-all", action="store_true", help="of a folder: run files that sort before one that is applied, too"
+        "--include-all", action="store_true", help="with a folder: also run files that sort before one that is applied"
     )
     parser.add_argument(
         "--record",
@@ -136,10 +136,10 @@ def run_migration() -> int:
     parser.add_argument(
         "--accept-edits",
         action="store_true",
-        help="record the present text of files that were edited after they were applied",
+        help="record the new text of files edited after they were applied, without running them",
     )
     parser.add_argument(
-        "--rollback", action="store_true", help="take the migration back, and keep what was written since"
+        "--rollback", action="store_true", help="roll the migration back, and keep what was written since"
     )
     parser.add_argument(
         "--finish",
@@ -156,7 +156,7 @@ def run_migration() -> int:
 def new_migration() -> int:
     """new_migration.py"""
     parser = command_parser(
-        "Writes a migration file to be edited, with the time in its name, as the Supabase CLI names its files. Needs no credentials; with them, "
+        "Writes a migration file for you to edit, with the time in its name, as the Supabase CLI does. Needs no credentials; with them, "
         "--rebuild lists what the table has.",
         [
             "python scripts/new_migration.py add_order_status",
@@ -190,11 +190,11 @@ def verify_clusters() -> int:
 def remove() -> int:
     """remove_sql_function.py"""
     parser = command_parser(
-        "Takes execute_sql and the private schema away again. Refuses while a migration is under way. Without credentials it writes the SQL for "
+        "Removes execute_sql and the private schema. Refuses while a migration is under way. Without credentials it writes the SQL for "
         "the SQL Editor.",
         ["python scripts/remove_sql_function.py", "python scripts/remove_sql_function.py --keep-journal"],
     )
-    parser.add_argument("--keep-journal", action="store_true", help="take only execute_sql away and keep the journal")
+    parser.add_argument("--keep-journal", action="store_true", help="remove only execute_sql, and keep the journal")
     add_yes_option(parser)
     return run(parser, commands.remove)
 
@@ -202,7 +202,7 @@ def remove() -> int:
 def doctor() -> int:
     """doctor.py"""
     parser = command_parser(
-        "Checks everything before anything is changed: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
+        "Checks everything that a migration needs: settings, key, network, REST layer, database, execute_sql, and the table to be rebuilt. "
         "Changes nothing.",
         ["python scripts/doctor.py", "python scripts/doctor.py db/rebuild_orders.sql"],
         takes="[FILE]",
@@ -210,28 +210,31 @@ def doctor() -> int:
         failure="something is in the way",
     )
     parser.add_argument(
-        "file", type=Path, nargs="?", default=CLUSTERS, metavar="FILE", help="of your own (default: user_clusters')"
+        "file",
+        type=Path,
+        nargs="?",
+        default=CLUSTERS,
+        metavar="FILE",
+        help="a migration file of your own (default: the one that ships)",
     )
     return run(parser, commands.doctor)
 
 
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """The command that the options of run_migration.py mean: on one file, or on a folder."""
+    """Run the command that the options of run_migration.py ask for, on one file or on a folder."""
     options.file = options.paths[0]
     if not is_folder(options.paths) and (options.to is not None or options.include_all):
-        raise SettingsError("--to and --include-all go with a folder.", hint="Name the folder. Nothing was run.")
+        raise SettingsError("--to and --include-all need a folder.", hint="Name the folder. Nothing was run.")
     alone = options.rollback or options.finish or options.write_sql or options.status or options.dry_run
     if not is_folder(options.paths) and (
         alone or not (_may_be_applied_elsewhere(options.file) or options.record or options.accept_edits)
     ):
         return _migrate(options, settings, console)
     if is_folder(options.paths) and (options.until is not None or options.stop_before_swap):
-        raise SettingsError("--until and --stop-before-swap go with one file.", hint="Name the file. Nothing was run.")
+        raise SettingsError("--until and --stop-before-swap need one file.", hint="Name the file. Nothing was run.")
     for name in ("rollback", "finish", "write_sql"):
         if getattr(options, name):
-            raise SettingsError(
-                f"--{name.replace('_', '-')} goes with one file.", hint="Name the file. Nothing was run."
-            )
+            raise SettingsError(f"--{name.replace('_', '-')} needs one file.", hint="Name the file. Nothing was run.")
     if options.status or options.dry_run:
         command = commands.status_of_folder if options.status else commands.plan_folder
         return command(options, settings, console)
@@ -244,7 +247,7 @@ def _may_be_applied_elsewhere(file: Path) -> bool:
 
 
 def choose_command(options: argparse.Namespace) -> Command:
-    """Which of the commands on a migration the options mean."""
+    """Which command on a migration the options ask for."""
     if options.dry_run:
         return commands.plan
     if options.write_sql:

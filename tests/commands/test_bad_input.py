@@ -538,7 +538,7 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
     ("arguments", "message"),
     [
         ([MIGRATE, "--nonsense"], "unrecognized arguments: --nonsense"),
-        ([MIGRATE, "--online"], "--online goes with --write-sql"),
+        ([MIGRATE, "--online"], "--online needs --write-sql"),
         ([MIGRATE, "--dry-run", "--status"], "not allowed with argument"),
         ([MIGRATE, "--quiet", "--verbose"], "not allowed with argument"),
         ([MIGRATE, "--patience", "0"], "--patience takes a positive number"),
@@ -550,10 +550,10 @@ def test_a_file_that_cannot_be_written_does_not_hide_why_it_was_wanted(checkout:
             "unrecognized arguments: --fi",
         ),  # it might be --finish
         (["run_migration.py", ""], "the path is empty"),  # a variable that is not set; not the folder where one is
-        (["run_migration.py", "db/rollback.sql", "--discard-changes"], "--discard-changes goes with --rollback"),
+        (["run_migration.py", "db/rollback.sql", "--discard-changes"], "--discard-changes needs --rollback"),
         (
             ["run_migration.py", "db/rollback.sql", "--record", "--rollback"],
-            "--record and --accept-edits go with none of --rollback",
+            "--record and --accept-edits cannot be combined with --rollback",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -593,7 +593,7 @@ def test_an_argument_that_is_no_text(
     checkout: Checkout, script: tuple[str, ...], text: str, locale: dict[str, str]
 ) -> None:
     done = checkout.run(*script, text, env=locale)
-    said(done, "usage: ", "is no text in the encoding", "PYTHONUTF8=1" if locale else "utf-8", code=2)
+    said(done, "usage: ", "is not text in the encoding", "PYTHONUTF8=1" if locale else "utf-8", code=2)
 
 
 def test_a_user_whose_name_is_no_text(checkout: Checkout, shared: LocalSupabase) -> None:

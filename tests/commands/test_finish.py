@@ -341,8 +341,12 @@ def test_a_file_that_has_no_way_back_of_ours_and_a_folder(checkout: Checkout, ru
     env = running.environment()
     file = checkout.step_file("plain.sql", "create table public.plain ();")
     said(checkout.run(RUN, file, "--finish", env=env), "makes no online copy of a table", code=1)
-    said(checkout.run(RUN, "db", "--finish", env=env), "--finish goes with one file.", code=2)
-    said(checkout.run(RUN, file, "--finish", "--rollback", env=env), "--finish does not go with --rollback", code=2)
+    said(checkout.run(RUN, "db", "--finish", env=env), "--finish needs one file.", code=2)
+    said(
+        checkout.run(RUN, file, "--finish", "--rollback", env=env),
+        "--finish cannot be combined with --rollback",
+        code=2,
+    )
     file = checkout.step_file("named.sql", f"-- step: {STEP}\nselect 1;")
     said(checkout.run(RUN, file, env=env), 'names that begin with "close the way back: " belong to finishing', code=2)
 

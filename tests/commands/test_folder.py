@@ -333,13 +333,13 @@ def test_a_file_without_a_way_back_says_so(project: Project) -> None:
 @pytest.mark.parametrize("option", ["rollback", "write_sql"])
 def test_what_goes_with_one_file_is_refused_of_a_folder(project: Project, option: str) -> None:
     project.write(**THREE)
-    assert "goes with one file" in failure(project.run(**{option: True})).message
+    assert "needs one file" in failure(project.run(**{option: True})).message
 
 
 @pytest.mark.parametrize("options", [{"to": "b"}, {"include_all": True}], ids=str)
 def test_what_goes_with_a_folder_is_refused_of_one_file(project: Project, options: dict[str, Any]) -> None:
     project.write(**THREE)
-    assert "go with a folder" in failure(project.run("20260101000000_a", **options)).message
+    assert "need a folder" in failure(project.run("20260101000000_a", **options)).message
     assert project.tables == []
 
 
@@ -414,7 +414,7 @@ def test_until_a_step_that_is_not_there(project: Project) -> None:
     project.write(_1_a="-- step: one\nselect 1;\n-- step: two\nselect 2;\n")
     assert '"one", "two"' in (failure(project.run("1_a", until="three")).hint or "")
     assert "swaps no table" in failure(project.run("1_a", stop_before_swap=True)).message
-    assert "go with one file" in failure(project.run(until="one")).message
+    assert "need one file" in failure(project.run(until="one")).message
     assert project.run("1_a", until="one").report["outcome"] == "done"
     assert project.run("1_a", until="one").report["outcome"] == "nothing to do"
     assert [step["name"] for step in project.run("1_a").report["steps"]] == ["1_a: two"]

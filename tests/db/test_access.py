@@ -113,7 +113,7 @@ def test_deployed_for_a_time_or_until_it_is_taken_away(
     said(checkout.run("deploy_sql_function.py", env=environment), "open until you take it away")
     assert one(deployed, length) is None
     wrong = checkout.run("deploy_sql_function.py", "--for", "soon", env=environment)
-    assert (wrong.returncode, "'soon' is no time such as 30m, 2h or 7d" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "'soon' is not a time such as 30m, 2h or 7d" in wrong.stderr) == (2, True)
 
 
 def test_a_migration_that_runs_does_not_stop_for_it(
