@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 DEPLOY_COMMAND = "python scripts/deploy_sql_function.py"  # the next step of many errors
-LAST_RESORT = "Look at everything, and change nothing: python scripts/doctor.py"  # where nothing better is known
+LAST_RESORT = "Check everything, and change nothing: python scripts/doctor.py"  # where nothing better is known
 
 
 class MigrationError(Exception):

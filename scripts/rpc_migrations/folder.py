@@ -113,7 +113,7 @@ def _files_of(path: Path) -> list[Path]:
     named = [one for one in path.iterdir() if one.suffix.lower() == ".sql" and one.name[0] != "." and not one.is_dir()]
     for one in named:
         if one.suffix != ".sql" or not one.is_file():
-            what = "leads to no file" if one.suffix == ".sql" else "does not end in .sql, but in other letters"
+            what = "is a link to no file" if one.suffix == ".sql" else "does not end in .sql in lower case"
             raise StepFileError(f"{one} {what}.", hint="Nothing was run. Rename it, or take it out of the folder.")
     return named
 
@@ -122,11 +122,11 @@ def _refuse_other_folders(path: Path, own: Sequence[Path], within: Sequence[str]
     """Raise StepFileError for a folder that has no migrations, or has them in another order than that of the names, or in a folder of it."""
     if (path / "sqitch.plan").exists() or (path.parent / "sqitch.plan").exists():
         raise StepFileError(
-            f"The order of the files in {path} stands in a sqitch.plan; here it is that of their names.",
+            f"The order of the files in {path} is that of a sqitch.plan; here it is that of their names.",
             hint="Nothing was run. Give the files numbers, in a folder of their own.",
         )
     if not own:
-        inner = f" Those in the folders in it ({listed(within)}) are not its own." if within else ""
+        inner = f" Those in its subfolders ({listed(within)}) do not count." if within else ""
         raise StepFileError(
             f"There is no .sql file in {path}.{inner}",
             hint="Give the folder that holds the migration files.",

@@ -58,7 +58,7 @@ def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
         )
     if pair := other_tools.out_of_order(chosen):
         raise StepFileError(
-            f"{pair[0]} comes before {pair[1]} by its name, and not by its number.",
+            f"{pair[0]} comes before {pair[1]} by its name, but not by its number.",
             hint="Nothing was run. Give the numbers the same length (01, 02, 10) where none of them is applied yet; or run the files "
             "one by one.",
         )
@@ -87,9 +87,9 @@ def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -
         if one.state == TO_DO and version in history.by_cli:
             noted = "another file" if history.by_cli[version] is None else f"{version}_{history.by_cli[version]}"
             raise MigrationError(
-                f"{one.migration.file} has the version of {noted}, which is what the Supabase CLI has applied; its table has room for "
-                "one of them. Whether it was applied cannot be told.",
-                hint="Nothing was run. Give it another timestamp: then it is run. Where it was applied already, also: "
+                f"{one.migration.file} has the version of {noted}, which the Supabase CLI has applied; its table has room for one file of a "
+                "version. Whether this one was applied cannot be told.",
+                hint="Nothing was run. Give it another timestamp: then it is run. If it was applied already, run also: "
                 "supabase migration repair THAT_TIMESTAMP --status applied",
             )
 
@@ -102,8 +102,8 @@ def _refuse_begun_twice(chosen: Sequence[MigrationState]) -> None:
             left = [step.name for step in migration.steps if not one.status.is_done(step)]
             raise MigrationError(
                 f"{migration.file} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
-                hint=f"Nothing was run. Where the CLI has run it, say in the SQL Editor: select rpc_migrations.mark_undone('{migration.name}'). "
-                f"Where that is still to be run: supabase migration repair {migration.version} --status reverted",
+                hint=f"Nothing was run. If the CLI has run it, run in the SQL Editor: select rpc_migrations.mark_undone('{migration.name}'). "
+                f"If that is still to be run: supabase migration repair {migration.version} --status reverted",
             )
 
 
@@ -149,11 +149,11 @@ def _refuse_noted_otherwise(chosen: Sequence[MigrationState], noted: Mapping[str
     }
     if found:
         raise MigrationError(
-            f"Of the name of a migration that the Supabase CLI has as applied, and that has no file: {listed(list(found))}. If it is the "
+            f"Named like a migration that the Supabase CLI has as applied, and that has no file: {listed(list(found))}. If it is the "
             "same, it would be run again.",
             details="\n".join(f"{file}: {other}" for file, other in found.items()),
-            hint="Nothing was run. Give what is the same the number that it has there (the dashboard and others note the time at which they "
-            "run a migration), and other files another name.",
+            hint="Nothing was run. If it is the same, give it the number that it has there (the dashboard and others note the time at which they "
+            "run a migration). If not, give it another name.",
         )
 
 

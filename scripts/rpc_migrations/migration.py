@@ -178,7 +178,7 @@ class Migration:
         version, name = version_and_name(self.path)
         if version is None or self.file != self.path.name:
             raise StepFileError(
-                f"{self.file} cannot be recorded for the Supabase CLI, which knows files called <14 digits>_name.sql only.",
+                f"{self.file} cannot be recorded for the Supabase CLI, which only knows files called <14 digits>_name.sql.",
                 hint="Rename the file, or leave --record out. Nothing was run.",
             )
         steps = self.file_steps or self.steps

@@ -16,9 +16,9 @@ from .settings import Settings
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-# A proxy or a firewall that looks into what is sent has a certificate of its own.
+# A proxy or a firewall that inspects what is sent has a certificate of its own.
 CERTIFICATE_HINT = (
-    "Where a proxy or a firewall looks into TLS, set SSL_CERT_FILE to a file with its certificate. Else see whether SUPABASE_URL is right: "
+    "If a proxy or a firewall inspects TLS, set SSL_CERT_FILE to a file with its certificate. If not, check SUPABASE_URL: "
     "the key was not sent."
 )
 
@@ -42,7 +42,7 @@ def open_http(settings: Settings, on_response: Callable[[httpx.Response], None])
     except (ValueError, httpx.InvalidURL) as error:  # whose text may have a proxy's password in it
         raise SettingsError(
             f"The proxy settings cannot be used{_by(_PROXIES)}.",
-            hint="A proxy is http://HOST:PORT; NO_PROXY has names and addresses, with commas between them, and ::1 without brackets.",
+            hint="A proxy is http://HOST:PORT; NO_PROXY is a list of names and addresses separated by commas, with ::1 without brackets.",
         ) from error
     except OSError as error:
         raise SettingsError(

@@ -23,7 +23,7 @@ _WAY_BACK = re.compile(
 )
 _ANOTHER_MEANING = {
     re.compile(r"--\s*liquibase\s+formatted\s+sql\b.*", re.IGNORECASE): (
-        "Its conditions are comments here: write what is to be run as plain SQL (update-sql does)."
+        "Its conditions are only comments here: write what is to be run as plain SQL (its command update-sql does)."
     ),
     re.compile(r"--\s*atlas:txtar\b.*", re.IGNORECASE): (
         "Its checks and its way back would be run as well: keep the SQL of the migration alone."
@@ -105,7 +105,7 @@ def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:
         comment, line = text[start:end].strip(), first_line + text.count("\n", 0, start)
         for mark, instead in _ANOTHER_MEANING.items():
             if mark.fullmatch(comment):
-                yield Refusal(line, f"`{comment}`, which only another tool knows", instead)
+                yield Refusal(line, f"`{comment}`, which means something to another tool only", instead)
         if (
             _WAY_BACK.fullmatch(comment)
             and _does_something(text[:start], _BEGINS)
@@ -125,7 +125,7 @@ def _variables(text: str, first_line: int) -> Iterator[Refusal]:
     for kind, start, end, _ in walk(text):
         if kind in ("string", "quoted", "dollar") and (found := _VARIABLE.search(text, start, end)):
             line = first_line + text.count("\n", 0, found.start())
-            yield Refusal(line, f"the variable {found[0]} of a tool whose files are called so", _A_VALUE)
+            yield Refusal(line, f"the variable {found[0]} of the tool that names its files like this", _A_VALUE)
 
 
 def ways_back(names: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from .sql import quote_identifier, quote_literal
 from .sql_text import COMMENTS, Statement, split, walk
 
 REBUILD_LINE = re.compile(r"--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>\S+))?\s*", re.IGNORECASE)
-_OR_A_COMMENT = "; or put another first word into the line that begins the rebuild, if it is a comment"
+_OR_A_COMMENT = "; or, if that line is only a comment, start it with another word"
 _MOST_BYTES = 63  # of a name
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")
 _NO_COLUMN = ("constraint", "unique", "primary", "foreign", "check", "exclude", "not")  # what else ADD may add
@@ -177,8 +177,9 @@ class _Reader:
             self._refuse(f"`{unicode}`", "Write the name itself")
         if [one.word for one in words[:2]] != ["alter", "table"]:
             self._refuse(
-                f"`{' '.join(one.text for one in words[:3])}` in a rebuild",
-                f"Only ALTER TABLE may stand there: put the rest below a line `-- step: NAME`{_OR_A_COMMENT}",
+                f"`{' '.join(one.text for one in words[:3])}`",
+                "Only ALTER TABLE may stand below the line `-- rebuild:`. Put the rest below a line `-- step: NAME`; or, if the rebuild line is only a "
+                "comment, start it with another word",
             )
         place = 2
         for optional in (["if", "exists"], ["only"]):
@@ -246,24 +247,24 @@ class _Reader:
         if not said.startswith(("set data type", "type")):
             return
         if name in self._rebuild.typed:
-            self._refuse(f"a second type for column {name}", "Write the last one alone")
+            self._refuse(f"a second type for column {name}", "Write only the last one")
         self._rebuild.typed.add(name)
         if (using := _place_of(action, "using")) is None:
             return
         if not is_first:
             self._refuse(
-                "USING behind another ALTER TABLE",
+                "USING in a second ALTER TABLE",
                 "Write it into the first one of the rebuild, where it reads the old row",
             )
         if moment := next((one.word for one in action[using:] if one.word in _MOMENTS), None):
-            self._refuse(f"`{moment}` in USING", "It gives another value each time. Write the value itself")
+            self._refuse(f"`{moment}` in USING", "Its value changes from call to call. Write the value itself")
         self._rebuild.conversions[name] = self._sql[action[using + 1].start : action[-1].end]
 
     def _refuse_added(self, name: str, action: Sequence[_Word]) -> None:
         if name in self._rebuild.added:
             self._refuse(
                 f"`{_shown(action)}` on a column that the rebuild adds",
-                "Add it as it shall be, or write this into a step after the rebuild",
+                "Add it the way it should end up, or write this into a step after the rebuild",
             )
 
     def _refuse(self, what: str, instead: str) -> None:

@@ -15,15 +15,15 @@ from .sql_text import Statement, walk
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
 _CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCURRENTLY out (writes to the table wait meanwhile), {_DIRECTLY}."
-_OWN_STEP = "A step is one transaction as it is: leave it out. Where what follows needs a commit first, put a line `-- step: NAME` here: each step commits by itself."
-_ROLE = "It cannot be changed in here. Leave it out; everything runs as the owner of execute_sql, and `alter ... owner to` gives things away."
+_OWN_STEP = "Each step is a transaction already: leave it out. If what follows needs a commit first, put a line `-- step: NAME` here: each step commits on its own."
+_ROLE = "The role cannot be changed here: everything runs as the owner of execute_sql. Leave it out; `alter ... owner to` gives a thing to another role."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = (
     "This would deallocate the API's statements, too. Name your own; at the end of a step they are gone anyway."
 )
-_LIMIT = "A step has a limit of its own, and the function would keep that one. Write the value, 0 where there is none."
-_PATH = "It holds to the end of its step only, which in one transaction it would not. Let the next step begin with it, too; or write `set local`, if it is meant for one step."
+_LIMIT = "A step has a limit of its own, which the function would keep. Write the value, or 0 for none."
+_PATH = "It ends with its step, where with psql it would still hold in the next one. Begin the next step with it, too; or write `set local` if it is meant for one step."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 # Those of psql's manual that are set without anybody having set them, but for its own behaviour.

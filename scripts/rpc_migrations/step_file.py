@@ -122,7 +122,7 @@ def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:
         if step.written and step.block in tables:
             raise StepFileError(
                 f"{path}, line {step.line}: a second rebuild of {step.block}.",
-                hint="Write all that is altered about it into one.",
+                hint="Put all its alterations into one block.",
             )
         if step.block:
             tables.add(step.block)
@@ -152,7 +152,7 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
             if is_ours or not step.name.startswith(prefix):
                 continue
             raise StepFileError(
-                f'{path}, line {step.line}: names that begin with "{prefix}" belong to {owner}.',
+                f'{path}, line {step.line}: names that begin with "{prefix}" are reserved for {owner}.',
                 hint="Give the step another name.",
             )
         seen[step.name] = is_given
@@ -196,7 +196,7 @@ def refuse_what_is_no_text(name: str, what: str) -> None:
     """The journal knows a migration by its name, and would take it for another one where its letters are read otherwise."""
     if not name.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
         raise StepFileError(
-            f"{what} is another one than elsewhere: the encoding here is {encoding}, and not utf-8.",
+            f"{what} would be read differently elsewhere: the encoding here is {encoding}, not utf-8.",
             hint="Set PYTHONUTF8=1 in the environment, then run the same command again. Nothing was run.",
         )
     if not is_text(name):
@@ -229,7 +229,7 @@ def _read(path: Path) -> str:
         raise StepFileError(f"{path} is written in UTF-16.", hint="Save it as UTF-8.")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise StepFileError(f"{path}, line {line}: a NUL byte.", hint="PostgreSQL holds no text with one. Take it out.")
+        raise StepFileError(f"{path}, line {line}: a NUL byte.", hint="PostgreSQL cannot store one. Remove it.")
     return _without_odd_bytes(path, text) if _ODD_BYTES.search(text) else text
 
 
@@ -240,7 +240,7 @@ def _without_odd_bytes(path: Path, text: str) -> str:
         if is_read and (found := _ODD_BYTES.search(text, start, end)):
             line = text.count("\n", 0, found.start()) + 1
             raise StepFileError(
-                f"{path}, line {line}: the byte {ord(found[0]) - 0xDC00:#04x} is no UTF-8.",
+                f"{path}, line {line}: the byte {ord(found[0]) - 0xDC00:#04x} is not UTF-8.",
                 hint="Save the file as UTF-8.",
             )
     return _ODD_BYTES.sub("\ufffd", text)
@@ -265,8 +265,8 @@ def _steps(path: Path, text: str) -> list[Step]:
     if stray := split(text[: marks[0].start]):
         first = text[marks[0].start : marks[0].end].strip()
         raise StepFileError(
-            f"{path}, line {stray[0].line}: SQL above the first step, which `{first}` in line {marks[0].line} begins.",
-            hint="Put a line `-- step: NAME` above it; or another first word into that comment, if it is one.",
+            f"{path}, line {stray[0].line}: SQL above the first step (`{first}`, line {marks[0].line}).",
+            hint=f"Put a line `-- step: NAME` above it; or, if `{first}` is only a comment, start it with another word.",
         )
     steps: list[Step] = []
     ends = [mark.start for mark in marks[1:]] + [len(text)]
@@ -323,15 +323,15 @@ def _marks(path: Path, text: str) -> list[_Mark]:
             marks.append(_Mark(line, start, end, rebuild["table"], False, rebuild))
         elif _NEARLY_A_REBUILD.fullmatch(comment) and not text[line_start:start].strip():
             raise StepFileError(
-                f"{path}, line {line}: `{comment.strip()}` looks like a line that begins a rebuild, and is none.",
-                hint="Write `-- rebuild: public.orders` at the beginning of the line; or another first word, if it is a comment.",
+                f"{path}, line {line}: `{comment.strip()}` looks like a line that begins a rebuild, but is not one.",
+                hint="Write `-- rebuild: public.orders` at the beginning of the line; or, if it is only a comment, start it with another word.",
             )
         elif _NEARLY_A_STEP_LINE.match(comment) and not text[line_start:start].strip():
             near.append((line, comment.strip()))
     if marks and near:
         line, comment = near[0]
         raise StepFileError(
-            f"{path}, line {line}: `{comment}` looks like a line that begins a step, and is none.",
-            hint="Write `-- step: NAME` or `-- step: NAME (batch)` at the beginning of the line; or another first word, if it is a comment.",
+            f"{path}, line {line}: `{comment}` looks like a line that begins a step, but is not one.",
+            hint="Write `-- step: NAME` or `-- step: NAME (batch)` at the beginning of the line; or, if it is only a comment, start it with another word.",
         )
     return marks

@@ -572,7 +572,7 @@ NOT_UTF_8 = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ("name", "locale", "texts"),
     [
         ("20260101000000_caf\udce9.sql", {}, ["is not UTF-8", "Rename the file."]),
-        ("20260101000000_café.sql", NOT_UTF_8, ["another one than elsewhere", "PYTHONUTF8=1"]),
+        ("20260101000000_café.sql", NOT_UTF_8, ["read differently elsewhere", "PYTHONUTF8=1"]),
     ],
     ids=["bytes", "locale"],
 )

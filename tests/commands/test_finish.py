@@ -348,7 +348,11 @@ def test_a_file_that_has_no_way_back_of_ours_and_a_folder(checkout: Checkout, ru
         code=2,
     )
     file = checkout.step_file("named.sql", f"-- step: {STEP}\nselect 1;")
-    said(checkout.run(RUN, file, env=env), 'names that begin with "close the way back: " belong to finishing', code=2)
+    said(
+        checkout.run(RUN, file, env=env),
+        'names that begin with "close the way back: " are reserved for finishing',
+        code=2,
+    )
 
 
 # --- locks, and others at work

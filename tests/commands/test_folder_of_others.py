@@ -80,7 +80,7 @@ def test_an_order_that_the_names_do_not_tell_is_none(project: Project) -> None:
     names = ("1_a", "2_b", "10_c")
     write(project, {f"{name}.sql": text for name, text in zip(names, (A, B, C), strict=True)})
     for outcome in (project.run(), project.run(dry_run=True)):
-        assert "10_c.sql comes before 1_a.sql by its name, and not by its number" in told(outcome)
+        assert "10_c.sql comes before 1_a.sql by its name, but not by its number" in told(outcome)
     assert project.tables == []
     for name in names:
         assert project.run(name).exit_code == 0
@@ -227,7 +227,7 @@ def test_of_files_of_one_version_the_cli_does_not_say_which_it_has(project: Proj
     write(project, {"20260101_a.sql": A, "20260101_b.sql": B})
     noted_by_the_cli(project, _20260101=name)
     for outcome in (project.run(), project.run("20260101_a"), project.run("20260101_b")):
-        assert "Whether it was applied cannot be told" in told(outcome)
+        assert "Whether this one was applied cannot be told" in told(outcome)
     assert project.tables == []
 
 
@@ -434,7 +434,7 @@ def test_what_looks_like_a_file_and_is_none_is_told(project: Project) -> None:
     assert "2_b.SQL" in told(project.run())
     (project.folder / "2_b.SQL").unlink()
     (project.folder / "2_b.sql").symlink_to("nothing.sql")
-    assert "2_b.sql leads to no file" in told(project.run())
+    assert "2_b.sql is a link to no file" in told(project.run())
     (project.folder / "2_b.sql").unlink()
     (project.folder / "2_b.sql").symlink_to("../c.sql")
     assert project.run().exit_code == 0

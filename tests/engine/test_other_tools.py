@@ -73,11 +73,15 @@ def test_what_is_plain_sql_all_the_same(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("1_a", f"--liquibase formatted sql\n--changeset me:1 dbms:mysql\n{A}", "which only another tool knows"),
+        (
+            "1_a",
+            f"--liquibase formatted sql\n--changeset me:1 dbms:mysql\n{A}",
+            "which means something to another tool only",
+        ),
         (
             "1_a",
             f"-- atlas:txtar\n\n-- checks.sql --\nselect false;\n\n-- migration.sql --\n{A}",
-            "which only another tool knows",
+            "which means something to another tool only",
         ),
         ("1_a", f"-- +goose Up\n-- +goose ENVSUB ON\n{A}", "Write the values"),
         ("V1__a", f"{A}comment on table public.a is 'of ${{owner}}';\n", "V1__a.sql:2: the variable ${owner}"),

@@ -40,9 +40,9 @@ REFUSED = {
     "dropped, added column": ("alter table orders add column if not exists x int, drop x", "that the rebuild adds"),
     "type twice": ("alter table orders alter a type numeric; alter table orders alter a type int", "a second type"),
     "using behind another": (
-        "alter table orders rename a to b; alter table orders alter b type int using a::int", "USING behind another ALTER TABLE",
+        "alter table orders rename a to b; alter table orders alter b type int using a::int", "USING in a second ALTER TABLE",
     ),
-    "using the time": ("alter table orders alter a type timestamptz using now()", "another value each time"),
+    "using the time": ("alter table orders alter a type timestamptz using now()", "changes from call to call"),
     "nothing": ("alter table orders", "says nothing"),
     "half of it": ("alter table orders add", "cannot be part of"),
     "a comma too many": ("alter table orders add x int,, add y int", "cannot be part of"),
@@ -103,7 +103,7 @@ def test_line_that_is_none(tmp_path: Path, line: str, said: str) -> None:
 def test_what_is_a_comment_like_others_is_told_what_to_do(tmp_path: Path, text: str) -> None:
     with pytest.raises(StepFileError) as caught:
         read(tmp_path, text)
-    assert "another first word" in (caught.value.hint or "")
+    assert "start it with another word" in (caught.value.hint or "")
 
 
 def test_steps(tmp_path: Path) -> None:

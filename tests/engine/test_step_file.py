@@ -164,11 +164,11 @@ def test_checksums_of_earlier_texts_stand_below_the_name(tmp_path: Path) -> None
             'line 3: step "two" is empty',
         ),
         ("-- step: one\nselect 1;\n-- step: one\nselect 2;", 'line 3: there are two steps called "one"'),
-        ("-- step: roll back: one\nselect 1;", "belong to rollbacks"),
+        ("-- step: roll back: one\nselect 1;", "reserved for rollbacks"),
         ("-- step: one\nselect 1;".encode("utf-16"), "is written in UTF-16"),
-        (b"-- step: caf\xe9\nselect 1;", "line 1: the byte 0xe9 is no UTF-8"),
-        (b"-- caf\xe9\nselect 'caf\xe9';", "line 2: the byte 0xe9 is no UTF-8"),
-        (b"select 1;\n/* rollback: select 'caf\xe9'; */", "line 2: the byte 0xe9 is no UTF-8"),
+        (b"-- step: caf\xe9\nselect 1;", "line 1: the byte 0xe9 is not UTF-8"),
+        (b"-- caf\xe9\nselect 'caf\xe9';", "line 2: the byte 0xe9 is not UTF-8"),
+        (b"select 1;\n/* rollback: select 'caf\xe9'; */", "line 2: the byte 0xe9 is not UTF-8"),
     ],
 )
 def test_what_is_no_step_file_is_told(tmp_path: Path, text: str | bytes, message: str) -> None:
