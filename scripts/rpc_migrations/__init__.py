@@ -6,7 +6,7 @@ command they are.
 
 import sys
 
-# What stands here is read by any Python, also by one that cannot read the modules.
+# This file must be readable by any Python, even one too old for the modules.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
         "Error: this needs Python 3.11 or newer, and runs on %d.%d. Run it with a newer one: python3.12 %s"  # noqa: UP031
@@ -19,7 +19,7 @@ _show = sys.excepthook
 
 
 def _show_but_interrupts(kind, error, trace):  # type: ignore[no-untyped-def]
-    """Ctrl-C at a moment when nothing of ours takes it, such as while the modules are read, is no bug."""
+    """Ctrl-C while nothing of ours handles it yet, as during the imports, is not a bug: no traceback."""
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("Interrupted.\n")
     else:

@@ -1,4 +1,4 @@
-"""A command as a process: its options are read, signals stop it in order, what stops it becomes words and an exit code."""
+"""A command as a process: parses its options, turns signals into an orderly stop, and errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = Callable[[argparse.Namespace, Settings, Console], int]
 
 
 def run(parser: argparse.ArgumentParser, command: Command) -> int:
-    """Parse, run the command, and turn what stops it into words and an exit code."""
+    """Parse the options, run the command, and turn what stops it into a message and an exit code."""
     check_text(parser, sys.argv[1:])
     options = parser.parse_args()
     check_together(parser, options)
@@ -52,7 +52,7 @@ def run(parser: argparse.ArgumentParser, command: Command) -> int:
 def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Console:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it has not
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows a question mark for what it lacks
     if sys.stdout is not None:
         sys.stdout = lasting(sys.stdout, "Standard output")
     if sys.stderr is not None:
@@ -68,12 +68,12 @@ def _open_console(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def _stop_on_signals() -> None:
-    """As on Ctrl-C, where a terminal closes too (SIGHUP, which Windows has not); but what nohup has it ignore stays ignored."""
+    """Treat SIGTERM, and SIGHUP of a closed terminal (not on Windows), as Ctrl-C. A signal that nohup ignores stays ignored."""
     for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _interrupt)
 
 
 def _interrupt(signal_number: int, frame: object) -> None:
-    signal.signal(signal_number, signal.SIG_IGN)  # a second one would interrupt what the first one has us do
+    signal.signal(signal_number, signal.SIG_IGN)  # a second one would interrupt the clean-up after the first
     raise KeyboardInterrupt

@@ -1,5 +1,5 @@
-"""What the scripts do, one function a command: each takes the options of its command line, returns an exit code or raises
-MigrationError. Which command the options mean, cli.py says.
+"""The commands, one function each: it takes the options of its command line, and returns an exit code or raises
+MigrationError. cli.py says which command the options ask for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one person has to do by hand, once, where nobody lets us deploy over HTTPS: run some lines in the SQL Editor."""
+"""The one thing to do by hand where no way to deploy over HTTPS is open: run some lines in the SQL Editor, once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OTHERWISE = (
 
 
 def lead_through(reason: NoWayIn, client: RpcClient, settings: Settings, console: Console) -> None:
-    """On a terminal say what to run, and wait until it has been run. Elsewhere, or at the end of input, raise `reason` with the
+    """On a terminal, say what to run and wait until it has been run. Elsewhere, or at the end of input, raise `reason` with these
     steps as its hint.
     """
     from ..ways_in import is_open_by_hand
@@ -39,7 +39,7 @@ def lead_through(reason: NoWayIn, client: RpcClient, settings: Settings, console
 
 
 def _steps(sql: str, settings: Settings) -> list[str]:
-    """What to do, with a link where the project's SQL Editor is known."""
+    """What to do, with a link to the SQL Editor if the project is known."""
     is_file = sql.count("\n") > 1
     what = str(BOOTSTRAP_FILE.relative_to(PROJECT_ROOT)) if is_file else sql.rstrip()
     effect = f" ({sql.count(chr(10))} lines), which makes execute_sql for the service key alone" if is_file else ""

@@ -44,7 +44,7 @@ def verify(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def checks_of(file: Path) -> Path | None:
-    """The file with the checks of what a migration file makes; None where there is none."""
+    """The file with the checks of a migration file's result; None if it has none."""
     return VERIFY_FILE if file.resolve() == CLUSTERS else None
 
 

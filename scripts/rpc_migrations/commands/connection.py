@@ -1,4 +1,4 @@
-"""What commands have in common: a connection, and the SQL file that is written where there is none."""
+"""What commands have in common: a connection, or the SQL file that is written without one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
-    """A client for the settings, closed at the end; says with which key, and to where."""
+    """A client for the settings, closed at the end. Says which project and key it uses."""
     assert settings.key is not None
     console.say(f"Project: {settings.url}, with the {settings.key.describe()}")
     client = _client(settings, console)
@@ -40,7 +40,7 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
 
 
 def _client(settings: Settings, console: Console) -> RpcClient:
-    """A client. Raises SettingsError where supabase is missing, or is a release that we cannot use."""
+    """A client. Raises SettingsError if the package supabase is missing, or a release that cannot be used."""
     install = "Run: python -m pip install -r requirements.txt"
     try:
         from ..client import RpcClient
@@ -56,7 +56,7 @@ def _client(settings: Settings, console: Console) -> RpcClient:
 
 @contextmanager
 def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Path]) -> Iterator[None]:
-    """Where execute_sql cannot be reached, say why, and write the SQL file as the way out."""
+    """If execute_sql turns out to be out of reach, say why, write the SQL file as the way out, and raise all the same."""
     try:
         yield
     except (AccessRefused, CredentialsMissing, NotDeployed, NotSupabase, Unreachable) as reason:
@@ -71,8 +71,8 @@ def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Pa
 def write_instead(console: Console, settings: Settings, write: Callable[[], Path], *, is_wanted: bool = False) -> int:
     """Write the SQL file, because it is wanted or for want of credentials; return the exit code 0.
 
-    Raises CredentialsMissing, after writing it, where credentials seem to be meant: a pipeline whose secrets are empty must
-    not pass for one that has migrated.
+    Raises CredentialsMissing, after writing it, if credentials seem to be intended: a pipeline whose secrets are empty must
+    not look as if it had migrated.
     """
     if is_wanted or not settings.are_credentials_meant:
         if not is_wanted:

@@ -1,4 +1,4 @@
-"""Commands that make execute_sql and take it away."""
+"""Commands that deploy and remove execute_sql."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def deploy(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Deploy execute_sql; without credentials, or where nobody lets us in, write the file."""
+    """Deploy execute_sql; without credentials, or if no way in is open, write the file."""
     opening = opening_sql(options.open_for, keep_texts=options.keep_texts)
 
     def write() -> Path:
@@ -40,7 +40,7 @@ def deploy(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def remove(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Take execute_sql away, and the private schema with it unless the journal is to be kept."""
+    """Remove execute_sql, and the private schema with it unless the journal is to be kept."""
 
     def write() -> Path:
         return output_files.write_removal(keep_journal=options.keep_journal)

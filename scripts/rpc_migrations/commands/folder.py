@@ -1,4 +1,4 @@
-"""Commands on a folder of migration files, or on several files: apply what is not applied, or tell about it."""
+"""Commands on a folder of migration files, or on several files: apply those that are not applied, or report on them."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _read(
 
 
 def _tell_of_others(folder: Folder, console: Console) -> None:
-    """Say which folders in it are not looked at, and which files may be mistyped."""
+    """Say which subfolders are not looked at, and which file names may be mistyped."""
     if folder.within:
         console.say(
             f"Not run, because they are in subfolders, which the Supabase CLI skips, too: the .sql files in {listed(folder.within)}"
@@ -124,14 +124,14 @@ def _tell_of_others(folder: Folder, console: Console) -> None:
 
 
 def _stopped(options: argparse.Namespace, files: list[MigrationState]) -> list[MigrationState]:
-    """Those of one file's migrations that the options ask for."""
+    """The migrations of one file, as far as --until and --stop-before-swap let them run."""
     migrations, statuses = [one.migration for one in files], {one.migration.name: one.status for one in files}
     stopped = up_to(migrations, options.until, before_swap=options.stop_before_swap, statuses=statuses)
     return [replace(one, migration=migration) for one, migration in zip(files, stopped, strict=False)]
 
 
 def _settle_edits(client: RpcClient, files: list[MigrationState], console: Console, *, accept: bool) -> None:
-    """Raise where steps that were done have been edited; or record their new text where that is wanted."""
+    """Raise MigrationError if steps that were done have been edited; or with `accept` record their new text."""
     edited = [one for one in files if one.edited]
     if edited and not accept:
         names = ", ".join(f"{step.file}:{step.line}" for one in edited for step in one.edited)
@@ -145,13 +145,13 @@ def _settle_edits(client: RpcClient, files: list[MigrationState], console: Conso
 
 
 def _ask(client: RpcClient, chosen: list[MigrationState], settings: Settings, console: Console) -> None:
-    """Raise Declined unless the person agrees, or this goes on with what was begun."""
+    """Raise Declined unless the person agrees, or a migration that was begun is continued."""
     if chosen and not any(one.state == BEGUN for one in chosen):
         before_migrating(client, [one.migration for one in chosen], settings, console)
 
 
 def _record_applied(client: RpcClient, files: list[MigrationState], history: journal.History, console: Console) -> None:
-    """Tell the Supabase CLI's table of files that were applied here without that."""
+    """Tell the Supabase CLI's table of files that were applied here without --record."""
     for one in files:
         if one.state == APPLIED and one.migration.is_last and one.migration.version not in history.by_cli:
             journal.record(client, one.migration)

@@ -1,4 +1,4 @@
-"""Commands on a migration: run it, take it back, or tell about it."""
+"""Commands on one migration file: run it, roll it back, finish it, or report on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROLLBACK_DISCARDING_FILE = PROJECT_ROOT / "db" / "rollback_discarding_changes.sq
 
 
 def run(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Run what is left of a migration; without credentials, or where nobody lets us in, write the file."""
+    """Run what is left of a migration; without credentials, or if execute_sql cannot be reached, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
     migrations = read_migrations(options.file)
@@ -59,12 +59,12 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
 
 
 def _has_work(migration: Migration, status: Status) -> bool:
-    """Whether there is something left of it to be done, or to be told."""
+    """Whether something of it is left to be done, or to be complained about."""
     return not status.has_done(migration) or bool(status.edited_steps(migration))
 
 
 def roll_back(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Take a migration back; without credentials, or where nobody lets us in, write the file."""
+    """Roll a migration back; without credentials, or if execute_sql cannot be reached, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
     migrations = tuple(reversed(read_migrations(options.file)))
@@ -72,7 +72,7 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        for migration in migrations[1:]:  # before anything is changed; of the first one `before` does it
+        for migration in migrations[1:]:  # before anything is changed; `before` does it for the first one
             _refuse_finished(migration, read_status(client, migration))
         for migration, rollback in zip(migrations, rollbacks, strict=True):
 
@@ -95,12 +95,12 @@ def _refuse_finished(migration: Migration, status: Status) -> None:
 
 
 def finish(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Close the way back of a migration; without credentials, or where nobody lets us in, write the file."""
+    """Close the way back of a migration; without credentials, or if execute_sql cannot be reached, write the file."""
     if not settings.has_credentials:
         return write(options, settings, console)
     migrations, finishings = read_migrations(options.file), _read_steps(options)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
-        for migration in migrations[1:]:  # before anything is dropped; of the first one close_way_back does it
+        for migration in migrations[1:]:  # before anything is dropped; close_way_back does it for the first one
             with suppress(NothingToDo):
                 what_is_dropped(client, migration)
             refuse_unfinished(read_status(client, migration), migration)
@@ -116,7 +116,7 @@ def finish(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def _verify(client: RpcClient, file: Path, console: Console) -> None:
-    """Make the checks that there are of a migration file. Raises MigrationError where one fails."""
+    """Run the checks of a migration file, if it has any. Raises MigrationError if one fails."""
     if (checks_file := checks_of(file)) is None:
         return
     checks = run_checks(client, checks_file)
@@ -130,7 +130,7 @@ def _verify(client: RpcClient, file: Path, console: Console) -> None:
 
 
 def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Print each step and its SQL, and run nothing; ask the database where it stands if we can."""
+    """Print each step and its SQL, and run nothing; with credentials, also whether it is done."""
     migrations = _read_steps(options)
     done: list[set[str] | None] = [None] * len(migrations)
     if settings.has_credentials:
@@ -171,7 +171,7 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Console) -> None:
-    """Take execute_sql away where the options ask for it, and keep the journal."""
+    """Remove execute_sql if the options ask for it, and keep the journal."""
     if options.remove_when_done:
         client.query(output_files.removal_sql(keep_journal=True))
         later = "To verify" if options.finish else "To verify or to roll back"
@@ -179,8 +179,8 @@ def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Co
 
 
 def _read_steps(options: argparse.Namespace) -> tuple[Migration, ...]:
-    """The steps that the options mean, of each migration of the file, in the order in which they are run: its own, which can run as
-    they are, or those of its rollback, the last migration first, or those that close its way back.
+    """The steps that the options ask for, for each migration of the file, in the order in which they run: its own; those of its
+    rollback, with the last migration first; or those that close its way back. Raises StepFileError where they cannot run.
     """
     migrations = read_migrations(options.file)
     if options.finish:
@@ -207,7 +207,7 @@ def _rollback_of(options: argparse.Namespace, migration: Migration) -> Migration
 
 
 def _check(options: argparse.Namespace, migrations: Sequence[Migration]) -> None:
-    """Raise StepFileError where the steps cannot run as they are, or the options name one that is not there."""
+    """Raise StepFileError if the steps cannot run as they are, or the options name one that does not exist."""
     check(migrations)
     check_stops(migrations, options.until, before_swap=options.stop_before_swap)
 
@@ -221,5 +221,5 @@ def _write(options: argparse.Namespace) -> Path:
 
 
 def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:
-    """Where execute_sql cannot be reached within it, write the SQL file before giving up."""
+    """A context in which, if execute_sql cannot be reached, the SQL file is written before giving up."""
     return file_as_way_out(console, settings, lambda: _write(options))

@@ -1,4 +1,4 @@
-"""A new migration file, to be edited."""
+"""Writes a new migration file for the user to edit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _TOLD_WITH_COLUMNS = ("not-null constraint", "sequence")
 
 
 def new_migration(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    """Write a migration file to be edited, with the time in its name, as the Supabase CLI names them. Never replaces a file."""
+    """Write a migration file to be edited, with the time in its name as the Supabase CLI has it. Never replaces a file."""
     name = re.sub(r"[^a-z0-9]+", "_", options.name.lower()).strip("_")
     if not name:
         raise SettingsError(
@@ -80,7 +80,7 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
 
 
 def _rebuild(options: argparse.Namespace, settings: Settings, console: Console) -> str:
-    """A file that rebuilds a table, with what it has as comments where the database can be asked."""
+    """The text of a file that rebuilds a table. If the database can be asked, comments list what the table has."""
     table = quoted_table(options.rebuild)
     if table is None:
         raise SettingsError(
@@ -101,7 +101,7 @@ def _describe(parts: list[dict[str, str]]) -> str:
     """The table's columns and constraints, and the names of what else is carried over, as comments."""
     lines = ["The table now:"]
     lines += [f"  {_column(one['statement'])}" for one in parts if one["kind"] == "column"]
-    # In small letters: a foreign key that is made so in the swap only.
+    # In lower case it is ours: a foreign key that is not valid only while the swap makes it.
     constraints = [one["statement"].removesuffix(" not valid") for one in parts if one["kind"] in _CONSTRAINTS]
     lines += [f"  {re.split(' add ', statement, maxsplit=1)[1]}" for statement in constraints]
     others = [
@@ -111,7 +111,7 @@ def _describe(parts: list[dict[str, str]]) -> str:
     lines += ["", "Carried over besides:"] if others or roles else []
     lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
     lines += [f"  rights of {', '.join(roles)}"] if roles else []
-    # What makes PostgreSQL read an expression as it was is of no use to a person.
+    # This cast, which makes PostgreSQL read an expression back as it was, is of no use to a person.
     lines = [line.replace('::pg_catalog."any"', "") for line in lines]
     return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))
 

@@ -1,4 +1,4 @@
-"""What a person on a terminal is asked before anything is changed: which project, what, how much. Elsewhere nothing is asked."""
+"""Questions to a person on a terminal before anything is changed: which project, what, how much. Elsewhere nothing is asked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 20  # of files
 
-# What differs between the table in use and the original one, as a rollback that discards it counts it.
+# The rows that differ between the table in use and the original, as a rollback with --discard-changes counts them.
 _DISCARDED_QUERY = """
 select d.rows
 from (select c.* from rpc_migrations.copies as c where c.state = 'swapped' and c.id = {id}) as c
@@ -59,7 +59,7 @@ def warn_of_missing(status: Status, console: Console) -> None:
 
 
 def before_discarding(client: RpcClient, status: Status, settings: Settings, console: Console) -> None:
-    """The same before a rollback that brings the data back as it was at the swap."""
+    """Ask before a rollback that restores the data as it was at the swap. Raises Declined unless the person agrees."""
     copy = status.copy
     if not _asks(settings, console) or copy is None or copy["state"] != "swapped":
         return
@@ -87,7 +87,7 @@ def before_finishing(migration: Migration, dropped: list[str], settings: Setting
 
 
 def before_removing(client: RpcClient, settings: Settings, console: Console) -> None:
-    """The same before the journal is taken away, and the way back with it."""
+    """Ask before the journal is removed, and with it the way back. Raises Declined unless the person agrees."""
     if not _asks(settings, console):
         return
     tables = client.rows(_WAYS_BACK_QUERY, {"tables": Maybe(str)})[0]["tables"]
@@ -108,7 +108,7 @@ def _confirm(console: Console, lines: list[str], question: str) -> None:
 
 
 def _about(client: RpcClient, migration: Migration) -> list[str]:
-    """What a migration is about to do."""
+    """What a migration is about to do, in some lines."""
     table = read_table(client, migration)
     if table is None:
         return [f"{migration.file}: {count(len(migration.steps), 'step')}"]
@@ -116,7 +116,7 @@ def _about(client: RpcClient, migration: Migration) -> list[str]:
 
 
 def _in_a_line(client: RpcClient, migration: Migration) -> str:
-    """The same, of one among several files."""
+    """What a migration among several is about to do, in one line."""
     table = read_table(client, migration)
     if table is None:
         return f"{migration.file}: {count(len(migration.steps), 'step')}"

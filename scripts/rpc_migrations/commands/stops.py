@@ -12,7 +12,7 @@ from ..migration import Migration, Step
 
 
 def check_stops(migrations: Sequence[Migration], until: str | None, *, before_swap: bool) -> None:
-    """Raise StepFileError where none of a file's migrations has the step called `until`, or swaps tables."""
+    """Raise StepFileError if no migration of a file has the step `until`; or, with `before_swap`, if none swaps tables."""
     names = list(dict.fromkeys(step.name for one in migrations for step in one.steps))
     file = migrations[0].file
     if until is not None and until not in names:
@@ -29,9 +29,9 @@ def up_to(
     before_swap: bool,
     statuses: Mapping[str, Status] = MappingProxyType({}),
 ) -> tuple[Migration, ...]:
-    """The migrations of a file, all of it, up to the step called `until`, with it, or up to a swap, without it.
+    """The migrations of a file, cut off after the step `until` or before a swap; whole if neither is given.
 
-    Where several have such a step, it is that of the first one in which it is not done: `statuses`, by the migrations' names.
+    If several have such a step, the first one in which it is not done counts. `statuses`: by the migrations' names.
     """
     stops = [
         (migration.name in statuses and statuses[migration.name].is_done(step), place, end)
@@ -48,7 +48,7 @@ def up_to(
 
 
 def _stops(migration: Migration, until: str | None, *, before_swap: bool) -> Iterator[tuple[int, Step]]:
-    """How many steps are to be run at most, and the step that says so."""
+    """The places where a migration may be cut off: how many steps come before it, and the step that decides."""
     for place, step in enumerate(migration.steps):
         if step.name == until:
             yield place + 1, step
