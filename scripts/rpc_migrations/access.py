@@ -1,4 +1,4 @@
-"""Since when execute_sql is open and until when, and what it was called with: as the database has it, and in words."""
+"""Since when execute_sql is open and until when, and its last calls: as the database has them, and in words."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def describe_caller(call: dict[str, Any]) -> str:
 
 
 def describe_text(call: dict[str, Any]) -> str:
-    """What was called: the step, or the kinds of statement in a text of its own."""
+    """What was called: the step, or the kinds of statement in SQL that is no step."""
     if call["step"]:
         return f'{call["migration"]}: "{call["step"]}"'
     return ", ".join(call["kinds"] or ["nothing"])

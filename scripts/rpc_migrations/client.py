@@ -1,9 +1,9 @@
-"""The way to the database: `supabase.rpc("execute_sql", ...)`, with retries for what may pass.
+"""The way to the database: `supabase.rpc("execute_sql", ...)`, with retries for transient faults.
 
-supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. What an answer means is read from the
-response: what supabase-py makes of one differs from release to release (up to 2.33 an error without a code is "JSON could not
-be generated", and an answer that has a "message" is none). Sending twice is safe: a step is
-recognised in the database (see db/rpc_migrations/02_step.sql), and everything else that we send reads, or may be repeated.
+supabase-py retries GET and HEAD only, and an RPC is a POST, so the retries are ours. What an answer means is read from the raw
+response, because what supabase-py makes of it differs from release to release (up to 2.33 an error without a code becomes "JSON
+could not be generated", and an answer with a "message" counts as an error). Sending twice is safe: a step is recognised in the
+database (see db/rpc_migrations/02_step.sql), and everything else that is sent only reads, or may be repeated.
 """
 
 from __future__ import annotations
@@ -112,11 +112,11 @@ class RpcClient:
     def call(
         self, arguments: dict[str, Any], *, patience: float | None = None, attempts: Attempts | None = None
     ) -> Any:
-        """Call execute_sql until it answers, for `patience` seconds (default: the setting); return what it answered.
+        """Call execute_sql until it answers, for `patience` seconds (default: the setting); return the answer.
 
-        `attempts`: those of earlier calls that brought no progress count, too. Raises Unreachable when the attempts or the time
-        are used up (SqlError, where it is the database that refuses); AccessRefused, NotDeployed, SqlError or another
-        MigrationError at once for what cannot get better by waiting.
+        `attempts` carries the failed attempts of earlier calls that brought no progress. Raises Unreachable when the attempts or
+        the time are used up (SqlError if it is the database that refuses); AccessRefused, NotDeployed, SqlError or another
+        MigrationError at once where waiting does not help.
         """
         attempts = attempts or Attempts(self._settings.patience if patience is None else patience)
         while True:
@@ -131,7 +131,7 @@ class RpcClient:
                 time.sleep(pause)
 
     def _most_attempts(self, fault: TransientError) -> int:
-        """How many attempts are made where one fails like this."""
+        """How many attempts are made at most after a fault of this kind."""
         if fault.code in CONFLICTS:
             return MAX_ATTEMPTS_IN_CONFLICT
         return MAX_ATTEMPTS if self._has_answered else MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
@@ -149,7 +149,7 @@ class RpcClient:
             ) from error
         except httpx.HTTPError as error:
             raise self._not_connected(error) from error
-        except (APIError, ValueError, RecursionError):  # an error, or JSON that its parser does not take
+        except (APIError, ValueError, RecursionError):  # an error answer, or JSON that its parser rejects
             if self._response is None:
                 raise
         finally:
@@ -193,24 +193,24 @@ class RpcClient:
         return explain(error, _seconds_to_wait(response.headers.get("Retry-After")))
 
     def _not_connected(self, error: httpx.HTTPError) -> MigrationError:
-        """The connection failed; a certificate that is not trusted will not be at the next attempt, unless it was before."""
+        """The error for a failed connection. An untrusted certificate is final, unless the server was trusted before."""
         if is_untrusted(error) and not self._has_answered:
             return NotSupabase("The server's certificate is not trusted.", details=str(error), hint=CERTIFICATE_HINT)
         return TransientError(f"the connection failed: {error or type(error).__name__}")
 
     def _not_ours(self) -> MigrationError:
-        """Something that is not Supabase answers: a wrong address, or a hotel's page between us and a right one."""
+        """The error for an answer that is not Supabase's: a wrong address, or for a while a login page in between."""
         if self._has_answered:
             return TransientError("an answer that is not Supabase's")
         return not_supabase()
 
     def _note_response(self, response: httpx.Response) -> None:
-        """Keep the response itself."""
+        """Keep the raw response."""
         self._response = response
 
 
 def _give_up(fault: TransientError, attempts: Attempts) -> MigrationError:
-    """What to say when trying again has not helped: nobody answers, or the database does and goes on refusing."""
+    """The error for when retrying has not helped: nobody answers, or the database keeps refusing."""
     if refusal := attempts.refusal:
         return SqlError(
             f"Refused {attempts.number} times. The last time: {refusal.message}",

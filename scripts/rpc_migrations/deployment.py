@@ -1,4 +1,4 @@
-"""What is deployed: the text that makes execute_sql and the private schema, its version, and which version is there."""
+"""The SQL that makes execute_sql and the private schema, its version, and the version that is deployed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function,
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
 _NUMBER = re.compile(r"rpc_migrations (\d{1,6}) ")  # in the comment of execute_sql
 
-# An older version may take other arguments; its comment tells that it is ours.
+# An older version may take other arguments; its comment marks it as ours.
 _VERSION_QUERY = """
 select obj_description(p.oid, 'pg_proc') as version, {value} as value
 from pg_catalog.pg_proc as p
@@ -65,14 +65,14 @@ def current_version() -> str:
 
 
 def version_number(version: str) -> int:
-    """What versions are ordered by; those that bear no number are the first ones."""
+    """The number that versions are ordered by; the first ones bear none, and count as 1."""
     match = _NUMBER.match(version)
     return int(match[1]) if match else 1
 
 
 def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None) -> str:
-    """The version that is deployed. Raises NotDeployed where execute_sql is absent, incomplete or not ours, and
-    MigrationError where it is newer than these scripts.
+    """The version that is deployed. Raises NotDeployed if execute_sql is absent, incomplete or not ours, and
+    MigrationError if it is newer than these scripts.
 
     `arguments` are sent along, to see whether the REST layer knows them.
     """
@@ -80,14 +80,15 @@ def deployed_version(client: RpcClient, arguments: dict[str, Any] | None = None)
 
 
 def check_deployed(client: RpcClient, expression: str = "null") -> Any:
-    """Raise NotDeployed unless this very version of execute_sql is there; return an expression's value, asked for in one go.
+    """Raise NotDeployed unless exactly this version of execute_sql is deployed; return the value of an SQL expression, which the
+    same request asks for.
 
-    Raises MigrationError where it is newer than these scripts.
+    Raises MigrationError if the deployed version is newer than these scripts.
     """
     try:
         row = _ask(client, expression)
     except NotDeployed as reason:
-        # Somebody else's knows nothing of what is in the expression, and an older one of ours perhaps neither.
+        # Somebody else's function, or an older one of ours, may not know what the expression calls.
         if reason.code is None or (row := _ask(client, "null"))["version"] == current_version():
             raise
     if row["version"] != current_version():

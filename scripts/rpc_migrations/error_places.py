@@ -14,14 +14,14 @@ _NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the sa
 
 
 def in_its_place(step: Step, error: MigrationError) -> MigrationError:
-    """The same error, with the step that it came from, and the statement's line and first lines where they are known."""
+    """The same error, with the step that it came from, and the line and first lines of the statement if they are known."""
     details = error.details or ""
     found = _PLACE.search(details)
     line, shown = step.line, []
     if found:
         details = details[: found.start()]
         if found["place"] is None:
-            shown = ["at the end of the step, where what is deferred is checked"]
+            shown = ["at the end of the step, where deferred constraints are checked"]
         elif step.block is None and int(found["place"]) <= len(step.statements):
             statement = step.statements[int(found["place"]) - 1]
             line, shown = statement.line, _first_lines(statement.sql, statement.line)

@@ -1,4 +1,4 @@
-"""What can stop a run, each worded for the person who has to do something about it."""
+"""What can stop a run. Each error is worded for the person who has to do something about it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class SettingsError(MigrationError):
 
 
 class CredentialsMissing(SettingsError):
-    """There is no URL or no key where both seem to be meant; nothing was sent."""
+    """There is no URL or no key although both seem to be intended; nothing was sent."""
 
 
 class StepFileError(MigrationError):
-    """A step file cannot be read as one."""
+    """A migration file cannot be read, or cannot run as it is."""
 
     exit_code = 2
 
 
 class SqlError(MigrationError):
-    """The database refused a text; what it did was rolled back."""
+    """The database refused some SQL; what it did was rolled back."""
 
 
 class StatementTimedOut(SqlError):
@@ -66,11 +66,11 @@ class NotDeployed(MigrationError):
 
 
 class Absent(NotDeployed):
-    """The REST layer knows no function of that name at all; or only the bootstrap is there."""
+    """The REST layer knows no function of that name; or only the bootstrap is there."""
 
 
 class Closed(NotDeployed):
-    """execute_sql is there, and the time is over for which it was opened (RM007)."""
+    """execute_sql is there, but the time for which it was opened is over (RM007)."""
 
 
 def not_ours(*, code: str | None = None, details: str | None = None) -> NotDeployed:
@@ -84,7 +84,7 @@ def not_ours(*, code: str | None = None, details: str | None = None) -> NotDeplo
 
 
 class NoWayIn(MigrationError):
-    """Nobody lets us deploy execute_sql over HTTPS. `by_hand` opens a way when it is run in the SQL Editor."""
+    """No way to deploy execute_sql over HTTPS is open. `by_hand` is the SQL that opens one, when run in the SQL Editor."""
 
     def __init__(self, message: str, *, by_hand: str) -> None:
         super().__init__(message)
@@ -106,12 +106,12 @@ class TransientError(MigrationError):
 
     @property
     def has_sqlstate(self) -> bool:
-        """Whether it is the database that failed, and not the way there."""
+        """Whether the database refused, rather than the network or the gateway."""
         return self.code is not None and re.fullmatch(r"\d[0-9A-Z]{4}", self.code) is not None
 
 
 class Unreachable(MigrationError):
-    """Every attempt failed in passing ways, until the number of attempts or the time was used up."""
+    """Every attempt failed with a transient fault, until the attempts or the time were used up."""
 
 
 class Blocked(MigrationError):

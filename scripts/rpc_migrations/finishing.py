@@ -37,18 +37,18 @@ def finishing_of(migration: Migration) -> Migration:
 
 
 def with_checks(finishing: Migration, checks: Path) -> Migration:
-    """The same for a file that somebody else runs: a step before the others makes the checks of a file, and fails where one does."""
+    """The steps for a file that the user runs by hand: the first one makes the checks of the file `checks`, and fails if one does."""
     sql = f"select * from rpc_migrations.refuse_failed_checks({dollar_quote(checks.read_text(encoding='utf-8'))});\n"
     verify = Step(f"{FINISH_PREFIX}verify", sql, False, checks, 1, 1)
     return replace(finishing, steps=(verify, *finishing.steps))
 
 
 def what_is_dropped(client: RpcClient, migration: Migration) -> list[str]:
-    """What closing the way back drops, a line a table. Raises MigrationError where it cannot be done, NothingToDo where it was."""
+    """What closing the way back drops, one line for each table. Raises NothingToDo if it is closed, MigrationError if it cannot be."""
     try:
         rows = client.rows(_DROPPED_QUERY.format(migration=quote_literal(migration.name)), _DROPPED)
     except SqlError as error:
-        error.details = None  # where in our query it was
+        error.details = None  # a position in our query, of no use to a person
         raise
     return [
         f"{row['relation']}, {rows_in_words(row['rows'], counted=row['is_counted'])}, {row['size']} "
@@ -58,7 +58,7 @@ def what_is_dropped(client: RpcClient, migration: Migration) -> list[str]:
 
 
 def refuse_unfinished(status: Status, migration: Migration) -> None:
-    """Raise MigrationError where steps of it are left."""
+    """Raise MigrationError if steps of the migration are left."""
     if left := [step.name for step in migration.steps if not status.is_done(step)]:
         raise MigrationError(
             f"{len(left)} of {len(migration.steps)} steps of {migration.name} are not done: {', '.join(left)}.",
@@ -78,7 +78,7 @@ def close_way_back(
 
     `before` is called with what will be dropped, before anything is done.
     """
-    from .runner import Run  # with supabase, which files are written without
+    from .runner import Run  # imports supabase, which writing files does without
 
     status = read_status(client, migration)
     try:

@@ -1,4 +1,4 @@
-"""A folder of migration files: which of them are applied, by whom, and which are to be run, in the order of their names."""
+"""A folder of migration files: which are applied, and by whom; which are to be run, in the order of their names."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Folder:
 
     name: str
     migrations: tuple[Migration, ...]
-    within: tuple[str, ...] = ()  # folders in it that hold .sql files, which are not its own
-    left_out: tuple[str, ...] = ()  # files in it whose names begin with a number and do not end in .sql
+    within: tuple[str, ...] = ()  # subfolders with .sql files, which are not run
+    left_out: tuple[str, ...] = ()  # files with a leading number that do not end in .sql
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class MigrationState:
 
 def is_folder(paths: Sequence[Path]) -> bool:
     """Whether the paths mean more than one file."""
-    return len(paths) > 1 or os.path.isdir(paths[0])  # Path.is_dir raises where that may not be known
+    return len(paths) > 1 or os.path.isdir(paths[0])  # Path.is_dir raises where permissions do not let it know
 
 
 def read_folder(paths: Sequence[Path]) -> Folder:
-    """Read files, and all of the folders' files that end in .sql, in the order of their names. A folder without any may have one for each
-    migration, 20260101000000_init/migration.sql.
+    """Read files, and the .sql files of folders, in the order of their names. Instead of .sql files of its own, a folder may have a
+    subfolder for each migration, 20260101000000_init/migration.sql.
 
-    Raises StepFileError for a folder without any, or with one that looks like one and is none, for two files of one name, and as
-    read_migrations does.
+    Raises StepFileError for a folder with no .sql file, or with something that only looks like one; for two files of the same name;
+    and as read_migrations does.
     """
     files: list[Path] = []
     within: list[str] = []
@@ -108,7 +108,7 @@ def read_folder(paths: Sequence[Path]) -> Folder:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """The .sql files of a folder. Raises StepFileError for what looks like one and is none."""
+    """The .sql files of a folder. Raises StepFileError for something that only looks like one."""
     # What begins with a dot is an editor's or the file system's.
     named = [one for one in path.iterdir() if one.suffix.lower() == ".sql" and one.name[0] != "." and not one.is_dir()]
     for one in named:
@@ -119,7 +119,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _refuse_other_folders(path: Path, own: Sequence[Path], within: Sequence[str]) -> None:
-    """Raise StepFileError for a folder that has no migrations, or has them in another order than that of the names, or in a folder of it."""
+    """Raise StepFileError for a folder with no migrations, with another order than that of the names, or with a folder "migrations" in it."""
     if (path / "sqitch.plan").exists() or (path.parent / "sqitch.plan").exists():
         raise StepFileError(
             f"The order of the files in {path} is that of a sqitch.plan; here it is that of their names.",
@@ -165,7 +165,7 @@ def _look_up(migration: Migration, history: History, *, by_cli: bool) -> Migrati
 
 
 def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:
-    """Their files, and all others of the folders that these are in, or that their own folders are in."""
+    """Their files, and those beside them: in the same folder, or in a folder beside theirs if each migration has its own."""
     own = {one.path for one in migrations}
     places = {
         (path.parent, "*.sql") if file_of(path) == path.name else (path.parent.parent, f"*/{path.name}") for path in own
@@ -174,9 +174,9 @@ def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:
 
 
 def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Path]:
-    """Files of a version that the Supabase CLI has of another file, or may have: its table has room for one, and notes its name.
+    """Files whose version the Supabase CLI may have from another file: its table has room for one of a version, and notes its name.
 
-    Ways back do not count: they are not to be run.
+    Ways back (x.down.sql) do not count, as they are not to be run.
     """
     paths = with_those_beside(folder.migrations)
     back = ways_back(file_of(path) for path in paths)
@@ -195,7 +195,7 @@ def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Pat
 
 
 def stop_after(files: Sequence[MigrationState], name: str | None) -> Sequence[MigrationState]:
-    """The files up to one, given by name, file name or version. Raises StepFileError where there is none of that name."""
+    """The files up to the given one (its name, file name or version). Raises StepFileError if there is none of that name."""
     if name is None:
         return files
     names = [{one.migration.name, one.migration.file, one.migration.version} for one in files]
@@ -216,10 +216,10 @@ def refuse_equal_versions(folder: Folder) -> None:
 
 
 def runs(folder: Folder, files: Sequence[MigrationState], *, record: bool) -> Iterator[Migration]:
-    """The files as migrations to be run one after the other: those that rebuild a table each by itself, others together.
+    """The migrations to be run, one after the other: each that rebuilds a table alone, the others between them joined to one.
 
-    `record`: the last step of each file tells the Supabase CLI's table. A run after which some of the folder's files are not
-    applied names its own in its closing line.
+    `record`: the last step of each file tells the Supabase CLI's table. A run that does not end with the folder's last file
+    says in its closing line which files it has applied.
     """
     together: list[MigrationState] = []
     for one in files:
@@ -243,13 +243,13 @@ def _closing(folder: Folder, files: Sequence[MigrationState]) -> str:
 
 
 def _recorded(migration: Migration) -> Migration:
-    """The same, with what the last step tells the Supabase CLI's table. Raises StepFileError where it could not run the file."""
+    """The migration, whose last step tells the Supabase CLI's table. Raises StepFileError if the CLI could not run the file."""
     last = replace(migration.steps[-1], record=migration.for_the_cli())
     return replace(migration, steps=(*migration.steps[:-1], last))
 
 
 def _joined(folder: Folder, files: Sequence[MigrationState], *, record: bool) -> Migration:
-    """One migration of all steps that are left."""
+    """One migration made of all steps of these files that are left to do."""
     steps: list[Step] = []
     for one in files:
         own = one.migration

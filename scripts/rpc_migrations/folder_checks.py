@@ -1,4 +1,4 @@
-"""What is looked at before files of a folder are run: whether they can run, and whether they are plainly meant to, in this order, once."""
+"""Checks before the files of a folder are run: that they can run, and are plainly meant to, in this order, once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
 def check(
     files: Sequence[MigrationState], wanted: Sequence[MigrationState], history: History, *, include_all: bool
 ) -> None:
-    """Raise where some of the wanted files that are not applied cannot run as they are, or are not plainly meant to, or where one of
-    all is being rolled back: before any of them is run. `include_all`: one that sorts before an applied one may be run, too.
+    """Raise MigrationError, before any file is run, if one of the wanted files that are not applied cannot run as it is or is not
+    plainly meant to, or if any file is being rolled back. `include_all`: files that sort before an applied one may be run.
     """
     chosen = [one for one in wanted if not one.is_applied]
     step_file.check(one.migration for one in chosen)
@@ -44,7 +44,7 @@ def check(
 
 
 def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
-    """Raise StepFileError for chosen files that, by their names, are no migrations or in no certain order."""
+    """Raise StepFileError for chosen files whose names say that they are no migrations, or leave their order open."""
     if back := [name for name in other_tools.ways_back(names) if name in chosen]:
         raise StepFileError(
             f"By its name this is a way back, but it would be run as a migration: {listed(back)}",
@@ -81,7 +81,7 @@ def _refuse_copies(files: Sequence[MigrationState], chosen: Sequence[MigrationSt
 
 
 def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -> None:
-    """Raise MigrationError for a file whose version the Supabase CLI has of another one, or may have."""
+    """Raise MigrationError for a file whose version the Supabase CLI has, perhaps from another file."""
     for one in chosen:
         version = one.migration.version
         if one.state == TO_DO and version in history.by_cli:

@@ -237,4 +237,4 @@ def test_what_is_deferred_fails_as_the_step_it_belongs_to(
     error = failed(supabase, tmp_path, "insert into public.items values (1, 'a'), (2, 'a');\nselect 1;\n").error
     assert error is not None
     assert error.code == "23505"
-    assert (error.details or "").endswith("at the end of the step, where what is deferred is checked")
+    assert (error.details or "").endswith("at the end of the step, where deferred constraints are checked")
