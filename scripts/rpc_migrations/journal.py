@@ -1,4 +1,4 @@
-"""What the journal in the database says of a migration: its steps, its runs, and who is busy with it. In words: journal_words.py."""
+"""What the journal in the database says of a migration: its steps, its runs, and who works on it. (journal_words.py puts it in words.)"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run co
 
 @dataclass(frozen=True)
 class Status:
-    """Where a migration stands, as rpc_migrations.status tells it."""
+    """Where a migration stands, as rpc_migrations.status answers it."""
 
     steps: dict[str, dict[str, Any]]  # current journal rows by step
     runs: list[dict[str, Any]]  # the newest first
-    copy: dict[str, Any] | None  # the last table that it rebuilt or rebuilds
-    missing: str | None = None  # the table that it rebuilds, where that is not there and will be made
+    copy: dict[str, Any] | None  # its last rebuild of a table, over or under way
+    missing: str | None = None  # the table that it rebuilds, if that does not exist and will be made
 
     def is_done(self, step: Step) -> bool:
         """Whether the step has taken effect."""
@@ -41,14 +41,14 @@ class Status:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a step of the migration itself has begun, and was not taken back since; or, where those rows were deleted, a copy."""
+        """Whether a step of the migration itself has begun and was not rolled back since; or a copy, if somebody has deleted the steps' rows."""
         return any(not name.startswith(ROLLBACK_PREFIX) for name in self.steps) or (
             self.copy is not None and self.copy["state"] in ("copying", "copied", "swapped", "rolling back")
         )
 
     @property
     def is_rolling_back(self) -> bool:
-        """Whether a rollback has begun and has steps left; the last ones come after the swap back."""
+        """Whether a rollback has begun and has steps left, also those after the swap back."""
         if self.copy is None:
             return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) for name in self.steps)
         state = self.copy["state"]
@@ -56,7 +56,7 @@ class Status:
 
     @property
     def can_give_up(self) -> bool:
-        """Whether a rollback has begun and has not put the original table back, or giving it up has."""
+        """Whether a rollback has begun and has not put the original table back; or giving one up has begun and has steps left."""
         if self.copy is None:  # somebody has deleted its row
             return self.is_rolling_back
         return self.copy["state"] == "rolling back" or (
@@ -65,19 +65,19 @@ class Status:
 
     @property
     def finished_at(self) -> str | None:
-        """When its way back was closed; None where it was not."""
+        """When its way back was closed; None if it is open."""
         return moment(self.copy.get("finished_at")) or None if self.copy else None
 
     def has_unfinished(self, rollback: Migration) -> bool:
         """Whether that rollback has begun and its last step is not done.
 
-        That one comes after the swap back, which makes the forward steps count as not run.
+        The last step comes after the swap back, from which on the forward steps count as not run.
         """
         return any(name.startswith(ROLLBACK_PREFIX) for name in self.steps) and not self.is_done(rollback.steps[-1])
 
     @property
     def last_finished_at(self) -> str:
-        """When the last of the steps was done. Raises ValueError where none is."""
+        """When the last of the steps was done. Raises ValueError if none is."""
         return max(
             str(row["finished_at"])
             for name, row in self.steps.items()
@@ -85,13 +85,13 @@ class Status:
         )
 
     def list_steps(self, migration: Migration) -> list[dict[str, Any]]:
-        """All steps of a migration, and those in the journal besides, as {name, state, rows, seconds, calls, finished_at}."""
+        """All steps of a migration, then others in the journal, as {name, state, rows, seconds, calls, finished_at}."""
         names = [step.name for step in migration.steps]
         names += [name for name in self.steps if name not in names]
         return [_to_step(name, self.steps.get(name)) for name in names]
 
     def edited_steps(self, migration: Migration) -> list[Step]:
-        """Steps that have had an effect with another text than they have now."""
+        """Steps that have taken effect with another text than they have now."""
         return [
             step
             for step in migration.steps
@@ -99,7 +99,7 @@ class Status:
         ]
 
     def steps_of_another_file(self, migration: Migration) -> list[str]:
-        """Names of steps that have had an effect and are not in the migration's file."""
+        """Names of steps that have taken effect and are not in the migration's file."""
         own = {step.name for step in migration.steps}
         return [
             name
@@ -115,7 +115,7 @@ class History:
     """
 
     rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
-    by_cli: dict[str, str | None]  # by version, the name that is noted with it
+    by_cli: dict[str, str | None]  # version: name, None if the CLI has not noted one
     by_others: dict[str, frozenset[str]]
 
     def summary(self, name: str) -> dict[str, Any]:
@@ -136,9 +136,9 @@ class History:
 
 
 def refuse_lost_steps(status: Status, migration: Migration) -> None:
-    """Raise MigrationError where steps that were done are not in the file any more, and so may be there under other names.
+    """Raise MigrationError if steps that were done are not in the file any more: they may be there under other names.
 
-    Not of a rebuild: that knows by itself how far it is.
+    A rebuild is exempt: it knows from the database how far it is.
     """
     if (lost := status.steps_of_another_file(migration)) and not migration.rebuilds:
         raise MigrationError(
@@ -149,7 +149,7 @@ def refuse_lost_steps(status: Status, migration: Migration) -> None:
 
 
 def read_history(client: RpcClient) -> History:
-    """Ask the database what has been applied, in one request. Raises NotDeployed where there is no execute_sql of ours."""
+    """Ask the database what has been applied, in one request. Raises NotDeployed without an execute_sql of ours."""
     answer = expect(check_deployed(client, "rpc_migrations.history()"), HISTORY)
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for row in answer["steps"]:
@@ -160,7 +160,7 @@ def read_history(client: RpcClient) -> History:
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:
-    """Record the present text of steps that were done with another one."""
+    """Record the present text of steps that were done with another text."""
     checksums = json.dumps({step.name: step.checksums[0] for step in steps})
     client.query(f"select rpc_migrations.accept_edits({_literals([migration.name, checksums])}) as accepted")
 
@@ -173,7 +173,7 @@ def record(client: RpcClient, migration: Migration) -> None:
 
 
 def repeat_comparison(client: RpcClient, migration: Migration) -> None:
-    """Have the last replay before the swap, and the comparison, done anew."""
+    """Make the last replay before the swap and the comparison count as not done."""
     steps = ", ".join(quote_literal(step.name) for step in migration.comparison)
     client.query(
         f"select rpc_migrations.repeat_comparison({quote_literal(migration.name)}, array[{steps}])::text as repeated"
@@ -181,7 +181,7 @@ def repeat_comparison(client: RpcClient, migration: Migration) -> None:
 
 
 def read_status(client: RpcClient, migration: Migration) -> Status:
-    """Ask the database where the migration stands. Raises NotDeployed where there is no execute_sql of ours."""
+    """Ask the database where the migration stands. Raises NotDeployed without an execute_sql of ours."""
     expression, table = _status_call(migration), find_table(migration)
     if table:
         expression += f" || jsonb_build_object('is_there', to_regclass({quote_literal(table.name)}) is not null)"
@@ -201,10 +201,10 @@ def start_run(
     dead: str | None,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    """Register a run by `user`, as the journal shall name it. Its answer has the state "done", or "busy" and who is at it.
+    """Register a run by `user`, a name for the journal. The answer has the state "done"; or "busy", and who is at work.
 
-    `dead`: the id of a run whose process is known to be gone, so that it is not waited for. `options`: what its steps can ask for
-    (rpc_migrations.option).
+    `dead`: the id of a run whose process is known to be gone, so that it is not waited for. `options`: what the steps can read by
+    rpc_migrations.option.
     """
     values: list[Any] = [run, migration.name, action, user, pid, RUN_PATIENCE, dead, json.dumps(options)]
     sql = f"select rpc_migrations.start_run({_literals(values)}) as answer"
@@ -213,7 +213,7 @@ def start_run(
 
 
 def replication_lag(client: RpcClient, run: uuid.UUID, most: float) -> str | None:
-    """Who of those that read the WAL is more than so many bytes behind, in words; None: nobody. The run counts as alive."""
+    """The replica or replication slot that is more than `most` bytes behind, in words; None if there is none. The run counts as alive."""
     sql = f"select rpc_migrations.replication_lag({_literals([run])}) as lag"
     lag = client.row(sql, {"lag": Maybe({"name": str, "bytes": int})})["lag"]
     return f"{lag['name']}, {lag['bytes'] / 1e6:,.1f} MB behind" if lag and lag["bytes"] > most else None
@@ -238,7 +238,7 @@ def _to_status(answer: dict[str, Any]) -> Status:
 
 
 def _to_step(name: str, row: dict[str, Any] | None) -> dict[str, Any]:
-    """A step as the journal has it, or as nothing where it has not begun."""
+    """A step as the journal has it; with zeros if it has not begun."""
     row = row or {"rows": 0, "seconds": 0.0, "calls": 0, "finished_at": None, "started_at": None}
     state = "done" if row["finished_at"] else "under way" if row["started_at"] else "to do"
     return {"name": name, "state": state} | {key: row[key] for key in ("rows", "seconds", "calls", "finished_at")}

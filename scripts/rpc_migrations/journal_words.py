@@ -1,4 +1,4 @@
-"""What the journal says, in words: how far a copy is, who is in the way, who is busy, when."""
+"""What the journal says, in words: how far a copy is, who is in the way, who is at work, when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_COUNTED = 100_000  # entries of a log that rpc_migrations.log_entries count
 
 
 def describe_copy(copy: dict[str, Any] | None, steps: dict[str, dict[str, Any]]) -> list[str]:
-    """How far the copy of a table is, in sentences: what is left of it, what waits to be replayed, attempts at the swap."""
+    """How far the copy of a table is, one sentence each: what is copied, what waits to be replayed, attempts at the swap."""
     if copy is None or copy["state"] not in ("copying", "copied", "rolling back"):
         return []
     said = []

@@ -1,4 +1,4 @@
-"""A migration as it is run: its steps in order, and what it is called in the journal and by the Supabase CLI. step_file.py reads it."""
+"""A migration as it is run: its steps in order, and its names in the journal and for the Supabase CLI. step_file.py reads it from a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)")
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what takes effect as a whole, once."""
+    """One step: SQL that takes effect as a whole, once."""
 
     name: str
     sql: str
@@ -42,12 +42,12 @@ class Step:
 
     @property
     def file(self) -> str:
-        """What its file is told as."""
+        """The name of its file for messages."""
         return file_of(self.path)
 
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
-        """What is run, in order: without a BEGIN and COMMIT around it, because a step is a transaction already."""
+        """The statements that are run, without a BEGIN and COMMIT around them: a step is a transaction already."""
         return without_transaction(self._all_statements)
 
     @cached_property
@@ -56,7 +56,7 @@ class Step:
 
     @cached_property
     def separator(self) -> str | None:
-        """What stands between the statements in `query`; None where there is only one to be run."""
+        """What divides the statements in `query`; None if there is only one."""
         if len(self.statements) < 2:
             return None
         separator = "\n;\n"
@@ -66,7 +66,7 @@ class Step:
 
     @cached_property
     def query(self) -> str:
-        """The text as it is sent: as it stands, with its comments, where it is one statement."""
+        """The SQL as it is sent. A single statement is sent as it stands, with its comments."""
         if self.separator is not None:
             return self.separator.join(self._texts)
         as_it_is = (
@@ -83,7 +83,7 @@ class Step:
     @cached_property
     def begins_a_copy(self) -> bool:
         """Whether it begins to rebuild a table."""
-        # Most name no schema of ours, and large ones take seconds to be read.
+        # Most steps do not name our schema, and canonical() takes seconds for large ones.
         return "rpc_migrations" in self.sql and _BEGINS_A_COPY.search(canonical(self.sql)) is not None
 
     @property
@@ -93,9 +93,8 @@ class Step:
 
     @cached_property
     def checksums(self) -> tuple[str, ...]:
-        """SHA-256 of the SQL without comments and with white space alike, which tells whether a step that was done has been
-        edited since; of the text as it stands, which journals of earlier versions hold; and of the earlier texts that count as the same.
-        How an editor, or git, ends its lines makes no difference.
+        """SHA-256 of the canonical SQL, which tells whether a step that was done has been edited since; of the text as it stands, which
+        journals of earlier versions have; and of earlier texts that count as the same. Line ends make no difference.
         """
         text = with_plain_line_ends(self.sql)
         return _sha256(canonical(text)), _sha256(text), *self.formerly
@@ -108,14 +107,14 @@ class Migration:
     name: str
     path: Path
     steps: tuple[Step, ...]
-    rollback: tuple[Step, ...] = ()  # the way back that the file itself has
-    closing: str | None = None  # what is applied when its steps are done, where that is not what its name says
-    stops_before: str | None = None  # the step of the file that is not to be run yet, with all that follow it
-    file_steps: tuple[Step, ...] = ()  # of a file that is several migrations: the steps of all
+    rollback: tuple[Step, ...] = ()  # those of the rollback comment in the file
+    closing: str | None = None  # the closing line of its run, if it is not "NAME is applied"
+    stops_before: str | None = None  # the first step that is not to be run yet
+    file_steps: tuple[Step, ...] = ()  # the steps of the whole file, if that is several migrations
 
     @property
     def file(self) -> str:
-        """What its file is told as."""
+        """The name of its file for messages."""
         return file_of(self.path)
 
     @property
@@ -125,17 +124,17 @@ class Migration:
 
     @property
     def version(self) -> str | None:
-        """The digits by which the Supabase CLI knows the file; None where its name does not begin with some."""
+        """The digits by which the Supabase CLI knows the file; None if its name does not begin with digits."""
         return version_and_name(self.path)[0]
 
     @property
     def title(self) -> str:
-        """The file, and the table where it is one of several."""
+        """The name of the file, with the table if the migration is one of several in it."""
         return self.file + self.name.removeprefix(name_of(self.path)) if self.file_steps else self.file
 
     @property
     def is_last(self) -> bool:
-        """Whether the file ends with it."""
+        """Whether it is the last migration of its file."""
         return not self.file_steps or self.steps[-1].line == self.file_steps[-1].line
 
     @property
@@ -144,17 +143,17 @@ class Migration:
         return [step for step in self.file_steps if step.written and step.line > self.steps[-1].line]
 
     def name_of_part(self, first_step: Step) -> str:
-        """Under which name the journal knows the migration of the file that begins with that rebuild, where it is not the first one."""
+        """The journal's name for the migration that begins with this step, the second one of its file or a later one."""
         return f"{name_of(self.path)} ({first_step.block})"
 
     def may_need_others(self, step: Step) -> bool:
-        """Whether steps that are no rebuild's stand before it in the file: they may make what it needs."""
+        """Whether ordinary steps come before it in the file: they may make what it needs."""
         steps = self.file_steps or self.steps
         return any(one.block is None for one in steps[: steps.index(step)])
 
     @property
     def comparison(self) -> list[Step]:
-        """The steps before the swap that catch up with what was written, and compare."""
+        """The steps before the swap that replay and compare."""
         found: list[Step] = []
         for step in self.steps:
             if "rpc_migrations.swap(" in step.sql:
@@ -164,17 +163,17 @@ class Migration:
         return found
 
     def end_of(self, rollback: tuple[Step, ...]) -> tuple[Step, ...]:
-        """The steps of a rebuild's rollback, with one more where the Supabase CLI's table may have the file."""
+        """The steps of a rebuild's rollback, with one more if the Supabase CLI's table may have the file."""
         is_known = self.version is not None and any(step.block is not None for step in self.steps)
         return (*rollback, self.forgetting(1)) if is_known else rollback
 
     def forgetting(self, line: int) -> Step:
-        """The last step of a rollback, which makes the migration count as not applied, also for the Supabase CLI."""
+        """The last step of a rollback, from which on the migration counts as not applied, also for the Supabase CLI."""
         forget = f"select * from rpc_migrations.end_rollback({quote_literal(self.version)});\n"
         return Step(f"{ROLLBACK_PREFIX}count it as not applied", forget, False, self.path, line, line)
 
     def for_the_cli(self) -> dict[str, Any]:
-        """What the Supabase CLI's table of applied files has of it. Raises StepFileError where it could not run the file."""
+        """The row for the Supabase CLI's table of applied files. Raises StepFileError if the CLI could not run the file."""
         version, name = version_and_name(self.path)
         if version is None or self.file != self.path.name:
             raise StepFileError(
@@ -196,7 +195,7 @@ class Migration:
 
 
 def version_and_name(path: Path) -> tuple[str | None, str]:
-    """What the Supabase CLI notes of a file: the digits that its name begins with (None: there are none), and what follows them."""
+    """A file as the Supabase CLI notes it: the digits that its name begins with (None: there are none), and the rest."""
     match = _CLI_NAME.fullmatch(name_of(path))
     return (match["version"], match["name"]) if match else (None, name_of(path))
 

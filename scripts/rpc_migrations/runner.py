@@ -1,4 +1,4 @@
-"""Runs a migration: look where it stands, claim it, send each step until it is done, say how it ended."""
+"""Runs a migration: looks where it stands, claims it, sends each step until it is done, and notes how it ended."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ende
 def migrate(
     client: RpcClient, migration: Migration, settings: Settings, console: Console, before: Callable[[Status], None]
 ) -> None:
-    """Run what is left of a migration. Raises MigrationError where it has to stop; what was done stays done.
+    """Run what is left of a migration. Raises MigrationError if it has to stop; what was done stays done.
 
-    `before` is called with where it stands before the first of its steps, and not where it goes on.
+    `before` is called with its status before its very first step, but not when it is continued.
     """
     status = read_status(client, migration)
     if status.is_rolling_back:
@@ -70,7 +70,7 @@ def migrate(
 
 
 def run_together(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
-    """Run steps of several migrations, all of them to do, as one run. Raises MigrationError where it has to stop."""
+    """Run steps of several migrations, none of which is done, as one run. Raises MigrationError if it has to stop."""
     Run(client, migration, "migrate", settings, console).carry_out(Status({}, [], None))
 
 
@@ -84,9 +84,10 @@ def roll_back(
     *,
     giving_up: bool,
 ) -> None:
-    """Take a migration back with the steps of `rollback`, which bears its name; or give that up with them. Raises as `migrate` does.
+    """Roll a migration back with the steps of `rollback`, which bears its name; with `giving_up`, these give a rollback up. Raises as
+    `migrate` does.
 
-    `before` is called with where the migration stands, before anything is done.
+    `before` is called with the migration's status before anything is done.
     """
     if not migration.rebuilds and not migration.rollback:
         raise MigrationError(
@@ -142,7 +143,7 @@ class Run:
         self._id = uuid.uuid4()
 
     def carry_out(self, status: Status) -> None:
-        """Claim the migration and do its steps in order; `status`: where it stands. Raises MigrationError where it has to stop."""
+        """Claim the migration and run its steps in order; `status`: where it stands. Raises MigrationError if it has to stop."""
         self._claim()
         with self._noting_failure(), self._console.steps(self._migration, status, self._action):
             sender = StepSender(self._client, self._migration, self._id, self._settings, self._console)
@@ -157,7 +158,7 @@ class Run:
         self._console.close(status_at_end.copy if status_at_end else None)
 
     def _claim(self) -> None:
-        """Register this run; wait while another one is under way. A run whose process is gone is not waited for."""
+        """Register this run; wait while another one is under way, unless its process on this machine is gone."""
         wait = Wait(self._settings.patience)
         host = socket.gethostname()
         user, dead = f"{_user()}@{host}", None
@@ -177,12 +178,12 @@ class Run:
             wait.pause(f"Another run of {self._migration.name} is under way: {describe_busy(answer)}.")
 
     def _options(self) -> dict[str, Any]:
-        """What the steps of this run can ask for."""
+        """What the steps of this run can read by rpc_migrations.option."""
         return {"lock_budget": self._settings.lock_budget, "ignore_snapshots": self._settings.ignore_snapshots}
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Note in the journal how the run ended where it does not come to its end."""
+        """A context that notes in the journal how the run ended, if an error or Ctrl-C ends it."""
         try:
             yield
         except KeyboardInterrupt:
@@ -206,7 +207,7 @@ class Run:
         )
 
     def _end(self, outcome: str, message: str | None = None, *, patience: float = END_PATIENCE) -> Status | None:
-        """Note in the journal how the run ended, and return where the migration stood then; None where that fails.
+        """Note in the journal how the run ended, and return where the migration stood then; None if that fails.
 
         A run that nobody has ended counts as ended after RUN_PATIENCE.
         """
@@ -223,7 +224,7 @@ def _user() -> str:
 
 
 def _is_alive(pid: int | None) -> bool:
-    """Whether a process of this machine is there; one that cannot be asked about counts as alive."""
+    """Whether a process runs on this machine; if that cannot be known it counts as alive."""
     if not pid:
         return True
     try:

@@ -19,12 +19,12 @@ from .patience import Attempts, Wait, rest_after
 from .settings import Settings
 from .shapes import not_supabase
 
-MAX_FOLLOWING = 100_000  # characters of SQL that are sent along with a step, on the chance that they are run with it
+MAX_FOLLOWING = 100_000  # characters of SQL sent along with a step, in case the same request can run them
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 
 
 class StepSender:
-    """Sends steps until the database says that they are done; each with those that follow it, as far as one request goes."""
+    """Sends steps until the database says that they are done; each together with those that follow, as far as one request goes."""
 
     def __init__(
         self, client: RpcClient, migration: Migration, run: uuid.UUID, settings: Settings, console: Console
@@ -32,10 +32,10 @@ class StepSender:
         self._client, self._migration, self._run, self._console = client, migration, run, console
         self._patience, self._max_lag, self._pace = settings.patience, settings.max_lag, settings.pace
         self._worked = 0.0  # seconds that the last request took
-        self._answers: deque[dict[str, Any]] = deque()  # what has been answered and not yet been looked at
+        self._answers: deque[dict[str, Any]] = deque()  # answers that have not been looked at yet
 
     def send_until_done(self, step: Step) -> dict[str, Any]:
-        """Return the last answer. Raises MigrationError, with the step's name and place, where it cannot be done."""
+        """Return the last answer. Raises MigrationError, with the step's name and place, if it cannot be done."""
         wait, attempts, shrink = Wait(self._patience), Attempts(self._patience), 0
         while True:
             while not self._answers:
@@ -50,12 +50,12 @@ class StepSender:
                 )
             if answer["state"] == "done":
                 return answer
-            if answer["state"] != "busy":  # most likely an earlier attempt that got no answer is still at work
+            if answer["state"] != "busy":  # most likely an earlier attempt, whose answer was lost, is still at work
                 attempts.succeeded()
             self._go_on(step, answer, wait)
 
     def _hold_back(self, step: Step) -> None:
-        """Leave the application the time that it is to have. Not at the swap: what waits to be replayed only grows meanwhile."""
+        """Pause, as --pace and --max-lag ask for. Not at the swap: what waits to be replayed would only grow meanwhile."""
         if step.swaps:
             return
         if self._pace < 1 and self._worked:
@@ -68,7 +68,7 @@ class StepSender:
             wait.pause(f'Before step "{step.name}": {behind}, more than --max-lag allows.')
 
     def _request(self, step: Step, shrink: int, attempts: Attempts) -> int:
-        """Send a step, and keep the answers. Returns by how much batches are to be smaller: more, where a timeout cut this one."""
+        """Send a step, and keep the answers. Returns how far batches are to shrink: further, if a timeout cut this one."""
         began = time.monotonic()
         try:
             self._answers.extend(self._client.run_steps(self._arguments(step, shrink), attempts))
@@ -87,7 +87,7 @@ class StepSender:
         return shrink
 
     def _arguments(self, step: Step, shrink: int) -> dict[str, Any]:
-        """What execute_sql is called with. A batch that was cut by a timeout is sent without others."""
+        """The arguments for execute_sql. A batch that was cut by a timeout is sent alone."""
         arguments = {"run": str(self._run), "shrink": shrink, **self._as_sent(step)}
         if not shrink:
             steps = self._migration.steps
@@ -99,7 +99,7 @@ class StepSender:
         return arguments
 
     def _go_on(self, step: Step, answer: dict[str, Any], wait: Wait) -> None:
-        """Tell what the answer says, and wait where it is about waiting."""
+        """Act on an answer other than "done": show progress, wait, or raise MigrationError."""
         match answer["state"]:
             case "more":
                 wait.over()
