@@ -1,7 +1,7 @@
-"""Migration files that are written for another tool: what it would leave out, run in another order, or has run, must not run here in silence.
+"""Migration files written for another tool. What that tool would skip, run in another order, or has run already, must not run here silently.
 
-Such a file is SQL with comments that mean something to that tool, or it has a name that does. What is plain SQL all the same runs
-as it is; where a part of it is a way back, a condition or a variable, or the order is not that of the names, it is refused.
+Such a file has comments, or a name, that mean something to that tool. If it is plain SQL all the same, it runs as it is; if part of it
+is a way back, a condition or a variable, or if the order is not that of the names, it is refused.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ _MAY_HAVE_A_MARK = re.compile(
 )
 _INTO_A_COMMENT = "This looks like the way back: put it into a comment `/* rollback: ... */`, which --rollback runs. If it is to run now, reword that line."
 _A_VALUE = "Write its value. If the text is meant as it is, give the file another name."
-_BEGINS, _ENDS = (
-    ("begin", "start", "set"),
-    ("commit", "end", "notify"),
-)  # of which there may be some around the migration
+# What may stand before and after the migration itself.
+_BEGINS, _ENDS = ("begin", "start", "set"), ("commit", "end", "notify")
 
 _VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?P<letter>[a-zA-Z]?)(?![^\W_])")  # 005b comes between 005 and 006
@@ -55,20 +53,20 @@ _IN_ITS_OWN_FOLDER = re.compile(r"(?P<name>\d[^/]*)/(migration|up)\.sql")  # 202
 
 
 def file_of(path: Path) -> str:
-    """What a file is told as, and put in order by: its name, with its folder where each migration has one."""
+    """The name of a file for messages and for sorting: with its folder, if each migration has one of its own."""
     with_folder = f"{path.absolute().parent.name}/{path.name}"
     return with_folder if _IN_ITS_OWN_FOLDER.fullmatch(with_folder) else path.name
 
 
 def name_of(path: Path) -> str:
-    """The name under which the journal knows a file: without its ending, or that of the folder which it has for itself."""
+    """The name of a file in the journal: without its suffix; or that of its folder, if each migration has one of its own."""
     found = _IN_ITS_OWN_FOLDER.fullmatch(file_of(path))
     return found["name"] if found else path.stem
 
 
 def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
-    """The tool that has applied a file, and None where none has. `applied`: what the tools' own tables have, as
-    rpc_migrations.applied_by_others tells it. Only a file that is written as a tool has them can be its.
+    """The tool that has applied a file; None if none has. `applied`: what the tools' own tables have, as
+    rpc_migrations.applied_by_others answers it. A file only counts as a tool's if it is written the way that tool wants it.
     """
     if not applied:
         return None
@@ -94,7 +92,7 @@ def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
 
 
 def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:
-    """What of the text of a file of that name another tool would not run, or not as it stands."""
+    """What in the text of a file called `name` another tool would not run, or not as it stands."""
     if _VERSIONED.match(name):
         yield from _variables(text, first_line)
     if not _MAY_HAVE_A_MARK.search(text):
@@ -119,7 +117,7 @@ def _does_something(text: str, but_for: tuple[str, ...]) -> bool:
 
 
 def _variables(text: str, first_line: int) -> Iterator[Refusal]:
-    """In strings and quoted names: elsewhere it is a syntax error."""
+    """Variables in strings and quoted names; anywhere else they are a syntax error."""
     if not _VARIABLE.search(text):
         return
     for kind, start, end, _ in walk(text):
@@ -129,7 +127,7 @@ def _variables(text: str, first_line: int) -> Iterator[Refusal]:
 
 
 def ways_back(names: Iterable[str]) -> list[str]:
-    """Those of the files that are the way back of a migration, as their names say: x.down.sql, or x_down.sql beside x.sql or x_up.sql."""
+    """The files that their names make the way back of a migration: x.down.sql, or x_down.sql beside x.sql or x_up.sql."""
     names = list(names)
     known = {name.lower() for name in names}
 
@@ -143,14 +141,14 @@ def ways_back(names: Iterable[str]) -> list[str]:
 
 
 def without_number(names: Iterable[str]) -> list[str]:
-    """Those of the files whose names begin with no number, where others' do."""
+    """The files whose names do not begin with a number, if those of others do."""
     names = list(names)
     missing = [name for name in names if _number(name) is None]
     return missing if len(missing) < len(names) else []
 
 
 def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first two files, in the order of their names, whose numbers are in another one, or do not tell."""
+    """The first two neighbours, in the order of names, whose numbers are in another order or leave it open."""
     for one, other in pairwise(sorted(names)):
         first, second = _number(one), _number(other)
         if first and second and (first[0] > second[0] or (first[0] == second[0] and first[1] != second[1])):
@@ -159,7 +157,7 @@ def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _number(name: str) -> tuple[tuple[int, ...], str] | None:
-    """The number that a file's name begins with, which is its place among others, and how it is written. A date counts as its
+    """The number that a file's name begins with, in parts, and how it is written; None if there is none. A date counts as its
     first moment.
     """
     found = _VERSIONED.match(name) or _NUMBERED.match(name)

@@ -1,6 +1,6 @@
-"""A rebuild that is told in ALTER TABLE's own words: `-- rebuild: public.orders`, and below it nothing but ALTER TABLE on that table.
+"""A rebuild written as ALTER TABLE: a line `-- rebuild: public.orders`, and below it nothing but ALTER TABLE on that table.
 
-What is understood here is what the copy can do as psql would: everything else is refused with its line. The statements themselves
+Accepted is what the copy can do with the same result as psql; everything else is refused with its line. The statements themselves
 are run by the database, on a twin of the table (see db/rpc_migrations/08b_rebuild.sql).
 """
 
@@ -25,7 +25,7 @@ _NO_COLUMN = ("constraint", "unique", "primary", "foreign", "check", "exclude", 
 _SERIAL = re.compile(r"(small|big)?serial[248]?")
 _MOMENTS = ("now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "clock_timestamp",
             "statement_timestamp", "transaction_timestamp", "timeofday")  # fmt: skip
-# What follows ALTER COLUMN and leaves the values alone, also those of a column that the same text has added.
+# Actions of ALTER COLUMN that leave values alone, so that they may follow ADD COLUMN in the same block.
 _HARMLESS = ("set not null", "drop not null", "set statistics", "set storage", "set compression", "set (", "reset (")
 _COLUMN_ACTIONS = (*_HARMLESS, "set default", "drop default", "add generated", "set generated", "drop identity", "set expression",
                    "set data type", "type")  # fmt: skip
@@ -40,7 +40,7 @@ _INSTEAD = "Write it into a step before or after the rebuild"
 
 @dataclass
 class Rebuild:
-    """What a block of a file says: the table, its backup, and what follows the table's name in each ALTER TABLE."""
+    """A block of a file: the table, its backup, and what follows the table's name in each ALTER TABLE."""
 
     schema: str
     table: str
@@ -57,7 +57,7 @@ class Rebuild:
         return f"{_quoted(self.schema)}.{_quoted(self.table)}"
 
     def steps(self) -> Iterator[tuple[str, str, bool]]:
-        """Name, SQL and whether it is a batch step, of each step that the rebuild is."""
+        """The steps of the rebuild: name, SQL, and whether it is a batch step."""
         for name, sql, is_batch in (
             ("begin the copy", self._begin(), False),
             ("copy the rows", "select * from rpc_migrations.copy_batch();", True),
@@ -71,7 +71,7 @@ class Rebuild:
             yield name, f"{sql}\n", is_batch
 
     def former_texts(self) -> dict[str, str]:
-        """What steps were in earlier versions, by their names, to the same effect."""
+        """Earlier texts of steps with the same effect, by the step's name."""
         return {"gather statistics": f"analyze rpc_migrations.{_quoted(self.table)};\n"}
 
     def _begin(self) -> str:
@@ -85,8 +85,8 @@ class Rebuild:
 
 
 def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: str, *, first_line: int) -> Rebuild:
-    """What the block of a file says. `line`: of the line that begins it. Raises StepFileError, with the line, for all that is not
-    understood.
+    """Read the block of a file. `line`: the line that begins it. Raises StepFileError, with the line, for anything that is not
+    accepted.
     """
     name = _names(table)
     if name is None or len(name) != 2:
@@ -111,13 +111,13 @@ def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: st
 
 
 def quoted_table(text: str) -> str | None:
-    """The name of a table with its schema, as SQL writes it; None where it is none."""
+    """The name of a table with its schema, quoted for SQL; None if it is not one."""
     name = _names(text)
     return ".".join(_quoted(part) for part in name) if name and len(name) == 2 else None
 
 
 def _names(text: str) -> list[str] | None:
-    """The parts of a name, as PostgreSQL reads it; None where it is none."""
+    """The parts of a qualified name, as PostgreSQL reads it; None if it is not one."""
     parts: list[str] = []
     wants_name = True
     for kind, start, end, _ in walk(text):
@@ -131,7 +131,7 @@ def _names(text: str) -> list[str] | None:
 
 
 def _unquoted(token: str) -> str:
-    """A name as PostgreSQL reads it: without quotes its ASCII letters are small."""
+    """A name as PostgreSQL reads it: unquoted, its ASCII letters become lower case."""
     return token[1:-1].replace('""', '"') if token.startswith('"') else token.translate(_SMALL)
 
 
@@ -145,7 +145,7 @@ def _shortened(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Word:
-    """A token that says something: as it stands, as keywords are compared, and where it is in the statement."""
+    """A token other than white space and comments: as it stands, in lower case for keywords, and its place in the statement."""
 
     text: str
     word: str
@@ -154,7 +154,7 @@ class _Word:
 
 
 class _Reader:
-    """Reads one statement of a rebuild, and adds what it says."""
+    """Reads one statement of a rebuild into the Rebuild."""
 
     def __init__(self, path: Path, rebuild: Rebuild, statement: Statement) -> None:
         self._path, self._rebuild, self._statement = path, rebuild, statement
@@ -171,7 +171,7 @@ class _Reader:
                 self._words.append(_Word(text, text.lower() if kind == "word" else text, start, end))
 
     def read(self, *, is_first: bool) -> None:
-        """Take the statement. `is_first`: it is the first of the block."""
+        """Read the statement. `is_first`: it is the first of the block."""
         words = self._words
         if unicode := next((one.text for one in words if one.text[:3].lower() == 'u&"'), None):
             self._refuse(f"`{unicode}`", "Write the name itself")
@@ -202,7 +202,7 @@ class _Reader:
         own.alterations.append(self._sql[rest[0].start :])
 
     def _take(self, action: Sequence[_Word], *, is_first: bool) -> None:
-        """One of the things that the statement does."""
+        """Read one action of the statement."""
         said = " ".join(one.word for one in action)
         if len(action) < 2 or not any(f"{said} ".startswith(f"{form} ") for form in _TABLE_ACTIONS):
             self._refuse(f"`{_shown(action)}`", _INSTEAD)
@@ -237,7 +237,7 @@ class _Reader:
         self._refuse_added(_column(action, 1, ("column",)), action)
 
     def _take_column(self, action: Sequence[_Word], *, is_first: bool) -> None:
-        """ALTER COLUMN: what it does to the values must be known."""
+        """Read ALTER COLUMN, of which it must be known what it does to the values."""
         place = 2 if action[1].word == "column" and len(action) > 2 else 1
         name, said = _unquoted(action[place].text), " ".join(one.word for one in action[place + 1 :])
         if not any(f"{said} ".startswith(f"{form} ") for form in _COLUMN_ACTIONS):
@@ -275,7 +275,7 @@ class _Reader:
 
 
 def _column(action: Sequence[_Word], place: int, optional: Sequence[str]) -> str:
-    """The name that follows, behind words that may stand before it."""
+    """The name at a place in an action, after any of the optional words."""
     for word in optional:
         if place + 1 < len(action) and action[place].word == word:
             place += 1
@@ -283,7 +283,7 @@ def _column(action: Sequence[_Word], place: int, optional: Sequence[str]) -> str
 
 
 def _place_of(action: Sequence[_Word], word: str) -> int | None:
-    """Where a word stands that is in no parentheses."""
+    """The place of a word outside of parentheses; None if there is none, or nothing follows it."""
     depth = 0
     for place, one in enumerate(action):
         depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(one.word, 0)
@@ -293,7 +293,7 @@ def _place_of(action: Sequence[_Word], word: str) -> int | None:
 
 
 def _actions(words: Sequence[_Word]) -> Iterator[list[_Word]]:
-    """The things that an ALTER TABLE does, which commas divide that are in no parentheses or brackets."""
+    """The actions of an ALTER TABLE, divided by commas outside of parentheses and brackets."""
     depth = 0
     action: list[_Word] = []
     for one in words:

@@ -1,4 +1,4 @@
-"""The table that a migration rebuilds, as it is before: how large, what is carried over, how long it takes roughly."""
+"""The table that a migration rebuilds, before it does: its size, what is carried over, roughly how long it takes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 # the rows up to which an index build stays within one request.
 ROWS_PER_SECOND = 200_000
 ROWS_PER_REQUEST = 20_000_000
-ROWS_TO_COUNT, BYTES_TO_COUNT = (
-    1_000_000,
-    200_000_000,
-)  # up to which rows are counted, and not taken from the statistics
+ROWS_TO_COUNT, BYTES_TO_COUNT = 1_000_000, 200_000_000  # the rows of smaller tables are counted, not estimated
 
 NOTHING_CARRIED = "nothing but columns and rights"
 
@@ -61,60 +58,60 @@ _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c 
 
 
 class NamedTable(NamedTuple):
-    """The table that a migration rebuilds, as its steps call it."""
+    """The table that a migration rebuilds, by the names in its steps."""
 
     name: str
     backup: str
-    must_be_there: bool  # before the migration; else the migration may make it
+    must_be_there: bool  # before the migration; else the migration makes it, empty
 
 
 @dataclass(frozen=True)
 class RebuiltTable:
-    """A table that a migration rebuilds. `rows` is None where they are not known, `counted` whether they were counted."""
+    """A table that a migration rebuilds, as the database has it."""
 
     name: str
     backup: str
     must_be_there: bool
     is_there: bool
     has_backup: bool
-    rows: int | None
-    counted: bool
+    rows: int | None  # None: not known
+    counted: bool  # rows were counted, not estimated
     size: str
-    room: int  # bytes of disk that it takes to rebuild it: the new table with its indexes, and as much again of WAL
+    room: int  # bytes of disk that the rebuild takes: the new table with its indexes, and as much again of WAL
     columns: str
     obstacles: str | None  # why it cannot be rebuilt
     carried: list[dict[str, str]]  # what belongs to it besides columns and rights: kind, name
 
     @property
     def rows_in_words(self) -> str:
-        """How many rows it has."""
+        """How many rows it has, in words."""
         return rows_in_words(self.rows, counted=self.counted)
 
     @property
     def carried_by_name(self) -> str:
-        """All that is carried over."""
+        """All that is carried over, by kind and name."""
         return ", ".join(f"{one['kind']} {one['name']}".strip() for one in self.carried) or NOTHING_CARRIED
 
     @property
     def carried_by_number(self) -> str:
-        """How much of each kind is carried over."""
+        """How many things of each kind are carried over."""
         numbers = Counter(one["kind"] for one in self.carried)
         return ", ".join(_count(number, kind) for kind, number in numbers.items()) or NOTHING_CARRIED
 
     @property
     def seconds_in_words(self) -> str:
-        """How long it takes, roughly."""
+        """Roughly how long the rebuild takes, in words."""
         seconds = max((self.rows or 0) / ROWS_PER_SECOND, 1)
         return f"about {seconds:,.0f} s" if seconds < 120 else f"about {seconds / 60:,.0f} min"
 
     @property
     def too_large(self) -> str | None:
-        """Why it may be too large for requests, and what is for it; None if it fits."""
+        """Why it may be too large for requests, and what to do then; None if it fits."""
         return _too_large(self.rows or 0)
 
 
 def find_table(migration: Migration) -> NamedTable | None:
-    """The table that a migration rebuilds; None where it rebuilds none."""
+    """The table that a migration rebuilds; None if it rebuilds none."""
     for step in migration.steps:
         if found := _BEGIN_COPY.search(step.sql):
             must_be_there = found[1] == "rebuild" and not migration.may_need_others(step)
@@ -123,7 +120,7 @@ def find_table(migration: Migration) -> NamedTable | None:
 
 
 def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
-    """Look at the table that a migration rebuilds; None where it rebuilds none. execute_sql must be deployed."""
+    """Look at the table that a migration rebuilds; None if it rebuilds none. execute_sql must be deployed."""
     found = find_table(migration)
     if found is None:
         return None
@@ -140,7 +137,7 @@ def read_table(client: RpcClient, migration: Migration) -> RebuiltTable | None:
 
 
 def size_warning(client: RpcClient, migration: Migration) -> str | None:
-    """Why the table that a migration rebuilds may be too large for this way, and which way is for it; None if it fits."""
+    """Why the table that a migration rebuilds may be too large for requests, and what to do then; None if it fits."""
     found = find_table(migration)
     if found is None:
         return None
@@ -149,8 +146,8 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
 
 
 def rehearse_later(client: RpcClient, migration: Migration) -> None:
-    """Begin the rebuilds that come after a migration in its file, and undo that: what refuses one of them is told before the first one
-    has changed anything. Left out is one that may need what a step before it makes. Raises SqlError, with its place.
+    """Begin the rebuilds that come after a migration in its file, and undo that, so that a refusal comes before the first one has
+    changed anything. Skips those that may need what an ordinary step before them makes. Raises SqlError, with its place.
     """
     for step in migration.later_rebuilds:
         if migration.may_need_others(step):
@@ -163,14 +160,14 @@ def rehearse_later(client: RpcClient, migration: Migration) -> None:
 
 
 def rows_in_words(rows: int | None, *, counted: bool) -> str:
-    """How many rows a table has; None: that is not known. `counted`: they were, and not taken from the statistics."""
+    """How many rows a table has, in words; None: not known. `counted`: not estimated from the statistics."""
     if rows is None:
         return "rows not counted"
     return f"{'' if counted else 'about '}{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def _count(number: int, kind: str) -> str:
-    """1 index, 2 indexes; what is there or not has no number."""
+    """1 index, 2 indexes; things that there can only be one of have no number."""
     if kind in ("row security", "replica identity", "clustering"):
         return kind
     plural = {"index": "indexes", "policy": "policies"}.get(kind, kind if kind.endswith("s") else f"{kind}s")

@@ -1,15 +1,15 @@
 """Migration files: SQL that a person reads from top to bottom, as one step or as several.
 
-A line `-- step: NAME` begins a step, `-- step: NAME (batch)` one that is sent again until it says that it is done. What
-stands above the first step is a comment for the reader. Lines `-- formerly: CHECKSUM` below it name the checksums of earlier
-texts of the step that have the same effect: where one of them was run, the step counts as done, not as edited. A file
-without step lines is one step, called as the file.
+A line `-- step: NAME` begins a step, `-- step: NAME (batch)` one that is sent again until it says that it is done. Above the
+first step there are only comments. Lines `-- formerly: CHECKSUM` below a step line name the checksums of earlier texts of the
+step that have the same effect: if one of them was run, the step counts as done, not as edited. A file without step lines is
+one step, named after the file.
 
 A line `-- rebuild: public.orders` begins a block of ALTER TABLE on that table, which becomes the steps of an online rebuild (see
 rebuild.py). A file that rebuilds several tables is as many migrations, one after the other: each has its own copy and its own way back.
 
-A block comment `/* rollback: ... */` has the way back of a migration that rebuilds no table: SQL, with step lines or without.
-psql and the Supabase CLI take it for the comment that it is.
+A block comment `/* rollback: ... */` has the way back of a migration that rebuilds no table: SQL, with or without step lines.
+For psql and the Supabase CLI it is just a comment.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
 _NEARLY_A_REBUILD = re.compile(r"--+\s*rebuild\b\s*:?\s*[\w\"$]+\.[\w\"$]+\s*", re.IGNORECASE)
 _MAY_HAVE_STEPS = re.compile(r"^[ \t]*--+\s*(step:|rebuild\b)", re.IGNORECASE | re.MULTILINE)
 _MAY_HAVE_ROLLBACK = re.compile(r"/\*\s*rollback:", re.IGNORECASE)
-_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # as they come out of bytes that are no UTF-8
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")  # byte order marks of UTF-16, decoded with surrogateescape
 _ODD_BYTES = re.compile("[\udc80-\udcff]")
-MOST_REFUSALS = 10  # that are told at once
+MOST_REFUSALS = 10  # listed in one message
 
 
 def check(migrations: Iterable[Migration]) -> None:
-    """Raise StepFileError, naming every file and line, where something in one of them cannot run in a step."""
+    """Raise StepFileError, naming files and lines, if something in the migrations cannot run in a step."""
     found = [
         (migration.file, refusal)
         for migration in migrations
@@ -82,23 +82,23 @@ def _next_steps(migration: Migration) -> dict[int, Step]:
 
 
 def _lost(step: Step, later: Step | None) -> Iterator[Refusal]:
-    """What a step sets and the next one of the file would not have."""
+    """Settings of a step that the next one of the file would lack."""
     if later is not None:
         yield from lost_search_path(step.statements, later.statements, later.name)
 
 
 def read_migration(path: Path, *, name: str | None = None) -> Migration:
-    """Read a migration file that is one migration, called as the file unless another name is given. Raises as read_migrations does."""
+    """Read a file that is one migration, named after the file unless another name is given. Raises as read_migrations does."""
     (migration,) = read_migrations(path, name=name)
     return migration
 
 
 def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, ...]:
-    """Read a migration file: one migration, or as many as it rebuilds tables. The name of the first one is the file's, without its
-    ending, unless another one is given; the others have the table in theirs.
+    """Read a migration file: one migration, or one for each table that it rebuilds. The first one is named after the file, unless
+    another name is given; the others have the table in their names.
 
-    Raises StepFileError: no such file, it or its name not UTF-8, SQL above the first step, an empty step, a line that is nearly one that
-    begins a step, a control character in a name, a name used twice or kept for the steps of a rollback, a table rebuilt twice.
+    Raises StepFileError: no such file, it or its name not UTF-8, SQL above the first step, an empty step, a line that only looks like a
+    step line, a control character in a name, a name used twice or reserved for rollbacks, a table rebuilt twice.
     """
     _refuse_controls(file_of(path), f"The name of the file {file_of(path)!r}", "Rename the file.")
     refuse_what_is_no_text(file_of(path), f"The name of the file {file_of(path)!r}")
@@ -110,12 +110,12 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
     if not others:
         return (replace(migration, rollback=tuple(_rollback_steps(migration, text))),)
     migrations = migration, *(Migration(migration.name_of_part(part[0]), path, part) for part in others)
-    _rollback_steps(migration, text)  # which refuses one
+    _rollback_steps(migration, text)  # raises StepFileError if there are any
     return tuple(replace(one, file_steps=tuple(steps)) for one in migrations)
 
 
 def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:
-    """The steps of a file's migrations: from the second table on, a rebuild's block begins one."""
+    """The steps of each of the file's migrations: the block of a second or later rebuild begins a new one."""
     parts: list[list[Step]] = [[]]
     tables: set[str | None] = set()
     for step in steps:
@@ -138,8 +138,8 @@ def _parts(path: Path, steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 
 
 def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
-    """Raise StepFileError for a name that is used twice, or kept for the steps of a rollback or of finishing."""
-    seen: dict[str, bool] = {}  # and whether a rebuild gave it, as it does to the steps of each table
+    """Raise StepFileError for a step name that is used twice, or reserved for rollbacks or finishing."""
+    seen: dict[str, bool] = {}  # and whether a rebuild gave it: those of several tables share them
     for step in steps:
         _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
         is_given = step.block is not None
@@ -159,7 +159,7 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
 
 
 def _rollback_steps(migration: Migration, text: str) -> list[Step]:
-    """The steps of the file's comment `/* rollback: ... */`, and one that makes the migration count as not applied."""
+    """The steps of the file's comment `/* rollback: ... */`, and a last one that marks the migration as not applied."""
     if not _MAY_HAVE_ROLLBACK.search(text):
         return []
     path = migration.path
@@ -170,7 +170,7 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
     ]
     if not found:
         return []
-    # So that lines are counted as in the file. One that has no SQL says nothing: it is not filled in, or commented out.
+    # The line breaks keep line numbers those of the file. A comment without SQL does not count: nobody has filled it in.
     undoing = [(line, _steps(path, "\n" * (line - 1) + text[start:end])) for start, end, line in found]
     undoing = [(line, steps) for line, steps in undoing if any(step.statements for step in steps)]
     if not undoing:
@@ -193,7 +193,7 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
 
 
 def refuse_what_is_no_text(name: str, what: str) -> None:
-    """The journal knows a migration by its name, and would take it for another one where its letters are read otherwise."""
+    """Raise StepFileError for a name that would be decoded differently elsewhere: the journal would take it for another migration."""
     if not name.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
         raise StepFileError(
             f"{what} would be read differently elsewhere: the encoding here is {encoding}, not utf-8.",
@@ -204,18 +204,20 @@ def refuse_what_is_no_text(name: str, what: str) -> None:
 
 
 def is_text(argument: str) -> bool:
-    """Whether it has no bytes that Python could not read as letters."""
+    """Whether Python could decode all of its bytes."""
     return not re.search("[\ud800-\udfff]", argument)
 
 
 def _refuse_controls(name: str, what: str, hint: str) -> None:
-    """A name stands in a comment of the file that is written: behind a line break in it, psql would take the rest as a command."""
+    """Raise StepFileError for a control character: names are put into comments of the written file, and psql would run what follows a
+    line break.
+    """
     if _CONTROLS.search(name):
         raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 
 
 def _read(path: Path) -> str:
-    """The file's text, with the line ends that it has (a string keeps them) and without a byte order mark."""
+    """The file's text, with its own line ends (strings keep them) and without a byte order mark."""
     try:
         text = path.read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff")
     except FileNotFoundError as error:
@@ -234,7 +236,7 @@ def _read(path: Path) -> str:
 
 
 def _without_odd_bytes(path: Path, text: str) -> str:
-    """The text where bytes that are no UTF-8 stand in comments, which run as nothing; raises StepFileError where they stand elsewhere."""
+    """The text, with bytes that are not UTF-8 replaced in comments, which do not matter. Raises StepFileError if they are elsewhere."""
     for kind, start, end, _ in walk(text):
         is_read = kind not in COMMENTS or _MAY_HAVE_STEPS.match(text, start) or _MAY_HAVE_ROLLBACK.match(text, start)
         if is_read and (found := _ODD_BYTES.search(text, start, end)):
@@ -258,7 +260,7 @@ class _Mark(NamedTuple):
 
 
 def _steps(path: Path, text: str) -> list[Step]:
-    """The steps of a text: each from its naming line to the next, or the whole of it."""
+    """The steps of a text: each from its step line to the next; without step lines the whole text."""
     marks = _marks(path, text) if _MAY_HAVE_STEPS.search(text) else []
     if not marks:
         return [Step(name_of(path), text, False, path, 1, 1)]
@@ -291,7 +293,7 @@ def _steps(path: Path, text: str) -> list[Step]:
 
 
 def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
-    """The steps that a block below a rebuild line is."""
+    """The steps that the block below a rebuild line stands for."""
     assert mark.rebuild is not None
     rebuild = read_rebuild(path, mark.line, mark.name, mark.rebuild["backup"], text, first_line=mark.line)
     for place, (name, sql, is_batch) in enumerate(rebuild.steps()):
@@ -302,10 +304,10 @@ def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
 
 
 def _marks(path: Path, text: str) -> list[_Mark]:
-    """The lines that begin a step. Those within a string, a comment, parentheses or a function's body begin none.
+    """The lines that begin a step or a rebuild; not those within a string, a comment, parentheses or a function's body.
 
-    Raises StepFileError for one without a name, and for lines that are nearly such a line: their steps would become part
-    of the step above.
+    Raises StepFileError for one without a name, and for lines that only look like one: the SQL below would become part of the
+    step above.
     """
     marks: list[_Mark] = []
     near: list[tuple[int, str]] = []

@@ -1,5 +1,5 @@
-"""What the person sees. `Console` words what happens, keeps it in a report and has it shown: by a live list on a terminal,
-by plain lines elsewhere, by one JSON document where that is asked for.
+"""What the person sees. `Console` puts what happens into words, keeps it in a report and shows it: as a live list on a terminal,
+as plain lines elsewhere, as one JSON document with --json.
 
 Results go to standard output; retries, waits, warnings and errors to standard error.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """The one place that prints. `quiet`: errors and warnings only; `verbose`: details as well; `log`: a file that gets all of it."""
+    """The one place that prints. `quiet`: only errors and warnings; `verbose`: details as well; `log`: a file that gets everything."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Console:
         self._views = [self._view, *([log_lines(log)] if log else [])]
 
     def _show(self, what: str, *values: Any) -> None:
-        """Have every view show something."""
+        """Call a method of every view."""
         for view in self._views:
             getattr(view, what)(*values)
 
@@ -67,7 +67,7 @@ class Console:
         self.say(f"Nothing to do. {text}")
 
     def note(self, text: str) -> None:
-        """A line about how it goes."""
+        """A line about progress: a retry, a wait."""
         self.report.notes.append(text)
         self._show("note", text)
 
@@ -81,7 +81,7 @@ class Console:
         self._show("warn", text)
 
     def error(self, error: MigrationError) -> None:
-        """What stopped the command and what to do next. Told once, however often it is passed on."""
+        """What stopped the command and what to do next. Shown once, even if the same error comes again."""
         if self.report.error is error:
             return
         error.hint = error.hint or LAST_RESORT
@@ -90,15 +90,15 @@ class Console:
         self._show("error", error)
 
     def retrying(self, fault: MigrationError, pause: float, attempt: int) -> None:
-        """An attempt failed in passing; the next one comes after `pause` seconds."""
+        """An attempt failed with a transient fault; the next one comes after `pause` seconds."""
         self.note(f"attempt {attempt} failed ({fault.message}); trying again in {pause:.1f} s")
 
     def waiting(self, what: str, seconds: float) -> None:
-        """We wait for something, since so many seconds. A list shows it all the time, lines tell it now and then."""
+        """We have been waiting for something for so many seconds. A list shows it all the time, lines repeat it now and then."""
         self._stand_still(f"waiting for {what} (since {seconds:.0f} s)", first=seconds == 0)
 
     def holding_back(self, seconds: float, share: float) -> None:
-        """We pause for so many seconds, to work for a share of the time only."""
+        """We pause for so many seconds, to work only for a share of the time."""
         assert self._run
         self._stand_still(f"pausing for {seconds:.1f} s (--pace {share:g})", first=not self._run.held_back)
         self._run.held_back += seconds
@@ -120,9 +120,9 @@ class Console:
         return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
     def ask(self, lines: list[str], question: str) -> str | None:
-        """Say something on standard error and wait for a line; return what was typed, None at the end of input.
+        """Say something on standard error and wait for a line; return what was typed, or None at the end of input.
 
-        The time that it takes is none of the run's.
+        The time that the person takes does not count as the run's.
         """
         began = time.monotonic()
         self._view.ask(lines, question)
@@ -133,7 +133,7 @@ class Console:
             return None
         finally:
             if not answer.endswith("\n"):
-                self._view.err.print()  # what comes next begins a line
+                self._view.err.print()  # so that what comes next begins a new line
         self.report.began += time.monotonic() - began
         for log in self._views[1:]:
             log.note(f"{question} {answer.strip()}")
@@ -143,7 +143,7 @@ class Console:
 
     @contextmanager
     def steps(self, migration: Migration, status: Status, action: str) -> Iterator[None]:
-        """Show the steps of a run while they run; `status`: where the journal says that the migration stands before it."""
+        """A context in which the steps of a run are shown; `status`: where the migration stands before it."""
         run = self._run = RunReport.of(migration, action, status)
         self.report.add(run)
         doing = {"migrate": "Migrating", "roll back": "Rolling back", "finish": "Finishing"}[action]
@@ -190,7 +190,7 @@ class Console:
         )
 
     def close(self, table: dict[str, Any] | None) -> None:
-        """What the run has done, where the original of the table that it rebuilt is, and what to do next."""
+        """The closing lines of a run: what it has done, where the original table is, what to do next."""
         run = self._run
         assert run
         given_up = run.action == "roll back" and table is not None and table["state"] == "swapped"
@@ -229,7 +229,7 @@ class Console:
         self._show("close", lines)
 
     def _close_before(self, run: RunReport) -> None:
-        """The run was told to stop before its last steps."""
+        """The closing lines of a run that was told to stop before its last steps."""
         lines = [f'{run.migration} has stopped before "{run.stops_before}", as asked.']
         if run.table and run.table["state"] in ("copying", "copied"):
             lines.append(
@@ -243,7 +243,7 @@ class Console:
     # --- what was found ------------------------------------------------------------------------------------------
 
     def plan(self, migration: Migration, action: str, done: set[str] | None) -> None:
-        """Each step, done or to do (as far as is known; nothing is where `done` is None), and its SQL."""
+        """Each step, done or to do, and its SQL. `done`: the names of those done; None if not known, and all count as to do."""
         steps = [PlannedStep(step, "done" if done and step.name in done else "to do") for step in migration.steps]
         plan = PlanReport(migration.name, action, steps)
         self.report.outcome = "dry run"
@@ -253,7 +253,7 @@ class Console:
         self._show("plan", plan)
 
     def status(self, migration: Migration, status: Status, calls: dict[str, Any] | None) -> None:
-        """What the journal says of a migration's steps and runs, and the last calls where they were asked for."""
+        """What the journal says of a migration's steps and runs; and the last calls of execute_sql, if given."""
         found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy, calls)
         self.report.outcome = "done"
         self.report.add(found)
@@ -280,7 +280,7 @@ class Console:
             self.say(f"{calls['total']:,} calls on record in all (kept for 90 days), those that only read among them")
 
     def folder(self, title: str, files: list[MigrationState], others: list[dict[str, Any]], *, outcome: str) -> None:
-        """Where the files of a folder stand, and what else the journal has (migration, state, finished_at, client)."""
+        """Where the migrations of a folder stand, and what else the journal has (migration, state, finished_at, client)."""
         listed = [one.to_dict() for one in files]
         self.report.outcome = outcome
         self.report.add(FolderReport(listed, others))
@@ -305,7 +305,7 @@ class Console:
             self._show("table", "Unknown here", ["migration", "state", "applied", "by"], rows)
 
     def checks(self, title: str, checks: list[Check]) -> bool:
-        """Checks that passed or failed, and how many of each. Returns whether all have passed."""
+        """A table of checks, and how many passed and failed. Returns whether all passed."""
         report = ChecksReport(title, checks)
         self.report.add(report)
         failed = len(report.failed)
@@ -318,7 +318,7 @@ class Console:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def finish(self, exit_code: int) -> None:
-        """The command has come to its end. Prints the report where --json asks for it."""
+        """The command has ended. With --json, prints the report."""
         self.report.exit_code = exit_code
         self.report.outcome = self.report.outcome or ("done" if exit_code == 0 else "failed")
         self._tell_losses()
@@ -327,7 +327,7 @@ class Console:
             self._tell_losses()
 
     def _tell_losses(self) -> None:
-        """Warn of the streams that could not be written, once."""
+        """Warn, once for each, of streams that could not be written."""
         for stream in (sys.stdout, sys.stderr, self._log):
             if isinstance(stream, Lasting) and stream.lost:
                 self.warn(f"{stream.name} could not be written ({stream.lost}). The command went on without it.")
@@ -335,7 +335,7 @@ class Console:
 
 
 def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
-    """A live list on a terminal, else plain lines; with --json only those to standard error are seen."""
+    """A live list on a terminal, else plain lines; with --json nothing but the document goes to standard output."""
     out, err = Terminal(quiet=quiet or as_json), Terminal(stderr=True)
     if out.is_terminal and not out.quiet:
         from .live import LiveList

@@ -9,7 +9,7 @@ from ..report import ChecksReport, FolderReport, PlanReport, Report, RunReport, 
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The whole report. What did not come up is left out."""
+    """The whole report as JSON data. What did not come up is left out."""
     return {
         "command": report.command, "outcome": report.outcome,
         "lines": report.lines, "warnings": report.warnings, "notes": report.notes,
@@ -22,7 +22,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _result(result: Any, earlier: list[Any]) -> dict[str, Any]:
-    """The last result. Of the runs before it the steps stand with its own; what else came before it is a list of its own."""
+    """The last result. The steps of earlier runs come before its own; other earlier results are a list, "earlier"."""
     content = _content(result)
     if isinstance(result, RunReport):
         runs = [one for one in [*earlier, result] if isinstance(one, RunReport)]
@@ -51,7 +51,7 @@ def _content(result: RunReport | PlanReport | StatusReport | ChecksReport | Fold
 
 
 def _run(run: RunReport) -> dict[str, Any]:
-    """A run; where it came to its end, also what to do next, and the table that it rebuilt."""
+    """A run; if it came to its end, with what to do next and the table that it rebuilt."""
     closing = {} if run.next_steps is None else {"next": run.next_steps, "table": run.table}
     pauses = {"held_back": round(run.held_back, 3)} if run.held_back else {}
     return {"migration": run.migration, "action": run.action, **pauses, **closing}

@@ -1,4 +1,4 @@
-"""Streams that outlast what they write to: a full disk, a terminal or a reader that has gone must not stop a migration."""
+"""Output streams that survive a full disk, a closed terminal or a reader that is gone: these must not stop a migration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, TextIO, cast
 
 
 def lasting(stream: TextIO, name: str) -> TextIO:
-    """A stream made lasting; `name` is what the person calls it."""
+    """Wrap a stream; `name` is for messages."""
     return cast(TextIO, Lasting(stream, name))
 
 
 class Lasting:
-    """A text stream on which every write succeeds. Once one has failed, what is left to say goes nowhere.
+    """A text stream on which every write succeeds. After a failed one, all further output is dropped.
 
-    `lost` is then why; but None where the reader has had enough (`| head`).
+    `lost` then says why; it stays None if the reader just closed the pipe (`| head`).
     """
 
     def __init__(self, stream: TextIO, name: str) -> None:
@@ -23,7 +23,7 @@ class Lasting:
         self.lost: str | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Else it is the stream itself."""
+        """Everything else is the stream's own."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -35,14 +35,14 @@ class Lasting:
             return len(text)
 
     def flush(self) -> None:
-        """Write what is kept back."""
+        """Write out what is buffered."""
         try:
             self._stream.flush()
         except OSError as error:
             self._go_nowhere(error)
 
     def _go_nowhere(self, error: OSError) -> None:
-        """Also with what the stream keeps back: Python writes that when it ends."""
+        """Redirect the stream to /dev/null, with what it has buffered, which Python would write at exit."""
         if not isinstance(error, BrokenPipeError):
             self.lost = error.strerror or type(error).__name__
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Plain lines, for a pipe or a log: results on standard output, how it goes and what is wrong on standard error."""
+"""The view for a pipe or a log, as plain lines: results on standard output, progress and errors on standard error."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Stamped:
         return self._file.write("".join(stamp + line for line in text.splitlines(keepends=True)))
 
     def flush(self) -> None:
-        """Nothing is kept back here."""
+        """Flush the file; nothing is buffered here."""
         self._file.flush()
 
 
 def log_lines(file: TextIO) -> Lines:
-    """Plain lines, all of them, into a file."""
+    """A view that writes everything, as plain lines, to a file."""
     log = Terminal(file=cast(IO[str], Stamped(file)))
     return Lines(log, log, quiet=False, verbose=True)
 
 
 class Lines:
-    """Shows a report line by line. `quiet`: no notes (that `out` is quiet is up to who makes it); `verbose`: details as well."""
+    """Shows a report line by line. `quiet`: no notes (whether `out` is quiet is up to the caller); `verbose`: details as well."""
 
     def __init__(self, out: Terminal, err: Terminal, *, quiet: bool, verbose: bool) -> None:
         self.out, self.err = out, err
@@ -55,12 +55,12 @@ class Lines:
         self.out.print(Text(text, style=style))
 
     def note(self, text: str) -> None:
-        """A line about how it goes."""
+        """A line about progress: a retry, a wait."""
         if not self._quiet:
             self.err.print(Text(f"  {text}", style="yellow"))
 
     def detail(self, text: str) -> None:
-        """A line for those who want to know more."""
+        """A line for --verbose."""
         if self._verbose:
             self.err.print(Text(f"  {text}", style="dim"))
 
@@ -80,7 +80,7 @@ class Lines:
             self._print_lines(more)
 
     def ask(self, lines: list[str], question: str) -> None:
-        """What a person needs to know, and the question; the answer is typed behind it."""
+        """What a person needs to know, and the question, after which the answer is typed."""
         self._print_lines(lines)
         self.err.print(Text(question, style="bold"), end=" ")
 
@@ -90,7 +90,7 @@ class Lines:
             self.err.print(Text(line), soft_wrap=line.startswith("https://") or None)
 
     def write(self, text: str) -> None:
-        """A text for programs, as it is, even where results are not shown."""
+        """Output for programs, printed as it is even when results are not shown."""
         if sys.stdout is not None:  # None: somebody has closed it
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -101,7 +101,7 @@ class Lines:
         yield
 
     def is_time_for_a_line(self, *, first: bool = False) -> bool:
-        """Whether to say something again about what goes on, rather than keep silent; `first`: it has just begun."""
+        """Whether it is time for another line about the same thing; `first`: it has just begun."""
         now = time.monotonic()
         if first or now - self._last_line >= PROGRESS_EVERY:
             self._last_line = now
@@ -132,7 +132,7 @@ class Lines:
             self.out.print(Text(planned.step.sql.rstrip("\n"), style="dim"), soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A table: one line a row, whole, with two blanks between columns."""
+        """A table: one unbroken line for each row, with two blanks between columns."""
         lines = [columns, *rows]
         widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
         self.out.print(Text(title))
@@ -146,7 +146,7 @@ class Lines:
 
 
 def describe_step(step: StepReport) -> str:
-    """Progress, rows, time and what the database said of a step; what matters most comes first."""
+    """Progress, rows, time and the database's message for a step, the most important first."""
     if step.already:
         return "done before"
     parts = [count(step.rows, "row")] if step.rows and step.counts_rows else []

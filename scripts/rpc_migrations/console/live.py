@@ -1,4 +1,4 @@
-"""For a terminal: the steps of a run as a list that changes in place, drawn tables, a panel at the end."""
+"""The view for a terminal: the steps of a run as a list that changes in place, drawn tables, a panel at the end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 MARKS = {"to do": ("·", "dim"), "running": ("▸", "cyan"), "done": ("✓", "green"), "failed": ("✗", "bold red")}
 ASCII_MARKS = {"to do": ".", "running": ">", "done": "+", "failed": "x"}
 WIDE = 100  # columns from which there is room for a bar
-LINES_BESIDE = (
-    6  # of the screen that the list leaves for what else is on it: a step's second line, the wait, the prompt
-)
+LINES_BESIDE = 6  # lines of the screen left free for a step's second line, what is waited for, and the prompt
 
 
 class LiveList(Lines):
-    """Shows a report on a terminal. Where no list is on the screen, plain lines tell what goes on."""
+    """Shows a report on a terminal. While no list is on the screen, plain lines say what goes on."""
 
     _is_live = False
 
@@ -50,15 +48,15 @@ class LiveList(Lines):
         return step_list(run, steps, wide=self.out.width >= WIDE, ascii_only=self.out.options.ascii_only)
 
     def is_time_for_a_line(self, *, first: bool = False) -> bool:
-        """Not while the list tells it anyway."""
+        """Whether to say something in a line: not while the list shows it anyway."""
         return not self._is_live and super().is_time_for_a_line(first=first)
 
     def step_done(self, step: StepReport, run: RunReport) -> None:
-        """The list tells it."""
+        """Say nothing: the list shows it."""
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A drawn table."""
-        self.out.print(Text(title, "italic"))  # a table's own title breaks where the table ends
+        self.out.print(Text(title, "italic"))  # rich breaks a table's own title at the table's width
         table = Table(*columns)
         for row in rows:
             table.add_row(
@@ -72,16 +70,16 @@ class LiveList(Lines):
 
 
 def visible_steps(steps: list[StepReport], height: int) -> list[StepReport]:
-    """As many steps as the screen has lines for, those around the one that is next."""
+    """As many steps as fit into `height` lines, around the next one."""
     place = next((place for place, step in enumerate(steps) if step.state != "done"), len(steps))
     first = max(0, min(place - height // 2, len(steps) - height))
     return steps[first : first + height]
 
 
 def step_list(run: RunReport, steps: list[StepReport], *, wide: bool, ascii_only: bool = False) -> RenderableType:
-    """Some steps of a run, with a bar for a batch step that runs where there is room; below them what is waited for.
+    """Some steps of a run, with a bar for a running batch step if there is room; below them what is waited for.
 
-    It ends in an empty line: what a terminal echoes at Ctrl-C goes there, and moves nothing.
+    It ends in an empty line, so that the ^C that a terminal echoes moves nothing.
     """
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=1, no_wrap=True)
@@ -104,7 +102,7 @@ def closing_panel(lines: list[str]) -> Panel:
 
 
 def _beside(step: StepReport) -> Text:
-    """What the list says beside a step."""
+    """The text beside a step in the list."""
     if step.state == "to do":
         return Text("")
     step.tick()
@@ -112,7 +110,7 @@ def _beside(step: StepReport) -> Text:
 
 
 def _bar(step: StepReport) -> RenderableType:
-    """A progress bar for a batch step that runs."""
+    """A progress bar for a running batch step; empty for others."""
     if step.state != "running" or step.progress is None:
         return ""
     return ProgressBar(total=1.0, completed=step.progress, width=20)

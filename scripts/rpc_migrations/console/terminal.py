@@ -1,4 +1,4 @@
-"""What reaches the terminal. Much of it comes from elsewhere: messages of a server, names in a file."""
+"""Keeps control characters from the terminal: much of the output comes from elsewhere (a server's messages, names in files)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rich.segment import Segment
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType
 
-# All controls but tab and line feed, and those that turn the direction of writing: with them a text could clear the screen,
-# write to the clipboard, or look like another one.
+# All control characters but tab and line feed, and those that change the direction of writing: with them a text could clear the
+# screen, write to the clipboard, or pass for another text.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -25,11 +25,11 @@ class Terminal(Console):
         self.soft_wrap = not self.is_terminal
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """What rich prints, piece by piece: each without control characters, unless it is one of rich's own commands."""
+        """The segments that rich prints, without control characters, except for rich's own commands."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(_CONTROLS.sub("", segment.text), segment.style)
 
 
 def escaped(json_text: str) -> str:
-    """A JSON document with these characters as escapes: they stand in strings only."""
+    """A JSON document with control characters as escapes; they can only be in strings."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
