@@ -1,4 +1,4 @@
-"""Looks at everything that a migration needs before anything is changed, and changes nothing itself."""
+"""Checks everything that a migration needs, and changes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ order by 1
 
 
 def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migration]) -> list[Check]:
-    """Return what was found, up to the first thing without which no more can be seen."""
+    """Return the checks, up to the first failure that keeps the others from being made."""
     assert settings.key is not None
     checks = [
         Check("settings", True, f"{settings.url}, {settings.key.describe()}"),
@@ -77,7 +77,7 @@ def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migratio
 
 
 def _file(migrations: Sequence[Migration]) -> Check:
-    """Whether the file can run in steps."""
+    """Whether everything in the file can run in a step."""
     name = "migration file"
     try:
         check(migrations)
@@ -88,7 +88,7 @@ def _file(migrations: Sequence[Migration]) -> Check:
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:
-    """Whether PostgREST answers, and which version it is, as its OpenAPI description says."""
+    """Whether PostgREST answers, and its version by its OpenAPI description."""
     assert settings.url and settings.key
     name = "network and REST layer"
     key = settings.key.value
@@ -112,7 +112,7 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
         info = body.get("info")
         version = info.get("version") if isinstance(info, dict) else None
         return Check(name, True, f"PostgREST {version or '(version unknown)'}")
-    # The description may be closed while the functions are open: the next check tells whether the key works.
+    # The description may be closed while functions are open: the next check shows whether the key works.
     return Check(name, True, f"it answers (HTTP {answer.status_code}: {body.get('message', 'no message')})")
 
 
@@ -140,7 +140,7 @@ def _open_functions(client: RpcClient) -> Check:
 
 
 def _rights(client: RpcClient) -> Check:
-    """Whether a role that is neither the owner nor service_role gets at anything of ours."""
+    """Whether a role other than the owner and service_role has rights on anything of ours."""
     rows = client.rows(_RIGHTS_QUERY, {"problem": str})
     problems = "; ".join(row["problem"] for row in rows)
     if problems:
@@ -183,7 +183,7 @@ def _journal(status: Status, migration: Migration) -> Check:
 
 
 def _table(client: RpcClient, settings: Settings, migration: Migration, *, is_finished: bool) -> list[Check]:
-    """What the table is like that the migration rebuilds, and whether it can be."""
+    """The table that the migration rebuilds, and whether it can be rebuilt."""
     table = read_table(client, migration)
     if table is None:
         return []
@@ -210,7 +210,7 @@ def _table(client: RpcClient, settings: Settings, migration: Migration, *, is_fi
 
 
 def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:
-    """Whether the disk has room for another version of the table, as far as that can be known."""
+    """Whether the disk has room for another copy of the table, as far as that can be known."""
     needed = (
         f"about {_megabytes(table.room)}: the new table with its indexes, and as much again of WAL for a while; "
         "plus whatever is written in the meantime"
@@ -226,7 +226,7 @@ def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:
 
 
 def _free_bytes(client: RpcClient, settings: Settings) -> int | None:
-    """How much is free on the project's disk, as the Management API has it; None where it cannot be asked or does not say."""
+    """The free bytes on the project's disk, by the Management API; None if that cannot be asked or does not say."""
     if settings.access_token is None or settings.project is None:
         return None
     try:
@@ -248,7 +248,7 @@ def _tables_through_rest(client: RpcClient, settings: Settings, migrations: Sequ
 
 
 def _table_through_rest(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
-    """What the REST layer shows of the table, to whom this key is, before execute_sql is there."""
+    """What the REST layer shows of the table with this key, before execute_sql is there."""
     assert settings.url and settings.key
     found = find_table(migration)
     if found is None or not (match := _IN_PUBLIC.fullmatch(found.name)):

@@ -1,4 +1,4 @@
-"""What an API key tells about itself. Nothing here verifies a key: it tells mistakes before the key is sent anywhere."""
+"""What can be read off an API key. Nothing here verifies a key; it catches mistakes before the key is sent anywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ApiKey:
 
     value: str = field(repr=False)
     variable: str  # the environment variable it came from
-    role: str | None  # service_role, anon, or another role of a JWT; None where the key does not say
+    role: str | None  # service_role, anon, or another role of a JWT; None if the key does not say
     form: str  # "legacy JWT", "secret key", "publishable key", "unknown form"
     project: str | None = None  # the project's ref, where a JWT names it
     expires_at: float | None = None  # seconds since 1970
@@ -58,7 +58,7 @@ def read_key(value: str, variable: str) -> ApiKey:
 
 
 def read_access_token(value: str, variable: str) -> ApiKey:
-    """A personal access token. Raises SettingsError where it is none."""
+    """A personal access token. Raises SettingsError if it is not one."""
     check_characters(value, variable)
     if not value.startswith("sbp_"):
         raise SettingsError(
@@ -69,7 +69,7 @@ def read_access_token(value: str, variable: str) -> ApiKey:
 
 
 def check_characters(value: str, variable: str) -> None:
-    """Raise SettingsError for white space, quotation marks and whatever else no key has."""
+    """Raise SettingsError for white space, quotation marks and other characters that no key has."""
     if any(character.isspace() for character in value):
         raise SettingsError(
             f"{variable} has white space in it.",
@@ -83,9 +83,9 @@ def check_characters(value: str, variable: str) -> None:
 
 
 def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
-    """Refuse a key that cannot work where it stands. `project` is the ref in the URL, None where the URL names none.
+    """Raise SettingsError for a key that cannot work: of another kind than its variable is for, expired, of another project.
 
-    Raises SettingsError: another kind than its variable is for, expired, of another project.
+    `project` is the ref in the URL, None if the URL has none.
     """
     if key.role is not None and key.role != expected_role:
         kind = {"anon": "an anon (publishable) key", "service_role": "a service (secret) key"}.get(
@@ -108,7 +108,7 @@ def check_key(key: ApiKey, *, expected_role: str, project: str | None) -> None:
 
 
 def _jwt_payload(value: str) -> dict[str, object] | None:
-    """The payload of a JWT, unverified; None where the value is no JWT."""
+    """The payload of a JWT, unverified; None if the value is not a JWT."""
     parts = value.split(".")
     if len(parts) != 3:
         return None
@@ -124,6 +124,6 @@ def _text(value: object) -> str | None:
 
 
 def _time(value: object) -> float | None:
-    """A time in seconds since 1970; None for what is none."""
+    """A time in seconds since 1970; None if the value is not one."""
     is_time = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11
     return float(value) if is_time else None  # type: ignore[arg-type]

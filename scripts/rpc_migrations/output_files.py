@@ -1,7 +1,7 @@
-"""Writes what would be sent as plain SQL files, for where we cannot send it: the SQL Editor, or psql.
+"""Writes what would be sent as plain SQL files instead, for the SQL Editor or psql.
 
-The steps are the same, and they are run by the same function, rpc_migrations.run_step: so they take effect exactly once
-and stand in the journal, whichever way they come.
+The same steps are run by the same function, rpc_migrations.run_step: so they take effect exactly once and stand in the journal,
+whichever way they come.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
 PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
-# What is ours names its schemas; so nothing that others made is found in their place. And a database may read texts and
-# write names in another way than everybody's (see execute_sql, which sets the same).
+# With these nothing that others made is found in place of PostgreSQL's own, and strings and names are read and written as usual,
+# whatever the database has as its settings (execute_sql sets the same).
 _OWN_SESSION = """\
 set search_path = pg_catalog, pg_temp;
 set standard_conforming_strings = on;
@@ -49,7 +49,7 @@ $check$;
 
 
 def write_deployment(opening: str) -> Path:
-    """Write the deployment's SQL, and the statement that opens it; return the path. Raises MigrationError where it cannot be written."""
+    """Write the deployment's SQL and the statement that opens execute_sql; return the path. Raises MigrationError if it cannot be written."""
     header = "-- Makes public.execute_sql and the private schema rpc_migrations, or brings them up to date.\n-- Run it whole: in the SQL Editor, or with psql -f.\n"
     return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\n{opening}\ncommit;\n")
 
@@ -57,8 +57,8 @@ def write_deployment(opening: str) -> Path:
 def write_migration(name: str, migrations: Sequence[Migration], *, prefix: str = "", online: bool = False) -> Path:
     """Write the steps of a file's migrations to db/[PREFIX]NAME[_online]_output.sql; return the path.
 
-    In one transaction, for the SQL Editor; or `online`, for psql over a direct connection, committing after every call,
-    so that the application goes on while it runs. Raises MigrationError where it cannot be written.
+    In one transaction, for the SQL Editor; or with `online` for psql over a direct connection, committing after every call,
+    so that the application can go on meanwhile. Raises MigrationError if it cannot be written.
     """
     path = PROJECT_ROOT / "db" / f"{prefix}{name}{'_online' if online else ''}_output.sql"
     return _write(path, migration_sql(name, migrations, online=online))
@@ -73,7 +73,7 @@ def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = 
     if online:
         header = (
             f"-- {name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
-            "-- Stopped half way, run it again: steps that are done are not repeated.\n"
+            "-- If it is interrupted, run it again: steps that are done are not repeated.\n"
             f"\\set ON_ERROR_STOP on\n{_OWN_SESSION}"
         )
         return f"{header}\n{check}\n\n{steps}"
@@ -85,11 +85,11 @@ def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = 
 
 
 def write_removal(*, keep_journal: bool) -> Path:
-    """Write what takes execute_sql away; return the path. Raises MigrationError where it cannot be written."""
-    header = "-- Takes public.execute_sql away. Run it whole: in the SQL Editor, or with psql -f.\n"
+    """Write the SQL that removes execute_sql; return the path. Raises MigrationError if it cannot be written."""
+    header = "-- Removes public.execute_sql. Run it whole: in the SQL Editor, or with psql -f.\n"
     if not keep_journal:
         header += (
-            "-- Where a table was migrated, run this first, and keep what it answers: select rpc_migrations.putting_back();\n"
+            "-- If a table was migrated, run this first, and keep what it answers: select rpc_migrations.putting_back();\n"
             "-- It puts foreign keys and triggers back on tables that were moved aside, and only the journal knows them.\n"
         )
     return _write(
@@ -98,16 +98,16 @@ def write_removal(*, keep_journal: bool) -> Path:
 
 
 def write_putting_back(sql: str) -> Path:
-    """Write what puts back what was taken off tables that were moved aside; return the path. Raises as the others do."""
+    """Write the SQL that puts back foreign keys and triggers of tables that were moved aside; return the path. Raises as the others do."""
     header = (
-        "-- Foreign keys that were taken off tables which were moved aside, and triggers that were switched off on them. Run what you\n"
+        "-- Foreign keys that were removed from tables which were moved aside, and triggers that were disabled on them. Run what you\n"
         "-- need before you use such a table again. A key is refused while there are rows without a parent.\n"
     )
     return _write(PUT_BACK_FILE, f"{header}\n{sql}\n")
 
 
 def removal_sql(*, keep_journal: bool) -> str:
-    """The text that takes execute_sql away, and the private schema unless the journal is to be kept."""
+    """The SQL that removes execute_sql, and the private schema unless the journal is to be kept."""
     names = ["drop_execute_sql_function.sql", *([] if keep_journal else ["drop_journal.sql"])]
     return "\n\n".join((PROJECT_ROOT / "db" / name).read_text(encoding="utf-8") for name in names)
 
@@ -131,20 +131,20 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
         "    end loop;\nend;\n"
     )
     title = step.name.replace("\n", " ")
-    # Over a direct connection a call may take as long as it likes; what the step before it has set is the default again.
+    # Over a direct connection a call may take as long as it likes. Set for each step, since steps reset the session.
     before = "set statement_timeout = 0;\n" if online else ""
     return f"-- {title}\n{before}do {dollar_quote(body)};\n"
 
 
 def _later(migration: Migration, step: Step) -> str:
-    """The argument that tells a step which ones follow, for the rehearsal of a copy."""
+    """The argument with the steps that follow, for the rehearsal of a copy."""
     later = migration.steps[migration.steps.index(step) + 1 :]
     texts = [{"step": one.name, "query": one.query, "separator": one.separator, "batch": one.batch} for one in later]
     return f",\n            later => {dollar_quote(json.dumps(texts))}"
 
 
 def _write(path: Path, text: str) -> Path:
-    """Write a file in one go: whoever reads it sees the old text or the new one, never half of it."""
+    """Replace a file atomically: whoever reads it sees the old text or the new one, never half of it."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)

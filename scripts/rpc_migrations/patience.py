@@ -1,4 +1,4 @@
-"""How long to go on: pauses while something is in the way or the database is to rest, attempts at what has failed in passing."""
+"""How long to keep trying: pauses while something is in the way, rests for the database, attempts after transient faults."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Wait:
 
 
 def rest_after(worked: float, share: float) -> float:
-    """How many seconds to pause after a request that took `worked` seconds, where a run works for a share of the time. The rest is
-    left to the application: processor, disk, what a plan lets through.
+    """Seconds to pause after a request that took `worked` seconds, if a run is to work for this share of the time. The rest of the
+    time, processor and disk are the application's.
     """
     return min(worked * (1 / share - 1), _LONGEST_REST)
 
 
 @dataclass
 class Attempts:
-    """How often something has been tried in vain, since when, and what the database last said about it.
+    """The failed attempts at something: how many, since when, and what the database last said.
 
     Kept across requests that brought no progress, such as an answer "busy" while an earlier attempt is still at work.
     """
@@ -62,7 +62,7 @@ class Attempts:
     _since: float | None = None  # on the monotonic clock
 
     def failed(self, fault: TransientError) -> None:
-        """Count one; a fault of the way there tells, too, what the database said before."""
+        """Count one. A fault of the network is given what the database said before."""
         self.number += 1
         self._since = self._since or time.monotonic()
         if fault.has_sqlstate:

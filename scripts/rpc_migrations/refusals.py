@@ -1,7 +1,7 @@
 """What cannot run in a step, found by the first words of its statements before anything is sent.
 
-A step is one transaction inside a function with the rights of its owner: so nothing here is a matter of taste, the database would
-refuse each of these in the middle of a run.
+A step is one transaction inside a function that runs with its owner's rights. So none of this is a matter of taste: the database
+would refuse each of these in the middle of a run, or it would harm the session's next user.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LIMIT = "A step has a limit of its own, which the function would keep. Write th
 _PATH = "It ends with its step, where with psql it would still hold in the next one. Begin the next step with it, too; or write `set local` if it is meant for one step."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
-# Those of psql's manual that are set without anybody having set them, but for its own behaviour.
+# The variables that psql sets by itself, by its manual, without those for its own behaviour.
 _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
     r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
 _LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
-# What a step is; options may say so.
+# A transaction as each step is one anyway, spelled out or not.
 _PLAIN_BEGIN = re.compile(
     "(begin( work| transaction)?|start transaction)"
     "(( ,)? (isolation level read (un)?committed|read write|(not )?deferrable))*"
@@ -77,7 +77,7 @@ def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
 
 
 def lost_search_path(statements: Sequence[Statement], later: Sequence[Statement], name: str) -> Iterator[Refusal]:
-    """A search_path that a step sets for its session, where the next one, of that name, does not begin with one of its own."""
+    """A search_path that a step sets for its session, if the next step, called `name`, does not begin with one of its own."""
     settings = [(one, is_set) for one in statements if (is_set := _sets_search_path(one)) is not None]
     if settings and settings[-1][1] and _sets_search_path(later[0]) is None:
         yield Refusal(settings[-1][0].line, f'a search_path that step "{name}" would not have', _PATH)
@@ -95,7 +95,7 @@ def _sets_search_path(statement: Statement) -> bool | None:
 
 
 def _refuse(statement: Statement) -> tuple[str, str] | None:
-    """What a statement is and what to do instead, where it cannot run."""
+    """What a statement is and what to do instead, if it cannot run."""
     (first,) = statement.words(1)
     if first.startswith("\\"):
         return f"psql command {statement.sql.split()[0]}", _PSQL
@@ -106,7 +106,7 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
 
 
 def _psql_variable(sql: str) -> str | None:
-    """One of the variables that psql has by itself; the others come with a command of psql's."""
+    """A variable that psql sets by itself. (Others need a psql command, which is found by itself.)"""
     for found in _PSQL_VARIABLE.finditer(sql):
         place = found.start()
         kind = next(kind for kind, start, end, _ in walk(sql) if start <= place < end)
@@ -116,14 +116,14 @@ def _psql_variable(sql: str) -> str | None:
 
 
 def _transaction_command(words: list[str]) -> tuple[str, str] | None:
-    """BEGIN, COMMIT and their like; not PREPARE of a statement."""
+    """BEGIN, COMMIT and the like; but not PREPARE of a statement."""
     if words[0] == "prepare":
         return ("prepare transaction", _OWN_STEP) if words[1:2] == ["transaction"] else None
     return "start transaction" if words[0] == "start" else words[0], _OWN_STEP
 
 
 def _deallocate(words: list[str]) -> tuple[str, str] | None:
-    """DEALLOCATE ALL, which takes away what PostgREST has prepared in its session, too: all its requests there would fail."""
+    """DEALLOCATE ALL, which also drops what PostgREST has prepared in this session: its requests there would fail."""
     return ("deallocate all", _DEALLOCATE) if words[-1] == "all" else None
 
 
@@ -145,12 +145,12 @@ def _setting(words: list[str]) -> tuple[str, str] | None:
 
 
 def _is_on(value: list[str]) -> bool:
-    """Whether a setting is given as true, in one of PostgreSQL's words for it, or as it is by itself."""
+    """Whether a setting is given as true, in any of PostgreSQL's spellings, or as its default, which is true."""
     return bool(value) and value[0].strip("'") in ("on", "true", "yes", "1", "default")
 
 
 def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
-    """What PostgreSQL runs outside of transactions only, and COPY to and from the client."""
+    """What PostgreSQL only runs outside of transactions; and COPY to and from the client."""
     first, second, last = words[0], (words[1:2] or [""])[0], words[-1]
     what = None
     if first in ("create", "drop") and "index" in words[1:3]:
@@ -174,7 +174,7 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
 
 
 def _definition(words: list[str]) -> tuple[str, str] | None:
-    """A function, role or database that notes a timeout of ours as its own; and what runs outside of transactions only."""
+    """A function, role or database that would keep a timeout of ours; and what only runs outside of transactions."""
     for place in range(len(words) - 3):
         if (
             words[place] == "set"

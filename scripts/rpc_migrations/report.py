@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from .journal import Status
     from .migration import Migration, Step
 
-# What these count as rows are constraints, log entries or nothing.
+# Functions of ours whose "rows" are not rows of a table, but constraints, log entries or nothing.
 _COUNTS_OTHER_THINGS = re.compile(r"rpc_migrations\.(?!copy_batch\b|batch_size\b)\w+\s*\(")
 
 
 @dataclass
 class StepReport:
-    """How a step of a run stands. Times are those of the client."""
+    """How far a step of a run is. Times are the client's."""
 
     name: str
     batch: bool
@@ -32,11 +32,11 @@ class StepReport:
     message: str | None = None  # what the database said of it
     began: float | None = None  # on the monotonic clock
     counts_rows: bool = False  # its rows are those of a table, not constraints or entries of a log
-    rows_before: int = 0  # those that earlier runs did
+    rows_before: int = 0  # rows that earlier runs did
     first_progress: tuple[float, float] | None = None  # seconds and progress after the first call of this run
 
     def begin(self, moment: float) -> None:
-        """It is the next one to be done, since a moment on the monotonic clock."""
+        """Mark it as running since a moment on the monotonic clock."""
         self.state, self.began = "running", moment
 
     def take(self, answer: dict[str, Any]) -> None:
@@ -55,36 +55,36 @@ class StepReport:
 
     @property
     def seconds_left(self) -> float | None:
-        """About how long a batch step goes on at this run's pace; None where that cannot be told yet."""
+        """Roughly how long a batch step still takes at this run's pace; None if that is not known yet."""
         if self.progress is None or self.first_progress is None or self.progress <= self.first_progress[1]:
             return None
         seconds, progress = self.first_progress
         return (self.seconds - seconds) * (1 - self.progress) / (self.progress - progress)
 
     def tick(self) -> None:
-        """Let the time go on while it runs."""
+        """Bring its time up to date while it runs."""
         if self.state == "running" and self.began:
             self.seconds = time.monotonic() - self.began
 
 
 @dataclass
 class RunReport:
-    """A run of a migration's steps: forth (action "migrate"), back ("roll back"), or those that close the way back ("finish")."""
+    """A run of a migration's steps. The action is "migrate", "roll back" or "finish"."""
 
     migration: str
     action: str
     steps: dict[str, StepReport]  # by name, in order
-    closing: str = ""  # what has come about when all of them are done
+    closing: str = ""  # what to say when all of them are done
     waiting_for: str | None = None  # what the running step waits for at the moment, in words
     table: dict[str, Any] | None = None  # the table that it rebuilt, as the journal has it at the end
-    next_steps: list[str] | None = None  # what to do after it; None: it has not come to its end
-    held_back: float = 0.0  # seconds of pauses that were asked for
+    next_steps: list[str] | None = None  # what to do afterwards; None: it has not ended
+    held_back: float = 0.0  # seconds of pauses for --pace
     stops_before: str | None = None  # the step of the file before which it was told to stop
     step_ended: float = field(default_factory=time.monotonic)  # when the last step did, and the next one began
 
     @classmethod
     def of(cls, migration: Migration, action: str, status: Status) -> RunReport:
-        """The report of a run that is about to begin where the journal says that the migration stands."""
+        """The report of a run that is about to begin; `status`: where the migration stands."""
         steps = {step.name: StepReport(step.name, step.batch) for step in migration.steps}
         for step in migration.steps:
             one = steps[step.name]
@@ -102,20 +102,20 @@ class RunReport:
         )
 
     def begin(self, step: Step) -> StepReport:
-        """A step is the next one to be done."""
+        """Note that a step is running; return its report."""
         self.waiting_for = None
         self.steps[step.name].begin(self.step_ended)
         return self.steps[step.name]
 
     def take(self, step: Step, answer: dict[str, Any]) -> StepReport:
-        """Take in what execute_sql answered about a step."""
+        """Take in what execute_sql answered about a step; return its report."""
         self.waiting_for = None
         self.steps[step.name].take(answer)
         self.step_ended = answer["ended"]
         return self.steps[step.name]
 
     def finish(self, step: Step, answer: dict[str, Any]) -> StepReport:
-        """The same for the last answer about a step: it is done, by this run or before it."""
+        """Take in the last answer about a step, which is done, by this run or before it; return its report."""
         done = self.take(step, answer)
         done.state, done.already = "done", bool(answer.get("already"))
         return done
@@ -143,7 +143,7 @@ class RunReport:
 
     @property
     def steps_of_this_run(self) -> list[StepReport]:
-        """Those that this run has done something of."""
+        """The steps that this run has done, wholly or in part."""
         return [step for step in self.steps.values() if step.state == "done" and not step.already]
 
 
@@ -210,14 +210,13 @@ class Report:
     """A command from its beginning to its end. Times are in seconds."""
 
     command: str
-    outcome: str | None = (
-        None  # done, nothing to do, dry run, written, failed, interrupted, declined; None: not known yet
-    )
+    # done, nothing to do, dry run, written, failed, interrupted, declined; None: not known yet
+    outcome: str | None = None
     lines: list[str] = field(default_factory=list)  # the results
     warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # how it went: retries, waits
+    notes: list[str] = field(default_factory=list)  # retries, waits
     result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport | None = None
-    earlier: list[Any] = field(default_factory=list)  # results before that one, where there are several migrations
+    earlier: list[Any] = field(default_factory=list)  # results before it, if there are several migrations
     files: list[str] = field(default_factory=list)  # that were written
     error: MigrationError | None = None  # what stopped it
     requests: int | None = None  # None: there was no connection
@@ -226,7 +225,7 @@ class Report:
     began: float = field(default_factory=time.monotonic)
 
     def add(self, result: RunReport | PlanReport | StatusReport | ChecksReport | FolderReport) -> None:
-        """What was found or done; there may be some of it before."""
+        """Add a result; an earlier one moves to `earlier`."""
         if self.result is not None:
             self.earlier.append(self.result)
         self.result = result

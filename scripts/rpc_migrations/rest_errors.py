@@ -26,20 +26,20 @@ from .errors import (
     not_ours,
 )
 
-# What PostgREST up to version 14 repeats without end where it meets it, so that execute_sql never lets it out: a step
-# answers the state "conflict", a plain text fails with RM006 and the SQLSTATE in its detail.
+# PostgREST up to version 14 repeats a transaction that fails with one of these without end, so execute_sql never lets them out: a
+# step answers the state "conflict", other SQL fails with RM006 and the SQLSTATE in its detail.
 CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 
-# What may pass: gateways that give up, a REST layer without a database, a database that is busy or restarts.
+# Transient faults: a gateway that gives up, a REST layer without a database, a database that is busy or restarting.
 _TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
 
-# A REST layer whose clock lags behind that of the gateway, which makes a token out of a secret key for each request.
+# The REST layer's clock may be behind the gateway's, which makes a token out of a secret key for each request.
 _TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
-TOKEN_CODES = ("PGRST301", "PGRST303")  # of these alone a TransientError is such a one
+TOKEN_CODES = ("PGRST301", "PGRST303")  # the codes of that
 
 _NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
 
-# What the gateway says of a key, without a code, and what PostgREST says of the token that it makes of one.
+# What the gateway says of a key (without a code), and PostgREST of a token: the beginning of the message, and what to do.
 _KEY_HINTS = {
     "No API key found in request": "Set SUPABASE_SERVICE_KEY.",
     "Invalid API key": _NEW_KEY,
@@ -52,7 +52,7 @@ _KEY_HINTS = {
     "Server lacks JWT secret": "The REST layer has no secret to check keys with (PGRST_JWT_SECRET). See the project's status.",
 }
 
-# What the platform says of a project that takes no requests.
+# HTTP statuses of a project that takes no requests.
 _CLOSED_PROJECTS = {
     "402": (
         "restricted",
@@ -72,13 +72,13 @@ _HINTS = {
     "batch step, or run it over a direct connection (README, Limits).",
 }
 
-# These two stand for much else: the hint is for messages with these words.
+# These two have many causes: the hint is only for messages with these words.
 _HINT_IS_FOR = {"0A000": "transaction commands", "21000": "requires a WHERE clause"}
 
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """An answer that is no success. PostgREST's JSON has all of it; a gateway's has a message, and no code; a stranger's nothing."""
+    """An error answer. PostgREST's JSON has all of these fields; a gateway's has a message but no code; others' have nothing."""
 
     code: str  # the HTTP status where the answer names none
     message: str
@@ -126,7 +126,7 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
 
 
 def _stopped_before_it(code: str, message: str) -> MigrationError | None:
-    """Where the platform, a gateway or PostgREST's own settings take no such request."""
+    """The error, if the platform, a gateway or PostgREST's settings stopped the request before it got to execute_sql; else None."""
     if code == "PGRST106":
         return AccessRefused(
             f"The API does not expose the schema public, where execute_sql is: {message}",
@@ -146,7 +146,7 @@ def _stopped_before_it(code: str, message: str) -> MigrationError | None:
 
 
 def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused | None:
-    """Where it is the API's role that lacks a right, and not the owner of execute_sql, whose errors have details."""
+    """The error, if the API's role lacks a right, rather than the owner of execute_sql, whose errors have details; else None."""
     if code != "42501":
         return None
     if "function execute_sql" in message:
@@ -170,7 +170,7 @@ def _describe(code: str) -> str:
 
 
 def _refused(error: ErrorAnswer) -> AccessRefused:
-    """The gateway or PostgREST took the key for none."""
+    """The gateway or PostgREST refused the key."""
     code, message = error.code, error.message
     for known, hint in _KEY_HINTS.items():
         if message.startswith(known):
@@ -197,7 +197,7 @@ def _not_deployed(error: ErrorAnswer) -> NotDeployed:
 
 
 def _not_supabase(code: str, message: str) -> MigrationError:
-    """An HTTP status without PostgREST's JSON: something else answers at this address. PGRST125: a PostgREST with no gateway."""
+    """The error for an HTTP status without PostgREST's JSON: something else answers. PGRST125: a PostgREST without a gateway."""
     if code == "PGRST125":
         return NotSupabase(
             "A PostgREST answers at the address in SUPABASE_URL, but not under /rest/v1 as on Supabase.",

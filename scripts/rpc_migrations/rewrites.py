@@ -1,7 +1,7 @@
-"""Statements that are sent otherwise than they stand, because here they would mean something else than by psql, or be refused.
+"""Statements that are sent differently from how they are written, because here they would mean something else than in psql, or be refused.
 
-They run inside a function in PL/pgSQL, in sessions of an API that loads pg-safeupdate. Line breaks are left where they are, so that
-places of errors are counted as in the file.
+They run inside a PL/pgSQL function, in sessions of an API that loads pg-safeupdate. Line breaks stay where they are, so that the
+places of errors are those in the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TABLE_OF_INTO = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-# All of it is one statement of the step, so that places of errors are counted as in the file.
+# All of this counts as one statement of the step, so that the places of errors are those in the file.
 _BODY_UNSEEN = (
     "select pg_catalog.set_config('rpc_migrations.bodies', pg_catalog.current_setting('check_function_bodies'), true);\n"
     "set local check_function_bodies = off;\n{};\n"
@@ -35,12 +35,12 @@ _BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
 
 
 def as_run(statement: Statement) -> str:
-    """The statement as it is sent: as it stands, but for these.
+    """The statement as it is sent: as it is written, with these exceptions.
 
-    SELECT INTO has another meaning in PL/pgSQL; CREATE TABLE AS is the same. An UPDATE or DELETE without WHERE, also in a DO block, gets
-    one that is true: pg-safeupdate refuses it without. And of a function in SQL that has such a one PostgreSQL analyses the body
-    when it is made, which pg-safeupdate refuses as well: made without being looked at, it is what it is. A lock that is not to be had within
-    our own timeout is no error that a DO block may catch: psql would have waited.
+    SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. An UPDATE or DELETE without WHERE, also in a DO block,
+    gets `where true`: pg-safeupdate refuses it without. An SQL function that has one in its body is created without a check of the
+    body, because pg-safeupdate refuses that as well. And a DO block must not catch that a lock was not to be had within our own
+    short timeout: psql would have waited.
     """
     (first,) = statement.words(1)
     if first in ("select", "with", "("):
@@ -55,9 +55,9 @@ def as_run(statement: Statement) -> str:
 
 
 def _without_into(sql: str) -> str:
-    """A query as CREATE TABLE AS, where it is a SELECT INTO, also in parentheses.
+    """A query, as CREATE TABLE AS if it is a SELECT INTO (also in parentheses).
 
-    The INTO of an INSERT or a MERGE behind a WITH is none, nor is a column's name.
+    The INTO of an INSERT or a MERGE after a WITH does not count, nor does a column called "into".
     """
     before, opened = "", 0  # the parentheses that the first SELECT stands in
     for kind, start, end, depth in walk(sql):
@@ -79,7 +79,7 @@ def _without_into(sql: str) -> str:
 
 
 def _with_where(sql: str, *, in_block: bool = False) -> str:
-    """A statement, or PL/pgSQL, in which every UPDATE and DELETE has a WHERE: `where true` where it had none."""
+    """A statement, or PL/pgSQL, with `where true` added to every UPDATE and DELETE that has no WHERE."""
     tokens = [
         (sql[start:end].lower() if kind == "word" else sql[start:end], end)
         for kind, start, end, _ in walk(sql)
@@ -98,7 +98,7 @@ def _with_where(sql: str, *, in_block: bool = False) -> str:
 
 
 def _block_as_run(sql: str) -> str:
-    """A DO statement, in whose block, where it is in PL/pgSQL and between dollars, no write is without WHERE and no lock is given up."""
+    """A DO statement. If its block is PL/pgSQL between dollar quotes, its writes get a WHERE, and it does not catch our lock timeout."""
     tokens = [token for token in walk(sql) if token[0] != "space" and token[0] not in COMMENTS]
     words = [sql[start:end] for _, start, end, _ in tokens]
     languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before.lower() == "language"]
@@ -112,7 +112,7 @@ def _block_as_run(sql: str) -> str:
 
 
 def _without_catching_our_timeout(block: str) -> str:
-    """PL/pgSQL whose handlers let pass that a lock was not to be had; as it is where it sees to that itself."""
+    """PL/pgSQL whose exception handlers pass lock_not_available on; unchanged if the block deals with locks itself."""
     if not _MAY_CATCH.search(block) or _SEES_TO_LOCKS.search(block):
         return block
     tokens = [
@@ -140,7 +140,7 @@ def _is_function_that_writes_without_where(words: list[str]) -> bool:
 
 
 def _begins_a_write(words: list[str], place: int, *, in_block: bool) -> bool:
-    """Whether the UPDATE or DELETE at `place` is a statement, not a part of an upsert, a MERGE or a lock, nor a column's name."""
+    """Whether the UPDATE or DELETE at `place` is a statement, not part of an upsert, a MERGE or a FOR UPDATE, nor a column's name."""
     before = words[max(place - 2, 0) : place]
     is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
     if in_block:

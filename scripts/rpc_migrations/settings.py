@@ -19,7 +19,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
 
-# What may be pasted behind a project's URL: the way to one of its services, or to a page of the dashboard.
+# What people paste along with a project's URL: the path of one of its services, or of a page of the dashboard.
 _BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
 
 
@@ -29,7 +29,7 @@ class Settings:
 
     url: str | None
     key: ApiKey | None
-    project: str | None  # the ref in https://REF.supabase.co; behind a domain of one's own, the one that the key names
+    project: str | None  # the ref in https://REF.supabase.co; with a custom domain, the one in the key
     access_token: ApiKey | None
     management_url: str
     patience: float  # seconds to go on trying: locks, another run, an unreachable server
@@ -38,8 +38,8 @@ class Settings:
     pace: float = 1.0  # the share of the time in which a run works
     max_lag: float | None = None  # bytes that a replica or a replication slot may be behind while a run goes on
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
-    yes: bool = False  # nothing is asked
-    in_ci: bool = False  # nobody looks on: a file that was written for want of credentials would pass for success
+    yes: bool = False  # ask nothing
+    in_ci: bool = False  # nobody is watching: a file written for want of credentials would look like success
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
     @property
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def are_credentials_meant(self) -> bool:
-        """Whether what is missing is a mistake: something else is set, or nobody is there to paste a file."""
+        """Whether missing credentials are a mistake: something else is set, or nobody is there to paste a file."""
         return self.in_ci or any(one is not None for one in (self.url, self.key, self.access_token))
 
     @property
@@ -64,7 +64,7 @@ class Settings:
 
     @property
     def sql_editor_url(self) -> str | None:
-        """Where the project's SQL Editor is; the dashboard asks which project where none is set. None where that is not known."""
+        """The URL of the project's SQL Editor; without any project, the dashboard asks which one. None if it is not known."""
         if self.url is not None and self.project is None:
             return None
         return f"https://supabase.com/dashboard/project/{self.project or '_'}/sql/new"
@@ -87,7 +87,7 @@ def load_settings(
     ignore_snapshots: bool = False,
     yes: bool = False,
 ) -> Settings:
-    """Read the settings. Raises SettingsError where one is wrong; what is merely missing is None."""
+    """Read the settings. Raises SettingsError if one is wrong; one that is missing is None."""
     environment = _environment()
     allow_http = allow_http or environment.get("MIGRATION_ALLOW_HTTP", "") == "1"
     url, project = _read_url(environment.get("SUPABASE_URL", ""), allow_http)
@@ -118,10 +118,10 @@ def _environment() -> Mapping[str, str]:
     """
     env_file = PROJECT_ROOT / ".env"
     values: dict[str, str] = {}
-    if env_file.exists():  # a pipe, too, as password managers put it there
+    if env_file.exists():  # may be a pipe: password managers make such
         from dotenv import dotenv_values
 
-        try:  # with or without the mark that some editors put at a file's beginning
+        try:  # with or without a byte order mark
             with env_file.open(encoding="utf-8-sig") as stream:
                 values = {name: value for name, value in dotenv_values(stream=stream).items() if value}
         except (OSError, UnicodeDecodeError) as error:
@@ -169,8 +169,8 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
 
 
 def _base_url(value: str, name: str, allow_http: bool) -> str:
-    """A URL without what may be pasted behind it; self-hosted, a project may have a path before that. Raises SettingsError where
-    it is none, or would carry a key unencrypted.
+    """A URL without what people paste along with it; a self-hosted project may have a path of its own. Raises SettingsError if it is
+    not a URL, or would carry the key unencrypted.
     """
     scheme, host, port = _split_url(value.strip())
     if scheme not in ("http", "https") or not host:
@@ -192,7 +192,7 @@ def _base_url(value: str, name: str, allow_http: bool) -> str:
 
 
 def _split_url(value: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port; no host where it is not one that can be looked up."""
+    """Scheme, host and port; the host is empty if it is not a valid one."""
     try:
         parts = urlsplit(value)
         scheme, host, port = parts.scheme, parts.hostname or "", parts.port

@@ -1,4 +1,4 @@
-"""What answers must look like before anything is read from them: whoever answers may not be Supabase."""
+"""The shapes of answers, checked before anything is read from them: whoever answers may not be Supabase."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Moment:
 
 
 def expect(value: Any, shape: Any) -> Any:
-    """Return the value where it has the shape: a type; [shape] for a list of such; {name: shape} for an object with at least
-    these; Maybe(shape); Moment. Raises NotSupabase where it has not.
+    """Return the value if it has the shape: a type; [shape] for a list; {name: shape} for an object with at least these fields;
+    Maybe(shape); Moment. Raises NotSupabase if it has not.
     """
     if not _fits(value, shape):
         raise not_supabase()

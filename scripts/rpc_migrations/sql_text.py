@@ -1,9 +1,9 @@
-"""Splits a text of SQL into its statements as psql does, knowing no more of SQL than where strings and comments end.
+"""Splits SQL into statements as psql does, knowing no more of SQL than where strings and comments end.
 
-What counts is written in PostgreSQL's scan.l and psql's psqlscan.l: standard_conforming_strings is on, a backslash
-outside of quotes begins a psql command, and a semicolon ends a statement unless it stands in parentheses or in a
-function's body that begins with BEGIN ATOMIC. A text with an open string is not an error here: its last statement
-reaches to the end, and the server says what is wrong with it.
+The rules are those of PostgreSQL's scan.l and psql's psqlscan.l: standard_conforming_strings is on, a backslash outside of
+quotes begins a psql command, and a semicolon ends a statement unless it is in parentheses or in a function's body that
+begins with BEGIN ATOMIC. A string that never ends is not an error here: the last statement reaches to the end of the text,
+and the server says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Whatever is beyond ASCII is a letter. Written as what is none: a range up to the last character takes Python 20 ms to compile.
+# Everything beyond ASCII is a letter. Written as an exclusion, because Python takes 20 ms to compile a range up to the last character.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
 IDENTIFIER = rf"{_LETTER}[^\x00-#%-/:-@\[-^`{{-\x7f]*+"  # a dollar as well
 _ESCAPED = r"'(?:[^'\\]++|\\.|'')*+'"
 _PLAIN = r"'(?:[^']++|'')*+'"
-# A string goes on behind a line break, also behind one that ends a comment. What may fail half-way is no possessive group: Python 3.11.0 to
+# A string continues after a line break, also one that ends a comment. A group that may fail half-way is not possessive: Python 3.11.0 to
 # 3.11.4, Debian's among them, would go on from where it failed (github.com/python/cpython/issues/106052).
 _GOES_ON = r"(?:[ \t\f\v]|--[^\n\r]*+)*[\n\r](?:[ \t\n\r\f\v]++|--[^\n\r]*+[\n\r])*"
 _TOKEN = re.compile(
@@ -72,7 +72,7 @@ class Statement:
 
 
 def split(text: str, *, first_line: int = 1) -> list[Statement]:
-    """The statements of a text in order. `first_line` is the number of the text's first line in its file."""
+    """The statements of a text, in order. `first_line`: the number of the text's first line in its file."""
     statements = []
     line, counted = first_line, 0
     begins: int | None = None
@@ -106,9 +106,9 @@ def split(text: str, *, first_line: int = 1) -> list[Statement]:
 
 
 def canonical(text: str) -> str:
-    """The text without comments and with white space alike: equal for two texts that PostgreSQL reads as the same tokens.
+    """The text without comments and with uniform white space: equal for two texts that PostgreSQL reads as the same tokens.
 
-    A string is kept as it is, and so is a function's body in one.
+    Strings are kept as they are, function bodies in strings among them.
     """
     pieces: list[str] = []
     place = -1  # where the last piece ended
@@ -127,7 +127,7 @@ def canonical(text: str) -> str:
 
 
 def unquoted(string: str) -> str:
-    """What a string is about, as far as words go: without its quotes."""
+    """The content of a string literal, without its quotes; escapes are resolved only roughly."""
     if string.startswith("$"):
         tag = string.index("$", 1) + 1
         return string[tag:-tag]
@@ -136,7 +136,7 @@ def unquoted(string: str) -> str:
 
 
 def walk(text: str) -> Iterator[Token]:
-    """All tokens of a text in order, with nothing left out."""
+    """All tokens of a text, in order, with nothing left out."""
     place = parentheses = 0
     length = len(text)
     body = _Body()
@@ -179,7 +179,7 @@ class _Body:
         return self._words[:1] == ["copy"] and "stdin" in self._words
 
     def take(self, word: str, *, in_parentheses: bool) -> None:
-        """The next word of the statement. BEGIN ATOMIC opens a block, and within it CASE does, which END closes as well."""
+        """Take the next word of the statement. BEGIN ATOMIC opens a block, and so does CASE within it; END closes either."""
         if len(self._words) < 4 or self._words[0] == "copy":
             self._words.append(word)
             self.is_settled = len(self._words) == 4 and self._words[0] != "copy" and not self._makes_a_function()
@@ -201,14 +201,14 @@ class _Body:
 
 
 def _end_of_copy_data(text: str, place: int) -> int:
-    """Where the lines of data end that follow a COPY, which ends at `place`."""
+    """Where the data lines of a COPY end; the COPY itself ends at `place`."""
     first_line = text.find("\n", place) + 1 or len(text)
     end = _COPY_END.search(text, first_line)
     return end.end() if end else len(text)
 
 
 def _whole(text: str, opening: re.Match[str]) -> tuple[str, int]:
-    """Kind and end of the token that begins so: a dollar-quoted string, a block comment, or what never ends."""
+    """Kind and end of the token with this opening: a dollar-quoted string, a block comment, or one that never ends."""
     if opening.lastgroup == "dollar":
         closing = text.find(opening[0], opening.end())
         return ("string", closing + len(opening[0])) if closing >= 0 else ("open", len(text))

@@ -1,4 +1,4 @@
-"""Deploys execute_sql: which ways in there are, in the order of their safety, and which of them is open."""
+"""Deploys execute_sql by the first way in that is open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .console import Console
 
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
-OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # where its time is over
+OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # if execute_sql has closed
 
 _OPEN_FUNCTIONS_QUERY = """
 select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
@@ -57,10 +57,10 @@ class WayClosed(MigrationError):
 
 
 def deploy(client: RpcClient, settings: Settings, console: Console, via: str | None, opening: str) -> None:
-    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows it. `opening`: the
-    statement that says for how long.
+    """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows the function. `opening`:
+    the statement that opens it (see opening_sql).
 
-    Raises AccessRefused, NotDeployed or NoWayIn (nobody lets us in: the SQL file is the way, or a piece of SQL), SqlError.
+    Raises AccessRefused, SqlError; if no way is open, NoWayIn (some SQL run by hand opens one) or NotDeployed.
     """
     why_not_rpc, by_hand = None, None
     try:
@@ -94,7 +94,7 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
     message = (
         f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open."
     )
-    # What is opened by hand is execute_sql itself, to the service key.
+    # By hand only execute_sql itself is opened, and only to the service key.
     if by_hand and via in (None, RPC.name) and settings.key and settings.key.role != "anon":
         raise NoWayIn(message, by_hand=by_hand)
     raise NotDeployed(
@@ -104,7 +104,7 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
 
 
 def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:
-    """Whether execute_sql has come to be there and open, for which the REST layer may need some seconds. Raises as `deploy` does."""
+    """Whether execute_sql is there and open now; the REST layer may need some seconds to notice. Raises as `deploy` does."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -118,7 +118,7 @@ def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:
 
 
 def _open(client: RpcClient, console: Console, opening: str) -> None:
-    """Open what is deployed and up to date, where it is not open in that way already."""
+    """Run the opening statement on a deployment that is up to date, and say what that has changed."""
     before = read_access(client)
     client.query(opening)
     after = read_access(client)
@@ -132,7 +132,7 @@ def _open(client: RpcClient, console: Console, opening: str) -> None:
 def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
     """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
     if way is RPC:
-        # In a "do" block: older versions analyse the whole of a text before they run any of it, and so miss what it is to make.
+        # In a "do" block: older versions analyse the whole text before they run any of it, and so miss what it makes.
         client.query(f"do {dollar_quote(f'begin execute {dollar_quote(sql)}; end')}")
     elif way is META:
         assert settings.url and settings.key
@@ -152,7 +152,7 @@ def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
 
 
 def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str, str]) -> None:
-    """POST the SQL to a service that takes {"query"}; one statement after another in one transaction."""
+    """POST the SQL, as one transaction, to a service that takes {"query"}. Raises WayClosed or SqlError."""
     import httpx
 
     try:
