@@ -16,6 +16,37 @@ as $function$
 $function$;
 
 
+-- The views (and tables with rules) that read a column. Null: none.
+create or replace function rpc_migrations.views_on(relation oid, attnum smallint) returns text
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select string_agg(distinct w.ev_class::regclass::text, ', ')
+        from pg_catalog.pg_depend as d
+        inner join pg_catalog.pg_rewrite as w on w.oid = d.objid and d.classid = 'pg_catalog.pg_rewrite'::regclass
+        where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.refobjsubid = views_on.attnum
+    );
+end;
+$function$;
+
+
+-- Raises RM001 with the problems that rows or columns of the old table make in the new one, if there are any.
+create or replace function rpc_migrations.refuse_problems(old_table oid, problems text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if problems <> '{}' then
+        raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
+        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
+    end if;
+end;
+$function$;
+
+
 -- Which columns are copied and how: every column of the old table that the new one has and does not generate.
 -- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
 create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
@@ -41,12 +72,7 @@ begin
                 select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
             ) as loose_key,
-            (
-                select string_agg(distinct w.ev_class::regclass::text, ', ')
-                from pg_catalog.pg_depend as p
-                inner join pg_catalog.pg_rewrite as w on w.oid = p.objid and p.classid = 'pg_catalog.pg_rewrite'::regclass
-                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = old_table and p.refobjsubid = o.attnum
-            ) as views
+            rpc_migrations.views_on(old_table, o.attnum) as views
         from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
         full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
             on n.attname = o.attname
@@ -100,10 +126,7 @@ begin
         );
     end loop;
     problems := problems || rpc_migrations.named_by_place(old_table, new_table);
-    if problems <> '{}' then
-        raise exception '% cannot be held by the new table: %', old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
-    end if;
+    perform rpc_migrations.refuse_problems(old_table, problems);
     return plan;
 end;
 $function$;

@@ -102,10 +102,7 @@ begin
             problems := problems || format('%s row(s) do not hold to the constraint %I', broken, rule.name);
         end if;
     end loop;
-    if problems <> '{}' then
-        raise exception '% cannot be held by the new table: %', copy.old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows, then run the same command again.';
-    end if;
+    perform rpc_migrations.refuse_problems(copy.old_table, problems);
 end;
 $function$;
 
@@ -146,12 +143,7 @@ begin
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
             o.attnum as number, n.attnum as new_number, o.attcollation <> n.attcollation as other_collation,
-            (
-                select string_agg(distinct w.ev_class::regclass::text, ', ')
-                from pg_catalog.pg_depend as p
-                inner join pg_catalog.pg_rewrite as w on w.oid = p.objid and p.classid = 'pg_catalog.pg_rewrite'::regclass
-                where p.refclassid = 'pg_catalog.pg_class'::regclass and p.refobjid = copy.old_table and p.refobjsubid = o.attnum
-            ) as views
+            rpc_migrations.views_on(copy.old_table, o.attnum) as views
         from jsonb_to_recordset(copy.alteration -> 'columns') as c (old name, new name)
         inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.old and not o.attisdropped
         inner join pg_catalog.pg_attribute as n on n.attrelid = new_table and n.attname = c.new and not n.attisdropped
@@ -193,10 +185,7 @@ begin
             'expression', col.expression, 'as_text', rpc_migrations.compares_as_text(col.new_type)
         );
     end loop;
-    if problems <> '{}' then
-        raise exception '% cannot be held by the new table: %', copy.old_table::regclass, array_to_string(problems, '; ')
-        using errcode = 'RM001', hint = 'Nothing was changed. Fix these rows or columns, then run the same command again.';
-    end if;
+    perform rpc_migrations.refuse_problems(copy.old_table, problems);
     return plan;
 end;
 $function$;

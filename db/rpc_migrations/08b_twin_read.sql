@@ -1,52 +1,78 @@
 -- What the twin has become, read from the catalogs; the new table that is made from it; and what of it cannot be done online, or would not do
 -- to the rows what the statements do.
 
--- What the statements have made of the twin. A check that is not valid is made in the swap: before, rows that were there
--- already and change could not be replayed.
+-- What the twin is made of: parts as describe_table tells them, those of the swap under the name that the table has then. A check that is
+-- not valid is made in the swap: before, rows that were there already and change could not be replayed.
+create or replace function rpc_migrations.parts_of_twin(copy rpc_migrations.copies, twin oid)
+returns table (phase text, kind text, name text, definition text, statement text, place bigint)
+language sql stable
+set search_path = ''
+as $function$
+    with names as (
+        select rpc_migrations.new_name(copy) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
+    )
+    select p.phase, p.kind, p.name, p.definition, p.statement, p.place
+    from names as n cross join lateral rpc_migrations.describe_table(twin, n.before)
+        with ordinality as p (phase, kind, name, definition, statement, detach, place)
+    where p.phase in ('columns', 'build') and not rpc_migrations.is_made_late(p.kind, p.statement, n.after)
+    union all
+    select 'swap', p.kind, p.name, p.definition, p.statement, p.place
+    from names as n cross join lateral rpc_migrations.describe_table(twin, n.after)
+        with ordinality as p (phase, kind, name, definition, statement, detach, place)
+    where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
+        and (p.phase = 'swap' or rpc_migrations.is_made_late(p.kind, p.statement, n.after))
+    union all
+    -- A sequence that ALTER TABLE makes has what default privileges grant.
+    select 'swap', 'right on a sequence', concat_ws(' ', s.relname, acl.grantee, acl.privilege_type), null,
+        format('grant %s on sequence %I.%I to %s', acl.privilege_type, copy.schema_name, s.relname, rpc_migrations.role_name(acl.grantee))
+        || case when acl.is_grantable then ' with grant option' else '' end,
+        1000000
+    from rpc_migrations.identity_sequences(twin) as i
+    inner join pg_catalog.pg_class as s on s.oid = i.sequence
+    inner join pg_catalog.pg_default_acl as d
+        on d.defaclrole = s.relowner and d.defaclobjtype = 'S'
+        and d.defaclnamespace in (0, to_regnamespace(quote_ident(copy.schema_name)))
+    cross join lateral aclexplode(d.defaclacl) as acl
+    where acl.grantee <> s.relowner and s.relname not in (
+        select o.relname
+        from rpc_migrations.identity_sequences(copy.old_table) as q
+        inner join pg_catalog.pg_class as o on o.oid = q.sequence
+    );
+$function$;
+
+
+-- The checks and foreign keys that the statements have added to the twin, with the condition that a row "n" breaks them, and their columns.
+create or replace function rpc_migrations.rules_of_twin(copy rpc_migrations.copies, twin oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_agg(jsonb_build_object(
+        'name', c.conname,
+        'broken', case c.contype
+            when 'c' then format('not (%s)', pg_get_expr(c.conbin, c.conrelid)) else rpc_migrations.orphan_condition(c.oid, 'n') end,
+        'columns', array(select a.attname from pg_catalog.pg_attribute as a where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
+    ))
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and not exists (
+        select from pg_catalog.pg_constraint as o
+        where o.conrelid = copy.old_table and o.conname = c.conname and o.convalidated
+            and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid)
+    );
+$function$;
+
+
+-- What the statements have made of the twin. "numbers": the old table's columns, by their numbers on the twin.
 create or replace function rpc_migrations.read_twin(copy rpc_migrations.copies, twin oid, numbers jsonb) returns jsonb
 language sql stable
 set search_path = ''
 as $function$
-    with
-    names as (
-        select rpc_migrations.new_name(copy) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
-    ),
-    parts as (
-        select p.phase, p.kind, p.name, p.definition, p.statement, p.place
-        from names as n cross join lateral rpc_migrations.describe_table(twin, n.before)
-            with ordinality as p (phase, kind, name, definition, statement, detach, place)
-        where p.phase in ('columns', 'build') and not rpc_migrations.is_made_late(p.kind, p.statement, n.after)
-        union all
-        select 'swap', p.kind, p.name, p.definition, p.statement, p.place
-        from names as n cross join lateral rpc_migrations.describe_table(twin, n.after)
-            with ordinality as p (phase, kind, name, definition, statement, detach, place)
-        where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
-            and (p.phase = 'swap' or rpc_migrations.is_made_late(p.kind, p.statement, n.after))
-        union all
-        -- A sequence that ALTER TABLE makes has what default privileges grant.
-        select 'swap', 'right on a sequence', concat_ws(' ', s.relname, acl.grantee, acl.privilege_type), null,
-            format('grant %s on sequence %I.%I to %s', acl.privilege_type, copy.schema_name, s.relname, rpc_migrations.role_name(acl.grantee))
-            || case when acl.is_grantable then ' with grant option' else '' end,
-            1000000
-        from rpc_migrations.identity_sequences(twin) as i
-        inner join pg_catalog.pg_class as s on s.oid = i.sequence
-        inner join pg_catalog.pg_default_acl as d
-            on d.defaclrole = s.relowner and d.defaclobjtype = 'S'
-            and d.defaclnamespace in (0, to_regnamespace(quote_ident(copy.schema_name)))
-        cross join lateral aclexplode(d.defaclacl) as acl
-        where acl.grantee <> s.relowner and s.relname not in (
-            select o.relname
-            from rpc_migrations.identity_sequences(copy.old_table) as q
-            inner join pg_catalog.pg_class as o on o.oid = q.sequence
-        )
-    )
     select jsonb_build_object(
-        'create', (select rpc_migrations.create_statement(twin, n.before) from names as n),
+        'create', rpc_migrations.create_statement(twin, rpc_migrations.new_name(copy)),
         'parts', (
             select jsonb_agg(
                 jsonb_build_object('phase', p.phase, 'kind', p.kind, 'name', p.name, 'definition', p.definition, 'statement', p.statement)
                 order by p.place)
-            from parts as p
+            from rpc_migrations.parts_of_twin(copy, twin) as p
         ),
         'columns', (
             select jsonb_agg(jsonb_build_object('old', c.value, 'new', a.attname) order by a.attnum)
@@ -59,20 +85,7 @@ as $function$
             inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = c.key::smallint and a.attisdropped
             inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.value and o.attgenerated = ''
         ), '[]'),
-        'rules', coalesce((
-            select jsonb_agg(jsonb_build_object(
-                'name', c.conname,
-                'broken', case c.contype
-                    when 'c' then format('not (%s)', pg_get_expr(c.conbin, c.conrelid)) else rpc_migrations.orphan_condition(c.oid, 'n') end,
-                'columns', array(select a.attname from pg_catalog.pg_attribute as a where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
-            ))
-            from pg_catalog.pg_constraint as c
-            where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and not exists (
-                select from pg_catalog.pg_constraint as o
-                where o.conrelid = copy.old_table and o.conname = c.conname and o.convalidated
-                    and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid)
-            )
-        ), '[]'),
+        'rules', coalesce(rpc_migrations.rules_of_twin(copy, twin), '[]'),
         'not_nulls', coalesce((
             select jsonb_object_agg(a.attname, c.conname)
             from pg_catalog.pg_constraint as c
@@ -121,20 +134,23 @@ end;
 $function$;
 
 
--- What cannot be done online of what the statements have made, one sentence each.
-create or replace function rpc_migrations.problems_of_alteration(
-    copy rpc_migrations.copies, twin oid, alteration jsonb
-) returns setof text
+-- The columns of the old table that the statements have renamed, and those that they have dropped ("new_name" is null).
+create or replace function rpc_migrations.changed_columns(alteration jsonb) returns table (name text, new_name text)
+language sql immutable
+set search_path = ''
+as $function$
+    select c.old, c.new from jsonb_to_recordset(alteration -> 'columns') as c (old text, new text) where c.old <> c.new
+    union all
+    select d.name, null from jsonb_array_elements_text(alteration -> 'dropped') as d (name);
+$function$;
+
+
+-- What the statements change about the columns by which rows are told apart, and must not. One sentence each.
+create or replace function rpc_migrations.problems_of_changed_key(copy rpc_migrations.copies, twin oid, alteration jsonb) returns setof text
 language sql stable
 set search_path = ''
 as $function$
-    with
-    changed as (
-        select c.old as name, c.new as new_name from jsonb_to_recordset(alteration -> 'columns') as c (old text, new text) where c.old <> c.new
-        union all
-        select d.name, null from jsonb_array_elements_text(alteration -> 'dropped') as d (name)
-    ),
-    key_columns as (
+    with key_columns as (
         select
             c.oid = copy.old_table as is_old,
             array_agg(coalesce(m.new, k.name) order by k.place) as names
@@ -144,8 +160,6 @@ as $function$
         where k.operator is not null
         group by c.oid
     )
-    select format('the new table: %s', o) from rpc_migrations.obstacles_in_words(twin) as o where o is not null
-    union all
     select 'the primary key has other columns afterwards; rows are told by it, so that has to be done in a step after the rebuild'
     where exists (select from key_columns as k where k.is_old)
         and (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
@@ -153,12 +167,19 @@ as $function$
     select format('column %I %s and is renamed, dropped or converted; do that in a step after the rebuild', k.name,
         case when k.operator is null then 'tells the rows apart, as the table has no primary key,' else 'belongs to the primary key' end)
     from rpc_migrations.key_columns(copy.old_table) as k
-    where k.name::text in (select c.name from changed as c) or alteration -> 'conversions' ? k.name::text
-    union all
-    -- Its own things follow a column that is renamed or dropped, on the twin as on the table; those of others do not.
+    where k.name::text in (select c.name from rpc_migrations.changed_columns(alteration) as c) or alteration -> 'conversions' ? k.name::text;
+$function$;
+
+
+-- What depends on a column that the statements rename or drop. The table's own things follow it, on the twin as on the table; those of
+-- others do not. One sentence each.
+create or replace function rpc_migrations.problems_of_changed_columns(copy rpc_migrations.copies, alteration jsonb) returns setof text
+language sql stable
+set search_path = ''
+as $function$
     select distinct format('column %I is %s, and this depends on it: %s', c.name, case when c.new_name is null then 'dropped' else 'renamed' end,
         pg_describe_object(d.classid, d.objid, d.objsubid))
-    from changed as c
+    from rpc_migrations.changed_columns(alteration) as c
     inner join pg_catalog.pg_attribute as a on a.attrelid = copy.old_table and a.attname = c.name
     inner join pg_catalog.pg_depend as d
         on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = copy.old_table and d.refobjsubid = a.attnum
@@ -177,13 +198,15 @@ as $function$
             inner join pg_catalog.pg_policy as p on p.polname = s.name
             where p.oid = d.objid and p.polrelid = copy.old_table and s.kind = 'policy' and s.phase = 'build')
         or d.classid = 'pg_catalog.pg_statistic_ext'::regclass
-    )
-    union all
-    select format('a foreign key to the table itself (%I) is added; do that in a step after the rebuild', c.conname)
-    from pg_catalog.pg_constraint as c
-    where c.conrelid = twin and c.contype = 'f' and c.confrelid in (twin, copy.old_table)
-    union all
-    -- Sequences go from table to table by the names of their columns.
+    );
+$function$;
+
+
+-- Columns whose sequences would get lost: these go from table to table by the names of their columns. One sentence each.
+create or replace function rpc_migrations.problems_of_sequences(copy rpc_migrations.copies, twin oid, alteration jsonb) returns setof text
+language sql stable
+set search_path = ''
+as $function$
     select format('column %I is new under the name of an older one that has a sequence', a.attname)
     from pg_catalog.pg_attribute as a
     inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = a.attname and not o.attisdropped
@@ -196,7 +219,26 @@ as $function$
     inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attname = c.new and a.attidentity <> ''
     inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.old and o.attidentity = ''
     cross join lateral pg_get_serial_sequence(copy.old_table::regclass::text, o.attname) as s (name)
-    where s.name is not null
+    where s.name is not null;
+$function$;
+
+
+-- What the statements have made that cannot be done online. One sentence each.
+create or replace function rpc_migrations.problems_of_alteration(copy rpc_migrations.copies, twin oid, alteration jsonb) returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    select format('the new table: %s', o) from rpc_migrations.obstacles_in_words(twin) as o where o is not null
+    union all
+    select p from rpc_migrations.problems_of_changed_key(copy, twin, alteration) as p
+    union all
+    select p from rpc_migrations.problems_of_changed_columns(copy, alteration) as p
+    union all
+    select format('a foreign key to the table itself (%I) is added; do that in a step after the rebuild', c.conname)
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = twin and c.contype = 'f' and c.confrelid in (twin, copy.old_table)
+    union all
+    select p from rpc_migrations.problems_of_sequences(copy, twin, alteration) as p
     union all
     select format('a new %s would be called %I, and there is one of that name', case c.relkind when 'S' then 'sequence' else 'index' end, c.relname)
     from pg_catalog.pg_class as c
