@@ -7,7 +7,7 @@
 
 -- Nothing that others made, in public or in this session, is found by a name without a schema.
 set local search_path = pg_catalog, pg_temp;
--- A database may have these otherwise, and then reads texts, and writes names, in another way.
+-- A database may have other settings for these, and would then read strings and write names differently.
 set local standard_conforming_strings = on;
 set local array_nulls = on;
 set local quote_all_identifiers = off;
@@ -69,13 +69,13 @@ $block$;
 
 do $block$
 declare
-    -- Raise it with the first change of this folder after a release: whatever has another number is told to be older or newer.
+    -- Raise it with the first change to this folder after a release: a deployment with another number is older or newer.
     this_version constant integer := 2;
     deployed_version integer;
     publication text;
 begin
     perform set_config('client_min_messages', 'warning', true);  -- "already exists, skipping", for every table and column
-    -- Two at once would both make the same schema, or replace the same function: one of them would fail.
+    -- Two deployments at once would make the same schema, or replace the same function: one of them would fail.
     perform pg_advisory_xact_lock(hashtextextended('rpc_migrations deployment', 0));
     deployed_version := substring(
         obj_description(to_regnamespace('rpc_migrations'), 'pg_namespace') from '\(version (\d{1,6})\)');
@@ -102,8 +102,8 @@ end;
 $block$;
 
 
--- A step that is at work ends first: it has begun with the functions and columns of before. Asked for with a short timeout,
--- again and again: whoever holds one of these locks may be waiting for another.
+-- A running step has to end first: it began with the old functions and columns. The locks are asked for with a short timeout,
+-- again and again, because whoever holds one of them may be waiting for another.
 do $block$
 declare
     began timestamptz := clock_timestamp();
@@ -125,8 +125,8 @@ end;
 $block$;
 
 
--- Each version describes a table in its own words. Whether a table was altered since its copy began, the version that
--- described it can still tell: where it was not, the description is taken away, and 05b_definition.sql writes it anew.
+-- Each version describes a table in its own words. So while the old version is still here, it is asked whether a table was altered
+-- since its copy began: if not, the description is removed, and 05b_definition.sql writes it again in the words of this version.
 do $block$
 begin
     if to_regprocedure('rpc_migrations.table_definition(oid)') is not null then
@@ -138,8 +138,8 @@ end;
 $block$;
 
 
--- Functions of an older version go: "create or replace" could not change what they take and answer. Those that capture the
--- changes of a table that is being rebuilt belong to that copy, and stay.
+-- The functions of an older version are dropped: "create or replace" could not change their parameters and results. Those that
+-- capture the changes of a table that is being rebuilt belong to that copy, and stay.
 do $block$
 declare
     old_routine regprocedure;
@@ -155,8 +155,8 @@ end;
 $block$;
 
 
--- Version 1 asks for no version, and would replace this one. It drops every routine of the schema as a function, though, and
--- so fails at this one, whose name is then in the message: "... is not a function".
+-- Version 1 does not check the version, and would replace this one. But it drops every routine of the schema as a function, and
+-- so fails at this procedure, whose name is then in the message: "... is not a function".
 create procedure rpc_migrations.a_newer_version_is_deployed_update_the_scripts()
 language sql
 set search_path = ''

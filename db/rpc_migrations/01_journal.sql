@@ -1,12 +1,12 @@
 -- The journal: what was run, by whom, and with what effect. All that this project keeps in a database is in these six
--- tables of the private schema rpc_migrations, and the functions of this folder are the only ones that write to them. A row
--- of the journal is written in the transaction of the step that it tells of: either both are there, or neither.
+-- tables of the private schema rpc_migrations, and only the functions of this folder write to them. A row of the journal is
+-- written in the transaction of the step that it is about: either both are there, or neither.
 
--- The tables. A column is one line in the list of its table, and a new one is the last of its list: so a table that an older
--- version made, which gets the columns that it lacks, equals a new one in all, the order included. What rows that are there
--- are to hold in a new column is its default. What changes about an older column (its type, default or "not null") is said
--- below the list, in a statement that may be run again; a check constraint is taken away and made anew; an index that changes
--- gets another name, and the older one is dropped.
+-- The tables. Each column is one line in the list of its table, and a new one goes to the end of the list. So a table that an
+-- older version made, once it has got the columns that it lacks, equals a new one, even in the order of columns. The default of
+-- a new column is what existing rows get. To change an older column (its type, default or "not null"), add a statement that may
+-- be run again below the list; a check constraint is dropped and made again; an index that changes gets another name, and the
+-- older one is dropped.
 
 -- One row for each time somebody ran a migration or its rollback.
 create table if not exists rpc_migrations.runs ();
@@ -65,7 +65,7 @@ alter table rpc_migrations.calls
     add column if not exists changed boolean not null,              -- false: the transaction had written nothing
     add column if not exists query text;                            -- only where the owner asked for whole texts
 
--- One row: since when execute_sql is open, and until when (null: until it is taken away).
+-- One row: since when execute_sql is open, and until when (null: until it is removed).
 create table if not exists rpc_migrations.access ();
 alter table rpc_migrations.access
     add column if not exists opened_at timestamptz not null default clock_timestamp(),
@@ -126,7 +126,7 @@ alter table rpc_migrations.copies
 create unique index if not exists copies_current
 on rpc_migrations.copies (migration) where ended_at is null;
 
--- One row for each foreign key that was taken off a table for as long as it is not in use (see 13_foreign_keys.sql).
+-- One row for each foreign key that was removed from a table for as long as the table is not in use (see 13_foreign_keys.sql).
 create table if not exists rpc_migrations.foreign_keys ();
 alter table rpc_migrations.foreign_keys
     add column if not exists relation oid not null,
@@ -137,7 +137,7 @@ alter table rpc_migrations.foreign_keys
     add column if not exists comment text,
     add column if not exists stand_in oid;                          -- the check that holds its place on a new table
 
--- A dump has names in place of their OIDs, and so the tables are the right ones where it is restored.
+-- As regclass, so that a dump has names in place of OIDs, and the tables are the right ones where it is restored.
 alter table rpc_migrations.foreign_keys alter column relation type regclass, alter column refers_to type regclass;
 
 create unique index if not exists foreign_keys_name on rpc_migrations.foreign_keys (relation, name);

@@ -1,10 +1,10 @@
--- The session that a text runs in. It belongs to the REST layer's pool, and the application's next request gets it: so what a
--- text leaves behind in it (settings, temporary tables, session locks, prepared statements, cursors, channels) is put back after
--- each text, also after one that fails. And the text runs as the database's owner, by names that are looked up in schemas
--- where others may create things: so nothing of theirs may stand in for PostgreSQL's own there.
+-- The session that a text (the SQL of a step, or of another call) runs in. It belongs to the REST layer's pool, and the
+-- application's next request gets it: so what a text leaves behind in it (settings, temporary tables, session locks, prepared
+-- statements, cursors, channels) is reset after each text, also after one that fails. And the text runs as the database's
+-- owner, with names that are looked up in schemas where others may create things: nothing of theirs may pass for PostgreSQL's own.
 
--- What a session keeps beyond its transaction, to be compared afterwards. "names" are settings to be noted by name: those
--- with a dot in theirs are listed nowhere.
+-- What a session keeps beyond its transaction, to be compared afterwards. "names": settings to be noted by name, because those
+-- with a dot in their names are listed nowhere.
 create or replace function rpc_migrations.session_state(names text[]) returns jsonb
 language plpgsql volatile
 set search_path = ''
@@ -59,8 +59,8 @@ as $function$
 $function$;
 
 
--- Makes the session what it was: for the rest of the transaction each setting has its old value again, and after it the
--- session's own default, which is what a session of the pool had before the transaction.
+-- Makes the session what it was: each setting has its old value again for the rest of the transaction, and after it the
+-- session's default, which is what a session of the pool had before the transaction.
 create or replace function rpc_migrations.restore_session(before jsonb, names text[]) returns void
 language plpgsql
 set search_path = ''
@@ -182,7 +182,7 @@ end;
 $function$;
 
 
--- Where a session of the owner's own looks names up, as psql's: what its role, the database or both have as their setting. (The
+-- The search_path of a session of the owner's own, such as psql's: the setting of its role, of the database or of both. (The
 -- session that we are in is the REST layer's.)
 create or replace function rpc_migrations.path_of_the_owner() returns text
 language sql stable
@@ -205,9 +205,9 @@ as $function$
 $function$;
 
 
--- What others have put where names are looked up by that path, and what PostgreSQL would take for its own there: a function
--- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner. "of_any_name":
--- also what could be taken for the owner's.
+-- What other roles have put into the schemas of a search_path that PostgreSQL would take for its own: a function
+-- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner.
+-- "of_any_name": also what could be taken for the owner's.
 create or replace function rpc_migrations.impostors(path text, of_any_name boolean default false) returns setof text
 language plpgsql volatile
 set search_path = ''
@@ -228,7 +228,7 @@ begin
             select n.oid, n.nspname, n.nspowner from pg_catalog.pg_namespace as n
             where n.nspname = any (looked_in) and n.nspname !~ '^pg_'
         ),
-        found as materialized (  -- before it is asked what PostgreSQL has: that is long, and this is empty nearly always
+        found as materialized (  -- nearly always empty, so that PostgreSQL's own, which are many, are not looked at
             select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole) as what, true as is_function, p.proname as name
             from pg_catalog.pg_proc as p
             where p.pronamespace in (select n.oid from schemas as n) and p.proowner in (select other.oid from others as other)
@@ -276,15 +276,15 @@ end;
 $function$;
 
 
--- Runs a text (see run_statements) so that nothing but its work remains: neither in the session, nor by names that others made.
--- It does what it would do over a direct connection, where nobody has called: it does not see the caller's claims (auth.role()
--- is null in it). Raises RM001 where something of theirs could be taken for PostgreSQL's own.
+-- Runs a text (see run_statements) such that nothing but its effect remains in the session, and that it calls nothing that others
+-- have put in the place of PostgreSQL's own: raises RM001 where they have. As over a direct connection there is no API caller: the
+-- text does not see the caller's claims (auth.role() is null in it).
 create or replace function rpc_migrations.run_text(query text, separator text default null) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    -- RESET ALL takes these two away, and the record of calls needs them.
+    -- RESET ALL resets these two, and the record of calls needs them.
     names text[] := rpc_migrations.settings_named_in(query) || array['request.jwt.claims', 'request.headers'];
     before jsonb := rpc_migrations.session_state(names);
     impostors text;
@@ -307,7 +307,7 @@ begin
         raise;
     end;
     perform pg_catalog.set_config('search_path', '', true);
-    -- A text that has taken this schema away, as remove_sql_function.py sends it, leaves nothing to look with.
+    -- A text that has dropped this schema, as remove_sql_function.py sends it, leaves no function to restore with.
     if pg_catalog.to_regnamespace('rpc_migrations') is not null then
         perform rpc_migrations.restore_session(before, names);
     end if;

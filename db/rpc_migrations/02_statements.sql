@@ -1,5 +1,5 @@
--- A text that is run: one statement after the other, each with a short wait for locks. Its errors keep what they say, and tell in addition
--- which statement it was and in which functions of the application it happened.
+-- Running a text: one statement after the other, each with a short wait for locks. Errors keep what they say; their detail adds which
+-- statement it was, and in which functions of the application it happened.
 
 -- Sessions that may be in the way of a lock: those whose transaction holds a lock on a table, the oldest first.
 -- Never shows the text of a query. Only those that are older than the lock timeout can have caused it.
@@ -47,13 +47,13 @@ as $function$
 $function$;
 
 
--- Runs a text in this transaction. The rows, as a JSON array of objects, where it is one statement that returns rows;
+-- Runs a text in this transaction. Returns the rows, as a JSON array of objects, if it is one statement that returns rows;
 -- else the number of rows that its last statement affected. Statements are analysed one after the other, so that each
--- may use what those before it have made. PostgreSQL itself tells whether the text is one statement that returns rows: it
+-- may use what those before it have made. PostgreSQL itself says whether the text is one statement that returns rows: it
 -- opens it as a cursor or refuses to, before any of it runs. To do so it keeps the whole text once for each statement, of
 -- which there are no more than semicolons: a text for which that would be more than 64 MB counts as several statements.
--- Names in the text are looked up as in a session of the owner's, those of temporary tables first: else a text would write to
--- the table of the same name. What is ours here names its schema.
+-- Names in the text are looked up as in a session of the owner's, temporary tables first: otherwise a text would write to
+-- the permanent table of the same name. Our own code here qualifies every name.
 create or replace function rpc_migrations.run_sql(query text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -116,11 +116,10 @@ as $function$
 $function$;
 
 
--- Runs a step's text, one statement after the other: "separator" is what stands between two of them (null: there is one,
--- or somebody has sent a text that was not split). Answers what run_sql answers for the last one. While we wait for a lock,
--- everyone who comes after us waits too: so each statement waits for a moment only, whatever those before it have set.
--- An error keeps what it says; its detail tells, in addition, which statement it was, and in which functions it happened.
--- Names are looked up as in run_sql.
+-- Runs a step's text, one statement after the other: "separator" is what divides them (null: there is only one, or the text
+-- was not split by whoever sent it). Returns what run_sql returns for the last one. While we wait for a lock, everyone who
+-- comes after us waits too: so each statement waits for a moment only, whatever those before it have set. An error keeps
+-- what it says; its detail adds which statement it was, and in which functions it happened. Names are looked up as in run_sql.
 create or replace function rpc_migrations.run_statements(query text, separator text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -192,7 +191,7 @@ create or replace function rpc_migrations.left_behind_in_words() returns text
 language sql volatile
 set search_path = ''
 as $function$
-    select 'Nobody is known to work on this one, so it was left behind. To take it away: '
+    select 'No migration is known to work on this one, so it was left behind. To remove it: '
         || string_agg(format('drop table rpc_migrations.%I;', n), ' ' order by n)
     from unnest(rpc_migrations.new_tables()) as n
     where

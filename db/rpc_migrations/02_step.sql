@@ -1,5 +1,5 @@
--- A step, once. The step's text, the look into the journal and the journal row are one transaction, under an advisory lock
--- that belongs to the migration. So a step takes effect exactly once however often it is sent: whoever got no answer sends
+-- A step, exactly once. The step's text, the look into the journal and the journal row are one transaction, under an advisory lock
+-- that belongs to the migration. So a step takes effect exactly once however often it is sent: a client that got no answer sends
 -- it again, and is told that it is done. Two sessions are never inside the same migration at once.
 
 -- The key of the advisory lock that keeps two sessions from being inside the same migration at once.
@@ -11,7 +11,7 @@ as $function$
 $function$;
 
 
--- How many rows a batch step should touch: what it wants, less two bits for each statement timeout that cut it before.
+-- How many rows a batch step should touch: as many as it wants, but a quarter for each statement timeout that has cut it before.
 create or replace function rpc_migrations.batch_size(wanted bigint) returns bigint
 language sql stable
 set search_path = ''
@@ -51,9 +51,9 @@ as $function$
 $function$;
 
 
--- The step's current journal row, made where there is none. A step that has had an effect keeps its text: refused with
--- RM002 when it comes back with another one. "checksum" may be several with a blank between: the first is recorded, and a
--- row with any of them was made of a text with the same effect. A forward step ends what a finished rollback left in the journal.
+-- The step's current journal row, inserted if there is none. A step that has taken effect keeps its text: one that comes back
+-- with another is refused with RM002. "checksum" may be several, with blanks between: the first one is recorded, and a row with
+-- any of them stands for a text with the same effect. A forward step marks the steps of an earlier rollback as undone.
 create or replace function rpc_migrations.open_step(migration text, step text, checksum text, run uuid)
 returns rpc_migrations.journal
 language plpgsql
@@ -102,8 +102,8 @@ end;
 $function$;
 
 
--- What a step's text has answered: its first row (null: none), whether the step is done, and how many rows it is about. Raises RM005 for a
--- batch step that does not say whether it is done, and for another one that says it is not.
+-- What a step's text has returned: its first row (null: none), whether the step is done, and how many rows it is about. Raises RM005 for
+-- a batch step that does not say whether it is done, and for another step that says it is not.
 create or replace function rpc_migrations.read_answer(
     answer jsonb, step text, batch boolean, out first_row jsonb, out is_done boolean, out row_count bigint
 )
@@ -123,13 +123,13 @@ begin
     );
     if batch then
         if jsonb_typeof(first_row -> 'done') is distinct from 'boolean' or rows_returned <> 1 then
-            raise exception 'batch step "%" did not answer one row with a boolean column "done"', step
+            raise exception 'batch step "%" did not return one row with a boolean column "done"', step
             using errcode = 'RM005',
                 hint = 'Write the step as one statement that returns done (true when nothing is left) and, if you like, rows.';
         end if;
         is_done := (first_row ->> 'done')::boolean;
     elsif tells and first_row -> 'done' = 'false' and rows_returned = 1 then
-        raise exception 'step "%" says that it is not done, and is no batch step', step
+        raise exception 'step "%" says that it is not done, but is not a batch step', step
         using errcode = 'RM005', hint = format('Write its line as: -- step: %s (batch)', step);
     end if;
     row_count := case

@@ -1,14 +1,13 @@
--- Several steps in one request. Over a network most steps take less time than the way there and back, so that the steps which
--- follow are sent along. They share a transaction, hence their locks are held together: the database goes on to the next
--- step only where that makes no difference to anybody else.
+-- Several steps in one request. Over a network most steps take less time than the round trip, so the steps that follow are sent
+-- along. They share a transaction, hence their locks are held together: the database goes on to the next step only where that
+-- makes no difference to anybody else.
 
--- Runs a step as run_step does and, in the same transaction, those that follow it: most steps take moments, and over a
--- long way a request takes longer than they do. It goes on only where that makes no difference to others:
+-- Runs a step as run_step does and, in the same transaction, those that follow it, as long as that makes no difference to others:
 --   - a step that is not done at once is the last one;
 --   - a step that leaves something behind until the commit (see left_behind) is the last one;
---   - one that answers "ends_request" is the last one: what it has done is to be committed;
---   - after two seconds, or thirty calls, it ends: the next step has almost all of a request's time;
---   - a step that fails is undone, told as "undone", and sent again by the client: as the first one it fails for good.
+--   - one that returns "ends_request" is the last one: what it has done is to be committed;
+--   - after two seconds, or thirty calls, it ends: the next step gets almost all of a request's time;
+--   - a step that fails is undone, reported as "undone", and sent again by the client: as the first one it fails for good.
 -- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
 -- "following" are objects with query, separator, step, checksum, batch and record, and with migration where it is another
 -- one. Answers what run_step answers for the first step, with
@@ -35,7 +34,7 @@ declare
     step_began timestamptz;
     began timestamptz := clock_timestamp();
 begin
-    -- These two run_step does as well; they are not what a step leaves behind.
+    -- run_step does these two as well; done here, they do not count as left behind by a step.
     perform set_config('lock_timeout', '100ms', true);
     perform pg_try_advisory_xact_lock(rpc_migrations.lock_key(m.name))
     from (
@@ -80,10 +79,10 @@ end;
 $function$;
 
 
--- The locks that this transaction keeps until its end and others could notice: on tables outside our own schema (temporary
--- ones and those that it has dropped as well), and advisory locks. Not counted: what a reader holds on a table that is not
--- large, because what is done next with such a table takes a moment; and nextval, which nobody waits for and which event
--- triggers call (that of pg_graphql does at every DDL).
+-- The locks that this transaction keeps until its end and that others could notice: on tables outside our own schema (temporary
+-- ones and those that it has dropped among them), and advisory locks. Not counted: a reader's lock on a table that is not
+-- large, because whatever comes next with such a table takes a moment; and nextval's, which nobody waits for and which event
+-- triggers take (that of pg_graphql does at every DDL).
 create or replace function rpc_migrations.left_behind() returns jsonb
 language sql volatile
 set search_path = ''

@@ -1,7 +1,7 @@
--- Calls of execute_sql: until when it takes any, and what the owner can see of them afterwards. A record for the honest: whoever
--- may run any SQL may take it away again.
+-- Calls of execute_sql: until when it takes any, and what the owner can see of them afterwards. The record is no audit: whoever
+-- may run any SQL may also delete it.
 
--- Opens execute_sql from now on, for a time or (null) until it is taken away, and says whether the record keeps whole texts.
+-- Opens execute_sql from now on, for a time or (null) until it is removed. "keep_texts": the record keeps the whole SQL of calls.
 create or replace function rpc_migrations.open_access(duration interval, keep_texts boolean) returns void
 language plpgsql
 set search_path = ''
@@ -14,8 +14,8 @@ end;
 $function$;
 
 
--- Since when execute_sql is open, and until when (null: until it is taken away). A migration's runs keep it open until a
--- quarter of an hour after their last sign of life, so that none of them stops half way for this.
+-- Since when execute_sql is open, and until when (null: until it is removed). A migration's runs keep it open until a quarter of
+-- an hour after their last sign of life, so that none of them is stopped half way by this.
 create or replace function rpc_migrations.access_times(out opened_at timestamptz, out open_until timestamptz)
 language sql stable
 set search_path = ''

@@ -1,11 +1,11 @@
--- What has been applied, and by whom: here, as the journal has it, by the Supabase CLI, whose table is
--- supabase_migrations.schema_migrations, and by other tools. Files of a folder that stand in any of these are not run again. Only where
--- it is asked for ("record") is a file that was applied here told to the CLI: it takes an unknown version there for a mistake.
+-- What has been applied, and by whom: here, by the journal; by the Supabase CLI, whose table is
+-- supabase_migrations.schema_migrations; and by other tools. Files that are in any of these are not run again. A file that was
+-- applied here is noted in the CLI's table only on request ("record"), because the CLI takes an unknown version there for a mistake.
 
--- What other tools' own tables have as applied, {tool: [names]}, each by what it knows a migration: Prisma by the name of its folder, Drizzle by
--- the SHA-256 of its text, Flyway by the name of its file, the others by its number, golang-migrate by that of the last one. A table
--- counts as a tool's where it has the name and the columns that the tool gives it, in any schema but Supabase's own, which have
--- such tables, too.
+-- What other tools have applied according to their own tables, {tool: [names]}. Each knows a migration by something else: Prisma by the
+-- name of its folder, Drizzle by the SHA-256 of its text, Flyway by the name of its file, the others by its number, golang-migrate
+-- only by the last number. A table counts as a tool's if it has the name and the columns that the tool gives it, in any schema but
+-- Supabase's own, which have such tables, too.
 create or replace function rpc_migrations.applied_by_others() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -47,8 +47,8 @@ end;
 $function$;
 
 
--- The current journal rows of all migrations, with who ran them; the versions that the CLI has applied, each with the name that the
--- file had (null where that is not noted, as by old ones; null in place of all: it has no table here); and what other tools have.
+-- The current journal rows of all migrations, with who ran them; the versions that the CLI has applied, each with the file's name
+-- (null if it was not noted, as old CLIs do not; null in place of the list: there is no such table); and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -79,9 +79,9 @@ end;
 $function$;
 
 
--- Notes in the CLI's table that a file was applied: "version", "name" and "statements", of which the CLI makes a file
--- again (supabase migration fetch) and a database (supabase db reset). Schema and table are made as the CLI makes them where
--- they lack; further columns, as hosted projects have them, are left to their defaults.
+-- Notes in the CLI's table that a file was applied: "version", "name" and "statements", from which the CLI can make the file
+-- (supabase migration fetch) and a database (supabase db reset) again. If schema and table are missing they are made as the CLI
+-- makes them; other columns, which hosted projects have, get their defaults.
 create or replace function rpc_migrations.record_for_cli(file jsonb) returns void
 language plpgsql
 set search_path = ''
@@ -92,7 +92,7 @@ begin
         create schema if not exists supabase_migrations;
         create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
     end if;
-    -- Not where they are there: it takes the owner, and a lock, and has the API read the whole schema anew.
+    -- Only if they are missing: it takes the owner's rights and a lock, and makes the API read the whole schema again.
     if (
         select pg_catalog.count(*) from pg_catalog.pg_attribute as a
         where a.attrelid = pg_catalog.to_regclass('supabase_migrations.schema_migrations')
@@ -112,8 +112,8 @@ end;
 $function$;
 
 
--- Ends the rollback of a migration that rebuilt no table: its steps count as not run, and the CLI's table does not have its
--- "version" any more (null: its file has none).
+-- Ends the rollback of a migration that rebuilt no table: its steps count as not run, and its "version" (null: its file has none)
+-- is deleted from the CLI's table.
 create or replace function rpc_migrations.end_rollback(version text, out message text)
 language plpgsql
 set search_path = ''
@@ -128,8 +128,8 @@ end;
 $function$;
 
 
--- Records other checksums for steps that were done, {step: checksum}: somebody has edited their text and says that it is
--- the same to the database. Answers how many.
+-- Records new checksums, {step: checksum}, for steps that were done: somebody has edited their text and says that the effect is
+-- the same. Returns how many.
 create or replace function rpc_migrations.accept_edits(migration text, checksums jsonb) returns bigint
 language plpgsql
 set search_path = ''

@@ -1,8 +1,8 @@
 -- Runs: who works on a migration, and where it stands. The journal says what was done; a run says who is doing it, so that a
--- second person waits instead of getting in the way, and that a run which was killed is not waited for for ever.
+-- second person waits instead of getting in the way, and nobody waits for ever for a run that was killed.
 
--- Registers a run, or answers "busy" while another one is under way: seen within the last "patience" seconds and not
--- among "dead" (runs whose process the caller knows to be gone). Sent again with the same id, it changes nothing.
+-- Registers a run, or returns "busy" while another one is under way: one seen within the last "patience" seconds, other than
+-- "dead" (a run whose process the caller knows to be gone). Called again with the same id, it changes nothing.
 create or replace function rpc_migrations.start_run(
     run uuid, migration text, action text, client text, pid integer, patience double precision, dead uuid default null,
     options jsonb default '{}'
@@ -35,9 +35,9 @@ end;
 $function$;
 
 
--- Null while a run may go on; or an answer "taken_over" when it has been ended: by a newer run that has taken its place (this
--- one was away for long: a suspended laptop), or by its own client (Ctrl-C). Locks nothing, so that a run can be ended
--- while a request of it is under way.
+-- Null while a run may go on; "taken_over" after it has been ended: by a newer run that has taken its place (this one was gone
+-- for long, on a suspended laptop say), or by its own client (Ctrl-C). Locks nothing, so that a run can be ended while one of
+-- its requests is under way.
 create or replace function rpc_migrations.taken_over(run uuid) returns jsonb
 language sql volatile
 set search_path = ''
@@ -67,8 +67,8 @@ as $function$
 $function$;
 
 
--- Which replica or replication slot is furthest behind what has been written, {name, bytes}; null: there is none. What a slot keeps
--- is not removed from the disk, and nobody else's changes get through before it. Notes that the run is alive.
+-- The replica or replication slot that is furthest behind, {name, bytes}; null: there is none. WAL that a slot keeps stays on the
+-- disk, and its reader gets no other changes before it. Notes that the run is alive.
 create or replace function rpc_migrations.replication_lag(run uuid) returns jsonb
 language sql volatile
 set search_path = ''
@@ -89,8 +89,8 @@ as $function$
 $function$;
 
 
--- Notes how a run ended. An orphan of that run, a request whose client has gone, may still hold its row: whoever pressed
--- Ctrl-C need not wait for that.
+-- Notes how a run ended. A request of that run whose client is gone may still lock its row: whoever pressed Ctrl-C need not wait
+-- for long, hence the timeout.
 create or replace function rpc_migrations.end_run(run uuid, outcome text, message text default null) returns void
 language sql
 set search_path = ''
@@ -102,8 +102,8 @@ as $function$
 $function$;
 
 
--- A run that goes on after one that was told to stop before the swap: the last replay and the comparison are done anew, because
--- much may have been written since. "steps" are theirs.
+-- Called when a run continues after one that was told to stop before the swap: the last replay and the comparison, which are the
+-- "steps", are to be done again, because much may have been written since.
 create or replace function rpc_migrations.repeat_comparison(migration text, steps text[]) returns void
 language plpgsql
 set search_path = ''
@@ -122,7 +122,7 @@ end;
 $function$;
 
 
--- How many changes wait to be replayed, up to 100,000 (more are not counted: it would take long); null where there is no log.
+-- How many changes wait to be replayed, counted up to 100,000; null if there is no log.
 create or replace function rpc_migrations.log_entries(copy bigint) returns bigint
 language plpgsql stable
 set search_path = ''
@@ -189,7 +189,7 @@ as $function$
 $function$;
 
 
--- What an answer says, in words, for whoever runs a file with psql.
+-- An answer of run_step in words, for whoever runs a file with psql.
 create or replace function rpc_migrations.in_words(answer jsonb) returns text
 language sql stable
 set search_path = ''
@@ -213,8 +213,8 @@ as $function$
 $function$;
 
 
--- Between two calls of a step that is not done, in the SQL Editor or psql: a pause where a lock was not to be had, and an
--- error where waiting is of no use (in one transaction with others, "busy" does not pass).
+-- Called between two calls of a step that is not done, in the SQL Editor or psql: pauses if a lock was not to be had, and raises an
+-- error if waiting is of no use (within one transaction, "busy" would never end).
 create or replace function rpc_migrations.before_next_call(answer jsonb) returns void
 language plpgsql
 set search_path = ''

@@ -1,9 +1,9 @@
--- Expressions as text. PostgreSQL writes them such that they mean the same when they are read again, but not such that they would be
--- written as before: what was one thing may be two, and a second reading may end otherwise than the first. So what is carried over by
--- its text gets some more of it, which leaves no trace once it is read.
+-- Expressions as text. PostgreSQL prints them such that they mean the same when they are parsed again, but they may be parsed to another
+-- tree, and then be printed differently. So texts that are carried over get additions that make the tree the same, and that are not
+-- part of it themselves.
 
--- The type of an array whose elements are columns of one length or precision, as "varchar(20)", where an expression converts such an
--- array as a whole; by the expression's tree as the catalog has it. Null where there are others as well, or none.
+-- The type of an array of columns of one length or precision ("varchar(20)[]") that an expression converts as a whole, found in the
+-- expression's tree as the catalog has it. Null if there is none, or arrays of several such types.
 create or replace function rpc_migrations.converted_columns(tree text) returns text
 language sql stable
 set search_path = ''
@@ -19,7 +19,7 @@ as $function$
 $function$;
 
 
--- A text as PostgreSQL writes it, such that it is parsed to what it was written from; of itself it is not always:
+-- A text as PostgreSQL prints it, changed such that it is parsed to the tree that it was printed from. These would not be:
 -- - `(ARRAY['a'::character varying, ...])::text[]`, which stands for "status in ('a', ...)", would be read as an array whose elements
 --   are cast one by one; so with `(ARRAY[1, 2])::numeric[]`. A cast between the two keeps them apart: to "any", which changes nothing,
 --   or, where the elements have a length that would get lost, to the type that they have ("tree": see converted_columns).
@@ -44,7 +44,7 @@ declare
     are_names boolean[] := '{}';  -- whether there is nothing else in them
     level integer := 0;
 begin
-    -- Most have nothing of it, and this runs under the locks of the swap.
+    -- Most texts have none of these, and this runs under the locks of the swap.
     if coalesce(text !~ '\]\)::|\)\) (AND|OR) |(AND|OR) [^()]*\) (AND|OR) |(SELECT (DISTINCT )?|, *\n? *)(NULL::|E?'')', true) then
         return text;
     end if;

@@ -1,11 +1,12 @@
--- Statements on tables in use. What we write names the schema of everything, and is run where no other name is found: nobody can put
--- anything in its way. But what such a table calls, in an index, a check or a generated column, may look names up (ll_to_earth of the
--- extension earthdistance does), and PostgreSQL calls it already to plan a query. What a function finds decides what it answers (citext's
--- "=" or text's); so where the table that is rebuilt calls one, statements are run where the SQL Editor and the API find names. So is,
--- a second time, one that fails because something was not found: another table, which it refers to, may call such a function.
+-- Statements on tables in use, and their search_path. Our own statements qualify every name and run with an empty search_path: nobody
+-- can put anything in their way. But a function that the table calls, in an index, a check or a generated column, may look names up
+-- (ll_to_earth of the extension earthdistance does), and PostgreSQL may call it even to plan a query. What it finds decides its result
+-- (citext's "=" or text's). So if the table that is rebuilt calls such a function, statements run with the search_path of the SQL
+-- Editor and the API. So does, on a second try, a statement that fails because something was not found: another table, which it
+-- refers to, may call such a function.
 
--- Whether rows of a table make PostgreSQL call functions that look names up: written in a language that does so, without a search_path
--- of their own. Defaults are left out, which a copied row does not need.
+-- Whether rows of a table make PostgreSQL call functions that look names up: ones in a language that does so, without a search_path
+-- of their own. Defaults do not count: a copied row does not need them.
 create or replace function rpc_migrations.looks_names_up(relation oid) returns boolean
 language sql stable
 set search_path = ''
@@ -33,7 +34,7 @@ as $function$
 $function$;
 
 
--- Tells what runs statements, until the end of the transaction, whether the tables that are worked on do.
+-- Notes, for names_are_found and until the end of the transaction, whether one of the tables that are worked on does that.
 create or replace function rpc_migrations.let_names_be_found(variadic relations oid[]) returns void
 language sql
 set search_path = ''
@@ -43,7 +44,7 @@ as $function$
 $function$;
 
 
--- Whether they do, as let_names_be_found has told.
+-- Whether one of them does, as let_names_be_found has noted.
 create or replace function rpc_migrations.names_are_found() returns boolean
 language sql stable
 set search_path = ''
@@ -52,7 +53,7 @@ as $function$
 $function$;
 
 
--- Raises RM001 where something that somebody else has made could be found, which would run as the database's owner.
+-- Raises RM001 if something that another role has made could be found, which would then run as the database's owner.
 create or replace function rpc_migrations.refuse_strangers() returns void
 language plpgsql
 set search_path = ''
@@ -70,8 +71,8 @@ end;
 $function$;
 
 
--- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on; "finds_names": not only the second time. Answers the number of its
--- rows. Raises what the statement raises.
+-- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on. "finds_names": with that search_path from the first try. Returns
+-- the number of its rows. Raises what the statement raises.
 create or replace function rpc_migrations.execute_statement(statement text, parameters text[], finds_names boolean) returns bigint
 language plpgsql
 set search_path = ''
@@ -99,7 +100,7 @@ end;
 $function$;
 
 
--- Runs a statement on rows.
+-- Runs a statement that reads or writes rows.
 create or replace function rpc_migrations.run(statement text, variadic parameters text[] default '{}') returns bigint
 language plpgsql
 set search_path = ''
@@ -110,8 +111,8 @@ end;
 $function$;
 
 
--- Runs a statement that makes something of that kind from its text. Only of what rows are put into do functions decide what it holds; in
--- the texts of others everything has its schema but PostgreSQL's own, which something else in public could be taken for.
+-- Runs a statement that makes something of that kind from its text. Only for kinds that evaluate expressions on rows may names be looked
+-- up: in the texts of all others every name is qualified but those of PostgreSQL's own, for which something in public could pass.
 create or replace function rpc_migrations.make_from_text(kind text, statement text) returns bigint
 language plpgsql
 set search_path = ''
@@ -125,7 +126,7 @@ end;
 $function$;
 
 
--- As run, for a query that answers one row, which is answered, or none.
+-- As run, for a query that returns one row or none, which is returned.
 create or replace function rpc_migrations.ask(query text, variadic parameters text[] default '{}') returns setof record
 language plpgsql
 set search_path = ''

@@ -221,7 +221,7 @@ begin
         from pg_catalog.pg_constraint as c
         where c.conrelid = relation and c.contype = 'p' and pg_get_constraintdef(c.oid) ~ ' WITHOUT OVERLAPS'
         union all
-        select 'a column of its key is called as one of ours', a.attname::text,
+        select 'a column of its key has a name that this project needs itself', a.attname::text,
             format('alter table %s rename column %I to %I', relation::regclass, a.attname, 'my_' || a.attname),
             format('alter table %s rename column %I to %I', relation::regclass, 'my_' || a.attname, a.attname)
         from rpc_migrations.key_columns(relation) as k
@@ -266,7 +266,7 @@ begin
         union all
         select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v
         union all
-        select 'of a kind that is not known here', format('%s (%s)', letter.what, letter.value), null, null
+        select 'of an unknown kind', format('%s (%s)', letter.what, letter.value), null, null
         from (
             select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation
             union all
@@ -371,7 +371,7 @@ language sql stable
 set search_path = ''
 as $function$
     select
-        E'To take away before:\n' || string_agg(o.take_away || ';', E'\n' order by o.place)
+        E'To remove before:\n' || string_agg(o.take_away || ';', E'\n' order by o.place)
         || E'\nTo put back afterwards:\n' || string_agg(o.put_back || ';', E'\n' order by o.place desc)
     from rpc_migrations.obstacles(relation) with ordinality as o (kind, name, take_away, put_back, place);
 $function$;

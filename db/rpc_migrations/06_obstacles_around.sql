@@ -34,7 +34,7 @@ begin
             o.relkind = 'v'
             or exists (select from pg_catalog.pg_constraint as c where c.conrelid = o.oid and c.confrelid = relation and c.contype = 'f'))
         union all
-        select 'a policy on a table of another role (in the SQL Editor, take it away before and put it back afterwards)',
+        select 'a policy on a table of another role (in the SQL Editor, remove it before and put it back afterwards)',
             format('%I on %s (of %s)', p.polname, p.polrelid::regclass, o.relowner::regrole),
             w.take_away, w.put_back
         from rpc_migrations.depending('pg_catalog.pg_policy', relation) as d
@@ -45,7 +45,7 @@ begin
         union all
         (
             select
-                case when m.is_on_it then 'a materialized view on it' else 'something that stands on such a view' end,
+                case when m.is_on_it then 'a materialized view on it' else 'something that depends on such a view' end,
                 case when m.is_on_it then m.object::regclass::text else coalesce(
                     (select 'view ' || r.ev_class::regclass from pg_catalog.pg_rewrite as r
                     where m.catalog = 'pg_catalog.pg_rewrite'::regclass and r.oid = m.object and r.rulename = '_RETURN'),

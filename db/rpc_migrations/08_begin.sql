@@ -89,7 +89,7 @@ begin
     if reasons is not null then
         raise exception '% cannot be rebuilt: %', relation::regclass, reasons
         using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(relation), ''),
-            hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+            hint = 'Nothing was changed. Remove or change these first, then run the same command again.';
     end if;
 end;
 $function$;
@@ -213,7 +213,7 @@ begin
     end if;
     if copy.new_table is null then
         raise exception 'there is no table %', rpc_migrations.new_name(copy)
-        using errcode = 'RM005', hint = 'Create it in an earlier step, with the columns that the new table shall have.';
+        using errcode = 'RM005', hint = 'Create it in an earlier step, with the columns that the new table is to have.';
     end if;
     select a.answer into has_rows
     from rpc_migrations.ask(format('select exists (select from %s)', copy.new_table::regclass)) as a (answer boolean);

@@ -9,8 +9,8 @@ language sql stable
 set search_path = ''
 as $function$
     select format(
-        case when k.operator is null then 'column %I tells the rows apart, as the table has no primary key, and becomes another one; add a primary key before'
-            else 'column %I belongs to the primary key and has another collation' end, k.name)
+        case when k.operator is null then 'column %I tells the rows apart, as the table has no primary key, and would change; add a primary key first'
+            else 'column %I belongs to the primary key and would get another collation' end, k.name)
     from rpc_migrations.key_columns(old_table) as k
     where k.number = problems_of_key.number and (other_collation or k.operator is null and other_values);
 $function$;
@@ -82,7 +82,7 @@ begin
         fallback := null;
         if not col.in_old then
             if col.must_fill and col.default_value is null and col.attidentity = '' then
-                problems := array_append(problems, format('column %I of the new table is not null and has no default, and the old table lacks it', col.new_name));
+                problems := array_append(problems, format('column %I of the new table is not null and has no default, but the old table lacks it', col.new_name));
             end if;
             continue;
         end if;

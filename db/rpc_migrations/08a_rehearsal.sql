@@ -29,7 +29,7 @@ begin
         perform pg_sleep(0.05);
     end loop;
     if reasons is null then
-        return 'what comes later could not be rehearsed: others hold locks that it needs';
+        return 'the later steps could not be rehearsed: other sessions hold locks that they need';
     elsif reasons <> '{}' then
         raise exception '%.% cannot be rebuilt as the step file says: %', quote_ident(copy.schema_name), quote_ident(copy.table_name),
             (select string_agg(r.reason, '; ' order by r.place)

@@ -99,7 +99,7 @@ begin
             broken := 0;
         end;
         if broken > 0 then
-            problems := problems || format('%s row(s) do not hold to the constraint %I', broken, rule.name);
+            problems := problems || format('%s row(s) violate the constraint %I', broken, rule.name);
         end if;
     end loop;
     perform rpc_migrations.refuse_problems(copy.old_table, problems);
@@ -112,7 +112,7 @@ create or replace function rpc_migrations.one_way_in_words(copy rpc_migrations.c
 language sql immutable
 set search_path = ''
 as $function$
-    select format('%s converted one way: a rollback after the swap is refused once a value of it was changed or a row added, but for --discard-changes',
+    select format('%s converted one way: once a value of it was changed or a row added after the swap, a rollback is refused, except with --discard-changes',
         string_agg(format('%I', c.name), ', '))
     from jsonb_to_recordset(copy.columns) as c (name text, expression text)
     where c.expression is not null
@@ -155,7 +155,7 @@ begin
             continue;
         end if;
         if col.expression is null and not rpc_migrations.type_fits(col.old_type, col.new_type) then
-            problems := array_append(problems, format('column %I is %s and becomes %s only by a USING', col.name, col.old_type_name, col.new_type_name));
+            problems := array_append(problems, format('column %I is %s and becomes %s only with a USING', col.name, col.old_type_name, col.new_type_name));
             continue;
         end if;
         if col.old_generated <> '' then
@@ -210,7 +210,7 @@ begin
         'select count(*) filter (where (%1$s)::%2$s is null), count(*) filter (where (%1$s)::text is distinct from (%1$s)::text) from only %3$s as s',
         value, new_type, copy.old_table::regclass)) as a (nulls bigint, unsteady bigint);
     return case when unsteady > 0 then array[format('the expression for %I gives another value each time', column_name)]
-        when must_fill and nulls > 0 then array[format('%I may not be null, and the expression makes that of %s row(s)', column_name, nulls)]
+        when must_fill and nulls > 0 then array[format('%I may not be null, but the expression gives null in %s row(s)', column_name, nulls)]
         else '{}' end;
 exception when data_exception or integrity_constraint_violation then
     return array[format('%I cannot be converted (%s)', column_name, sqlerrm)];

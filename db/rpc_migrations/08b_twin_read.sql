@@ -160,7 +160,7 @@ as $function$
         where k.operator is not null
         group by c.oid
     )
-    select 'the primary key has other columns afterwards; rows are told by it, so that has to be done in a step after the rebuild'
+    select 'the primary key would have other columns, and rows are told apart by it; do that in a step after the rebuild'
     where exists (select from key_columns as k where k.is_old)
         and (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
     union all
@@ -261,7 +261,7 @@ as $function$
             = array(select pg_get_indexdef(i.indexrelid, g, false) from generate_series(1, i.indnkeyatts) as g)
     )
     union all
-    select format('%s %s refers to the table in a way that is not known here', p.kind, p.name)
+    select format('%s %s refers to the table in an unknown way', p.kind, p.name)
     from jsonb_to_recordset(alteration -> 'parts') as p (kind text, name text, statement text)
     where strpos(p.statement, 'rpc_migrations_twin') > 0
     union all
@@ -310,7 +310,7 @@ begin
             'select exists (select from %1$s as t where (%2$s)::text is not distinct from (%2$s)::text and t.%3$I::text is distinct from (%2$s)::text)',
             twin::regclass, col.default_value, col.name)) as a (answer boolean);
         if has_differing then
-            return format('rows that are there get another value in column %I than new ones by its default', col.name);
+            return format('existing rows would get another value in column %I than its default gives new ones', col.name);
         end if;
     end loop;
     return null;

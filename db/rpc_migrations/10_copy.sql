@@ -246,7 +246,7 @@ begin
                 raise;
             end if;
             perform rpc_migrations.make_again(next_one.kind, next_one.name, next_one.statement || ' not valid');
-            message := message || ' is not valid: rows held to it when they were written, and do no more';
+            message := message || ' is not valid: rows that held to it when they were written no longer do';
         end;
     elsif copy.alteration is null then
         -- For the person: whoever mentions the old name (on conflict on constraint) has to use the other one.

@@ -325,9 +325,9 @@ begin
         perform rpc_migrations.run(format('alter table %s validate constraint %I', key.relation, key.name));
         message := format('%I of %s', key.name, key.relation);
     exception when check_violation then
-        message := format('check constraint %I of %s is not valid now: rows held to it when they were written, and do no more', key.name, key.relation);
+        message := format('check constraint %I of %s is not valid now: rows that held to it when they were written no longer do', key.name, key.relation);
     when foreign_key_violation then
-        message := format('%I of %s stays not valid, for rows without a parent, which this query finds: %s',
+        message := format('%I of %s stays not valid because of rows without a parent, which this query finds: %s',
             key.name, key.relation, rpc_migrations.orphans_query(key.relation, key.name));
         if copy.state <> 'rolled back' then
             raise exception 'foreign key %', message

@@ -135,7 +135,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.end_capture(copy.id);
     end if;
-    message := 'the copy was taken away; the table is as it was' || rpc_migrations.restored_in_words(copy);
+    message := 'the copy was removed; the table is as it was' || rpc_migrations.restored_in_words(copy);
     if exists (
         select from pg_catalog.pg_class as c
         where c.oid = new_table and c.relnamespace in (select rpc_migrations.schemas_of_new_tables())
@@ -205,7 +205,7 @@ begin
         perform rpc_migrations.end_capture(lost.id);
         tables := concat_ws(', ', tables, lost.tables);
     end loop;
-    return format('the row of the copy was gone; what captured changes of %s for it was taken away', coalesce(tables, 'no table (any more)'))
+    return format('the row of the copy was gone; what captured changes of %s for it was removed', coalesce(tables, 'no table (any more)'))
     where found;
 end;
 $function$;
@@ -250,7 +250,7 @@ begin
         execute format('drop table %s', leftover.relation);
         dropped := concat_ws(', ', dropped, leftover.name);
     end loop;
-    return format('the new table %s was taken away, and no other was changed', dropped) where dropped is not null;
+    return format('the new table %s was removed, and no other was changed', dropped) where dropped is not null;
 end;
 $function$;
 
@@ -305,7 +305,7 @@ begin
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
         using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.new_table), ''),
-            hint = 'Nothing was changed. Take these away or change them first, then run the same command again.';
+            hint = 'Nothing was changed. Remove or change these first, then run the same command again.';
     end if;
 end;
 $function$;

@@ -20,7 +20,7 @@ cross join rpc_migrations.access as a
 
 
 def read_access(client: RpcClient) -> dict[str, Any]:
-    """Since when execute_sql is open ("opened_at"), until when ("open_until", None: until it is taken away), and whether the
+    """Since when execute_sql is open ("opened_at"), until when ("open_until", None: until it is removed), and whether the
     record keeps whole texts ("keep_texts").
     """
     return client.row(_ACCESS_QUERY, ACCESS)
@@ -37,7 +37,7 @@ def describe_access(access: dict[str, Any]) -> str:
     """Until when it is open, and what follows from it."""
     if access["open_until"]:
         return f"It is open until {moment(access['open_until'])}, and longer while a migration runs; then it refuses everyone."
-    return "It is open until you take it away (remove_sql_function.py); deployed with --for 2h it closes by itself."
+    return "It is open until you remove it (remove_sql_function.py); deployed with --for 2h it closes by itself."
 
 
 def describe_caller(call: dict[str, Any]) -> str:

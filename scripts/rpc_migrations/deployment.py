@@ -52,7 +52,7 @@ def deployment_sql() -> str:
 
 
 def opening_sql(open_for: float | None, *, keep_texts: bool) -> str:
-    """The statement that opens execute_sql for so many seconds (None: until it is taken away); `keep_texts`: whether the record
+    """The statement that opens execute_sql for so many seconds (None: until it is removed); `keep_texts`: whether the record
     of calls keeps whole texts.
     """
     duration = "null" if open_for is None else f"'{open_for:.0f} seconds'"

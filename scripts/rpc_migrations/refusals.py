@@ -56,7 +56,7 @@ class Refusal:
 def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...]:
     """The statements without the one BEGIN and the COMMIT at the end that make them what a step is already: a transaction.
 
-    Where they are anything else, nothing is taken away, and `refusals` tells.
+    If they are anything else, nothing is left out, and `refusals` says so.
     """
     begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
     ends = [one for one in statements if one.words(1)[0] not in _BEHIND_THE_COMMIT][-1:]

@@ -149,7 +149,7 @@ def _disk_full(answer: dict[str, Any]) -> SqlError:
     return SqlError(
         f"the disk is full: {answer.get('message')}",
         code=answer.get("code"),
-        details="The rows copied so far were taken away, so that the application has room to go on. Its table is as it was.",
+        details="The rows copied so far were removed, so that the application has room to go on. Its table is as it was.",
         hint="Make room: drop what is not needed, or enlarge the disk (Database, Settings in the dashboard). Then run the same command again: "
         "the copy begins anew. Or roll back: until then changes are captured, which takes room as well.",
     )

@@ -81,7 +81,7 @@ def test_nobody_but_the_service_may_execute_it(hosted: LocalSupabase) -> None:
 
 def test_it_is_taken_away_like_the_whole(checkout: Checkout, hosted: LocalSupabase) -> None:
     run_by_hand(hosted)
-    said(checkout.run("remove_sql_function.py", env=hosted.environment()), "execute_sql was taken away")
+    said(checkout.run("remove_sql_function.py", env=hosted.environment()), "execute_sql was removed")
     with hosted.database.connect() as connection:
         assert one(connection, COMMENT) is None
 

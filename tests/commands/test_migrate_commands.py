@@ -233,7 +233,7 @@ def test_a_migration_begun_is_gone_on_with_and_can_be_taken_back_before_the_swap
             assert status["runs"][0]["outcome"] == "failed"
             done = checkout.run(way_on, env=running.environment())
             if way_on == ROLLBACK:
-                said(done, "the copy was taken away; the table is as it was")
+                said(done, "the copy was removed; the table is as it was")
                 assert table_as_it_is(running.database) == before
             else:
                 said(done, "copy the rows", "done before", "is applied")

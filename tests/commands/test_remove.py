@@ -55,7 +55,7 @@ def test_it_first_writes_what_only_the_journal_knows(
     said(
         checkout.run("remove_sql_function.py", env=supabase.environment()),
         "Written: db/put_back_output.sql",
-        "was taken away",
+        "was removed",
     )
     admin.execute(checkout.read("db/put_back_output.sql").encode())
     assert set(admin.execute(lost.format("public.user_clusters_backup")).fetchall()) == before

@@ -105,12 +105,12 @@ def test_deployed_for_a_time_or_until_it_is_taken_away(
     """The last deployment says for how long."""
     length = "select (extract(epoch from open_until - opened_at) / 60)::integer from rpc_migrations.access"
     environment = supabase.environment()
-    said(checkout.run("deploy_sql_function.py", env=environment), "Nothing to do", "open until you take it away")
+    said(checkout.run("deploy_sql_function.py", env=environment), "Nothing to do", "open until you remove it")
     for time, minutes in (("90m", 90), ("2h", 120), ("1d", 1440)):
         opened = checkout.run("deploy_sql_function.py", "--for", time, env=environment)
         said(opened, "was deployed before and is up to date", "It is open until 20")
         assert one(deployed, length) == minutes
-    said(checkout.run("deploy_sql_function.py", env=environment), "open until you take it away")
+    said(checkout.run("deploy_sql_function.py", env=environment), "open until you remove it")
     assert one(deployed, length) is None
     wrong = checkout.run("deploy_sql_function.py", "--for", "soon", env=environment)
     assert (wrong.returncode, "'soon' is not a time such as 30m, 2h or 7d" in wrong.stderr) == (2, True)
@@ -145,7 +145,7 @@ def test_it_is_taken_away_when_the_migration_is_done(
     if first == "migrated before":
         said(scripts("migrate_clusters.py", env=supabase.environment()), "is applied")
     done = scripts("migrate_clusters.py", "--remove-when-done", env=supabase.environment())
-    said(done, "execute_sql was taken away; the journal is kept", "deploy_sql_function.py --for 1h")
+    said(done, "execute_sql was removed; the journal is kept", "deploy_sql_function.py --for 1h")
     assert one(deployed, "select to_regproc('public.execute_sql')::text") is None
     assert one(deployed, "select count(*) from rpc_migrations.journal where finished_at is not null") > 10
 

@@ -390,7 +390,7 @@ def test_obstacles_are_grouped_and_have_a_way_out(
         assert told in message
         assert len(message.splitlines()) == 1
         _, away, back = re.split(
-            "To take away before:\n|To put back afterwards:\n", caught.value.diag.message_detail or ""
+            "To remove before:\n|To put back afterwards:\n", caught.value.diag.message_detail or ""
         )
         statements = [line for line in away.splitlines() if line.endswith(";")]
         assert len(statements) == 5
@@ -424,7 +424,7 @@ def test_obstacle_has_a_way_out(things: Connection, database: Database, kind: st
         with pytest.raises(psycopg.Error, match="cannot be rebuilt") as caught:
             run(things, STEP_FILE)
         _, away, back = re.split(
-            "To take away before:\n|To put back afterwards:\n", caught.value.diag.message_detail or ""
+            "To remove before:\n|To put back afterwards:\n", caught.value.diag.message_detail or ""
         )
         connection.execute(away.encode())
         run(things, STEP_FILE)
@@ -535,7 +535,7 @@ def test_what_a_later_postgresql_may_have_is_refused(
     )
     with database.connect("supabase_admin") as superuser:
         superuser.execute(change.encode())
-    with pytest.raises(psycopg.Error, match=f"of a kind that is not known here: {reason}") as caught:
+    with pytest.raises(psycopg.Error, match=f"of an unknown kind: {reason}") as caught:
         run(things, STEP_FILE)
     assert caught.value.sqlstate == "RM001"
 

@@ -112,9 +112,9 @@ REFUSED = {
         "alter table public.things drop kind, drop at, drop amount, add one integer generated always as (1) stored", "one integer generated always as (1) stored",
         "no column by which",
     ),
-    "another type": ("select", COLUMNS.replace("numeric", "text"), "column amount tells the rows apart.* and becomes another one"),
+    "another type": ("select", COLUMNS.replace("numeric", "text"), "column amount tells the rows apart.* and would change"),
     "a default for NULL": (
-        "select", COLUMNS.replace("kind text", "kind text not null default 'x'"), "column kind tells the rows apart.* and becomes another one",
+        "select", COLUMNS.replace("kind text", "kind text not null default 'x'"), "column kind tells the rows apart.* and would change",
     ),
 }  # fmt: skip
 

@@ -349,7 +349,7 @@ def test_rows_behind_the_sample(orders: Connection, database: Database, tmp_path
         "select 1, n, 'x', 5, 1 from generate_series(1000, 3000) as n; update public.orders set cents = 2600, old_two = 77 where number = 3000"
     )
     before = dump_schema(database)
-    with pytest.raises(psycopg.Error, match=f"1 row\\(s\\) do not hold to the constraint {named}"):
+    with pytest.raises(psycopg.Error, match=f"1 row\\(s\\) violate the constraint {named}"):
         run(orders, rebuild(tmp_path / "rebuild.sql", text))
     assert dump_schema(database) == before
 

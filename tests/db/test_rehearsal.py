@@ -263,7 +263,7 @@ def test_a_lock_of_others_is_no_reason(things: Connection, database: Database, m
     with database.connect() as other, other.transaction():
         other.execute(f"lock table public.parts in {mode} mode".encode())
         made = run(things, rebuild_file("things", COLUMNS), until="begin the copy")
-    assert "could not be rehearsed: others hold locks" in made[-1].answer["result"]["message"]
+    assert "could not be rehearsed: other sessions hold locks" in made[-1].answer["result"]["message"]
 
 
 def test_what_a_foreign_key_points_at_is_free_again(things: Connection, tmp_path: Path) -> None:

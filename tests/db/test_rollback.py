@@ -311,7 +311,7 @@ def test_a_key_that_is_called_as_one_of_ours(admin: Connection, database: Databa
     deploy(admin)
     admin.execute(f"create table public.things ({name} integer primary key)".encode())
     before = dump_schema(database)
-    with pytest.raises(psycopg.Error, match=f"called as one of ours: {name}") as caught:
+    with pytest.raises(psycopg.Error, match=f"a name that this project needs itself: {name}") as caught:
         run(admin, rebuild_file("things", f"{name} integer not null"))
     assert f"alter table public.things rename column {name} to my_{name};" in str(caught.value.diag.message_detail)
     assert dump_schema(database) == before

@@ -33,7 +33,7 @@ def test_the_step_that_made_the_new_table_is_edited(things: Connection, database
     with pytest.raises(psycopg.Error, match="must of the new table is not null"):
         run(things, wrong)
     made = run(things, read(ROLLBACK))
-    assert made[0].answer["result"]["message"] == "the new table things was taken away, and no other was changed"
+    assert made[0].answer["result"]["message"] == "the new table things was removed, and no other was changed"
     assert dump_schema(database) == before
     run(things, THINGS_FILE)
 
@@ -91,7 +91,7 @@ def test_in_the_middle_of_a_copy(
         with pytest.raises(psycopg.Error, match=message):
             run(things, THINGS_FILE)
     made = run(things, read(ROLLBACK))
-    assert "taken away" in made[0].answer["result"]["message"]
+    assert "removed" in made[0].answer["result"]["message"]
     assert no_trace_of_capture(things)
     assert dump_schema(database) == before
     things.execute("insert into public.things values (30, 'new', 1, 1)")
@@ -119,7 +119,7 @@ def test_both_are_emptied(things: Connection, database: Database, until: str) ->
     assert no_trace_of_capture(things)
     with pytest.raises(psycopg.errors.DuplicateTable) as caught:
         run(things, THINGS_FILE)
-    statement = str(caught.value.diag.message_hint).partition("To take it away: ")[2]
+    statement = str(caught.value.diag.message_hint).partition("To remove it: ")[2]
     assert statement == "drop table rpc_migrations.things;"
     things.execute(statement.encode())
     run(things, THINGS_FILE)

@@ -201,7 +201,7 @@ def ways(things: Connection, text: str = STEP_FILE) -> tuple[str, str]:
     with pytest.raises(psycopg.Error, match=r"cannot be (rebuilt|rolled back)") as caught:
         run(things, text)
     detail = (caught.value.diag.message_detail or "").split("\nStatement")[0]
-    _, away, back = re.split("To take away before:\n|To put back afterwards:\n", detail)
+    _, away, back = re.split("To remove before:\n|To put back afterwards:\n", detail)
     return away, back
 
 

@@ -62,7 +62,7 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
             say_written(console, settings, write())
             return 0
     console.say(
-        "execute_sql was taken away."
+        "execute_sql was removed."
         + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
     )
     return 0

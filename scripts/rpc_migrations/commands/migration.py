@@ -175,7 +175,7 @@ def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Co
     if options.remove_when_done:
         client.query(output_files.removal_sql(keep_journal=True))
         later = "To verify" if options.finish else "To verify or to roll back"
-        console.say(f"execute_sql was taken away; the journal is kept. {later}: {DEPLOY_COMMAND} --for 1h")
+        console.say(f"execute_sql was removed; the journal is kept. {later}: {DEPLOY_COMMAND} --for 1h")
 
 
 def _read_steps(options: argparse.Namespace) -> tuple[Migration, ...]:

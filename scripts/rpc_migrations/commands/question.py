@@ -91,7 +91,7 @@ def before_removing(client: RpcClient, settings: Settings, console: Console) -> 
     if not _asks(settings, console):
         return
     tables = client.rows(_WAYS_BACK_QUERY, {"tables": Maybe(str)})[0]["tables"]
-    lines = ["This takes execute_sql away, and the journal of all migrations."]
+    lines = ["This removes execute_sql, and the journal of all migrations."]
     if tables:
         lines.append(f"After that no script can roll back: {tables}. To keep that possible: --keep-journal.")
     _confirm(console, lines, f"Remove them from {settings.place}?")
