@@ -2,17 +2,17 @@
 -- serves three ends: to make on the new table what the step file did not, to see whether somebody altered the old table
 -- in the meantime, and to make again in the swap what mentions the table by name.
 --
--- What if a later PostgreSQL keeps something in its catalogs that we do not know? (The releases of November 2026 began to
--- keep an option of their own with every column.) Options: names that begin with pg_ are PostgreSQL's own and are not
--- ours to carry (its documentation of pg_attribute says so), see set_options. Privileges: aclexplode names them as GRANT takes
--- them. Objects: whatever depends on the table and is not listed in "obstacles" as known is one. Letters that stand for
--- a kind of constraint, policy, trigger or column: those that we do not know are obstacles, too. Statements come from
--- PostgreSQL's own pg_get_...def wherever there is one.
+-- What if a later PostgreSQL keeps something in its catalogs that is unknown here? (The releases of November 2026 began to keep
+-- an option of their own with every column.) Options: names that begin with pg_ are PostgreSQL's own and not ours to carry
+-- (its documentation of pg_attribute says so), see set_options. Privileges: aclexplode names them as GRANT takes them.
+-- Objects: whatever depends on the table and is not known to be carried over is an obstacle (unknown_dependents). Letters that
+-- stand for a kind of constraint, policy, trigger or column: unknown ones are obstacles, too. Statements come from PostgreSQL's
+-- own pg_get_...def wherever there is one.
 --
--- What is asked for many times in a run, some of it under the locks of the swap, is PL/pgSQL with plans that a session keeps: until
--- PostgreSQL 18 an SQL function is planned anew at each call, and these queries take longer to plan than to run.
+-- Functions that are called many times in a run, some of them under the locks of the swap, are PL/pgSQL, whose plans a session
+-- keeps: up to PostgreSQL 17 an SQL function is planned at each call, and these queries take longer to plan than to run.
 
--- The options that somebody has set, of those in reloptions or attoptions; null where there are none.
+-- Those of the options in reloptions or attoptions that somebody has set; null if there are none.
 create or replace function rpc_migrations.set_options(options text[]) returns text[]
 language plpgsql immutable
 set search_path = ''
@@ -41,10 +41,10 @@ end;
 $function$;
 
 
--- One thing that belongs to a table or depends on it: what kind of thing it is; its name; its definition apart from the name
--- and the table (null where the name says all); the statement that makes it on the table "as_name"; the statement that must
--- come first to take it off the table that it is on (null: none); and when it is carried over ("phase"): before the copy
--- (columns), after it (build), in the swap (swap), or with something else, of which it is a part (along).
+-- One thing that belongs to a table or depends on it: its kind; its name; its definition without the name and the table (null if
+-- the name says all); the statement that makes it on the table "as_name"; the statement that must come first to detach it from
+-- the table that it is on (null: none); and when it is carried over ("phase"): before the copy (columns), after it (build),
+-- in the swap (swap), or along with something else, of which it is a part (along).
 drop type if exists rpc_migrations.part;
 create type rpc_migrations.part as (phase text, kind text, name text, definition text, statement text, detach text);
 
@@ -66,8 +66,9 @@ end;
 $function$;
 
 
--- What the columns are made of: each with its place, with the last place that it is generated from, or its own, and with its default
--- apart: in the statement that adds a column it is evaluated, and here the functions that it calls find no others by their search_path.
+-- The columns as statements: each with its place; with the last place that it is generated from, else its own ("needs"); and with its
+-- default apart, because the statement that adds a column would evaluate it, and what it calls would find nothing by the empty
+-- search_path here.
 create or replace function rpc_migrations.columns_of(relation oid, as_name text)
 returns table (name text, place smallint, needs integer, is_generated boolean, declaration text, default_statement text)
 language plpgsql stable
@@ -123,7 +124,7 @@ end;
 $function$;
 
 
--- Columns that are added one by one, in their order, but for one that is generated from a later one.
+-- The columns, to be added one by one in their order; one that is generated from a later one comes after that.
 create or replace function rpc_migrations.describe_columns(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -138,8 +139,8 @@ end;
 $function$;
 
 
--- A table made with the columns that cannot be added one by one in their order: all up to the last one that an earlier one is generated
--- from. There are none of these as a rule.
+-- The statement that makes a table with the columns that cannot be added one by one in their order: all up to the last one that an
+-- earlier one is generated from. As a rule there are none, and this is null.
 create or replace function rpc_migrations.create_statement(relation oid, as_name text) returns text
 language sql stable
 set search_path = ''
@@ -191,9 +192,9 @@ end;
 $function$;
 
 
--- The foreign keys that were taken off a table, under the names that they will have (see 13_foreign_keys.sql). One of a new table
--- has a stand-in on it, a check that is always true: it can be validated, renamed, described and dropped by a step as the
--- key itself could be; and tells the key's place among the others.
+-- The foreign keys that were removed from a table, under the names that they will have (see 13_foreign_keys.sql). A new table has a
+-- stand-in for each, a check that is always true: a step can validate, rename, describe and drop it as it could the key itself, and
+-- its OID keeps the key's place among the others.
 create or replace function rpc_migrations.taken_off_keys(relation oid)
 returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name, place oid)
 language plpgsql stable rows 2
@@ -212,9 +213,9 @@ end;
 $function$;
 
 
--- By what foreign keys come one after the other when a row that they point at is deleted: the name of the key's trigger, which ends in
--- a number that grows from key to key. (By name, "100000" comes before "20000".) So the order in which keys are made decides whether one
--- that cascades deletes a row before another one restricts, or sets null what may not be.
+-- What decides the order in which foreign keys act when a row that they point at is deleted: the name of the key's trigger, which ends
+-- in a number that grows from key to key. (As names, "100000" comes before "20000".) So the order in which keys are made decides whether
+-- a key that cascades deletes a row before another key restricts that, or sets a NOT NULL column to null.
 create or replace function rpc_migrations.acts_by(key oid) returns name
 language plpgsql stable
 set search_path = ''
@@ -280,9 +281,10 @@ end;
 $function$;
 
 
--- Constraints of its own, foreign keys that were taken off it among them. A foreign key that points at the table itself is among those that point at it (describe_keys_to).
--- A table has one primary key at most, so any is as good as another. Not-null constraints, which have names of their own since
--- 18, come with their column, but for those that are not valid. Foreign keys come in the order in which they act, to be made in it.
+-- The table's own constraints, foreign keys that were removed from it among them. (A foreign key that points at the table itself is one
+-- of those that point at it, see describe_keys_to.) A table has at most one primary key, so its definition need not say more. Not-null
+-- constraints, which have names of their own since 18, come with their column, unless they are not valid. Foreign keys come in the
+-- order in which they act, to be made in that order.
 create or replace function rpc_migrations.describe_constraints(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -316,7 +318,7 @@ end;
 $function$;
 
 
--- That a row, called "alias", lacks the parent that a foreign key wants: by the key's own operators, which decide what is equal.
+-- The condition that the row "alias" lacks the parent that a foreign key wants, by the key's own operators, which decide what is equal.
 create or replace function rpc_migrations.orphan_condition(key oid, alias text) returns text
 language sql stable
 set search_path = ''

@@ -1,8 +1,9 @@
--- A table's indexes and extended statistics, and what these have besides: settings, comments, marks. Both may be called otherwise on the
--- new table (see new_names).
+-- A table's indexes and extended statistics, with their settings, comments and marks. Both may have other names on the new table (see
+-- new_names).
 
--- The extended statistics of a table; what they are called, while they lie in our schema, by themselves ("default_name": with the
--- schema that they are from where it is not the table's) and on the new table (see new_names); and their name after the swap.
+-- The extended statistics of a table, with three names: "default_name", under which they lie in our schema unless the step file has
+-- another (with the schema that they are from, if that is not the table's); "new_name" on the new table (see new_names); and
+-- "last_name" after the swap.
 create or replace function rpc_migrations.statistics_names(relation oid, names jsonb)
 returns table (
     oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget integer,

@@ -1,7 +1,7 @@
--- What acts on a table's rows and who may: triggers and rules, row level security, rights; with what has no other place: comments, options,
+-- What acts on a table's rows, and who may: triggers and rules, row level security, rights. And what has no other place: comments, options,
 -- sequences, publications.
 
--- How ALTER TABLE gives a trigger or rule a state; null for the one that it has from the beginning.
+-- The words by which ALTER TABLE gives a trigger or rule a state; null for the default state.
 create or replace function rpc_migrations.firing(state "char") returns text
 language sql immutable
 set search_path = ''

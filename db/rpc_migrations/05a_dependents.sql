@@ -1,9 +1,9 @@
--- What of others depends on a table and would mean the wrong one after the swap: foreign keys that point at it, views, functions,
--- policies and rules that mention it. All of these are kept by the table's OID, so they are made again, with the same text,
--- as soon as the new table has the name.
+-- Dependents: what belongs to others, depends on a table, and would mean the wrong one after the swap: foreign keys that point at it;
+-- views, functions, policies and rules that mention it. They refer to the table by its OID, so they are made again, with the same
+-- text, as soon as the new table has the name.
 
--- Whatever catalog's rows depend on a table, on the sequence of an identity column of it, or on the type of its rows; and views, rules
--- and policies that depend on a function which takes or returns its rows.
+-- The objects of a catalog that depend on a table, on the sequence of one of its identity columns, or on the type of its rows; and views,
+-- rules and policies that depend on a function which takes or returns its rows. "on_rows": by the type of its rows.
 create or replace function rpc_migrations.depending(catalog regclass, relation oid) returns table (object oid, on_rows boolean)
 language plpgsql stable rows 5
 set search_path = ''
@@ -54,7 +54,7 @@ end;
 $function$;
 
 
--- Whatever catalog's rows depend on one of these functions.
+-- The objects of a catalog that depend on one of these functions.
 create or replace function rpc_migrations.depending_on_functions_of_rows(catalog regclass, relation oid) returns table (object oid)
 language plpgsql stable rows 1
 set search_path = ''
@@ -135,8 +135,8 @@ end;
 $function$;
 
 
--- The statement by which a view or a policy lets go of what it mentions, until it gets its own text again: what reads the view fails, and
--- a policy allows nothing. All else that they have stays. Null for anything else.
+-- The statement that makes a view or a policy let go of what it mentions, until it gets its own text again: meanwhile reading the view
+-- fails, and the policy allows nothing. Everything else about them stays. Null for anything else.
 create or replace function rpc_migrations.let_go(catalog oid, object oid) returns text
 language plpgsql stable
 set search_path = ''
@@ -192,9 +192,9 @@ end;
 $function$;
 
 
--- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped: until they get
--- their own text again, within the same transaction, a view cannot be read and a policy allows nothing. A policy of the table itself is
--- dropped: it comes again on the table that has the name then, and on the original one in a rollback (see exchange_back).
+-- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped, until they get
+-- their own text again within the same transaction. A policy of the table itself is dropped: it is made again on the table that has
+-- the name then, and in a rollback on the original one (see exchange_back).
 create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
@@ -222,8 +222,8 @@ $function$;
 
 
 -- Views, functions and rules that mention the table are replaced by their own text. A function whose parameters or result have
--- the type of its rows cannot be: it is dropped before and made after, with its owner, rights and comment; before views, which may
--- call it.
+-- the type of its rows cannot be: it is dropped before and made again after, with its owner, rights and comment, and before the
+-- views, which may call it.
 create or replace function rpc_migrations.describe_texts(relation oid, as_name text) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''

@@ -57,7 +57,7 @@ as $function$
 $function$;
 
 
--- What stands in one definition and not, or otherwise, in the other, for a message.
+-- The difference between two definitions, for a message: things that only one has, or that differ.
 create or replace function rpc_migrations.definition_changes(old_definition jsonb, new_definition jsonb) returns text
 language sql immutable
 set search_path = ''
@@ -70,9 +70,9 @@ as $function$
 $function$;
 
 
--- What of the old table's constraints, indexes and statistics the new one has already, pair by pair: of the same name and
--- definition, else of the same definition (of several equal ones each is counted once), else foreign keys of the same name to
--- the same columns, which may differ in what a deletion does. "kind" as in new_names.
+-- The old table's constraints, indexes and statistics that the new one has already, in pairs: those with the same name and definition;
+-- else with the same definition (among several equal ones, each counts once); else foreign keys of the same name to the same columns,
+-- which may differ in what a deletion does.
 create or replace function rpc_migrations.pairs(source oid, target oid)
 returns table (kind text, old_name text, new_name text)
 language plpgsql stable
@@ -215,8 +215,8 @@ end;
 $function$;
 
 
--- What the target lacks and is carried over in one phase, in the order in which it can be made. What it has under the same
--- name is as the step file wants it, where "conflicts" does not object. A column of another type takes no setting for the storage of long values.
+-- What the target lacks and is carried over in one phase, in the order in which it can be made. What it already has under the same name is
+-- what the step file wants, unless "conflicts" objects. A column of another type may not take a setting for the storage of long values.
 create or replace function rpc_migrations.missing_in_target(source oid, target oid, as_name text, wanted_phase text)
 returns table (kind text, name text, definition text, statement text, detach text, place bigint)
 language plpgsql stable
@@ -246,9 +246,9 @@ end;
 $function$;
 
 
--- Copies that an older version has begun go on in the words of this one (see 00_version.sql). Version 1 carried row level security
--- and policies over in the swap, and carry_over may be done by now: what it would carry today is made here. The same is due for
--- whatever else comes to be carried over earlier.
+-- Copies that an older version began continue in the words of this one (see 00_version.sql). Version 1 carried row level security and
+-- policies over in the swap, and its carry_over may be done by now: what today's would carry over is made here. Whatever else moves to
+-- an earlier phase needs the same.
 do $block$
 declare
     copy rpc_migrations.copies;

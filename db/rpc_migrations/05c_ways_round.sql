@@ -1,9 +1,9 @@
--- How to take away what a rebuild cannot carry, and to put it back such that nothing of it is lost: for each object the statements that
--- make it, and those for all that it has besides. They are printed for a person to run, so they call nothing of ours; and they are
--- looked for only where something is in the way.
+-- How to remove what a rebuild cannot carry over, and to put it back such that nothing of it is lost: for each object the statements that
+-- make it, and those for everything else about it. They are printed for a person to run, so they call nothing of ours; and they are
+-- only computed if something is in the way.
 
--- Who has which right on a relation (and its columns), a sequence or a routine, in the order in which they were given; and which the
--- owner has not ("is_taken").
+-- Who has which right on a relation (and its columns), a sequence or a routine, in the order in which they were granted; and the rights
+-- that were taken from the owner ("is_taken").
 create or replace function rpc_migrations.rights_on(catalog oid, object oid)
 returns table (
     name text, privilege text, is_of_column boolean, owner oid, grantor oid, grantee oid, is_grantable boolean, is_taken boolean, place bigint
@@ -100,7 +100,7 @@ as $function$
 $function$;
 
 
--- Something, and what it has become on partitions and child tables, which comes and goes with it: constraints, triggers, indexes.
+-- A constraint, trigger or index, and its copies on partitions and child tables, which come and go with it.
 create or replace function rpc_migrations.with_copies(catalog oid, object oid) returns table (object oid, parent oid, level integer)
 language sql stable rows 1
 set search_path = ''
@@ -134,8 +134,8 @@ as $function$
 $function$;
 
 
--- The statements for what something has besides its definition, itself and on partitions: the states of triggers and rules, settings
--- of indexes and statistics, comments, marks of extensions.
+-- The statements for everything about an object, and its copies on partitions, that its definition does not say: the states of triggers
+-- and rules, settings of indexes and statistics, comments, marks of extensions.
 create or replace function rpc_migrations.besides(catalog oid, object oid) returns text
 language sql stable
 set search_path = ''
@@ -233,8 +233,8 @@ end;
 $function$;
 
 
--- The statements that take something away, and those that put it back as it was; no row for anything that we do not know how to. A view and
--- a policy stay and let go of what they mention. What has come to a partition or a child table from above goes and comes with that.
+-- The statements that remove an object, and those that put it back as it was; no row for kinds that are not known here. A view or a policy
+-- stays, and lets go of what it mentions. Copies on a partition or a child table come and go with the object above.
 create or replace function rpc_migrations.way_round(catalog oid, object oid) returns table (take_away text, put_back text)
 language sql stable rows 1
 set search_path = ''
@@ -320,8 +320,8 @@ as $function$
 $function$;
 
 
--- The materialized views on a table, what stands on them and has to go or let go of them as well, and so on: each with its
--- place, in which it can be put back, or backwards be taken away. What stands on something that only lets go stays, and counts for the places.
+-- The materialized views on a table, what depends on them and has to go or let go of them as well, and so on. "level": the order in which
+-- they can be put back, or backwards be removed. What depends on something that only lets go stays, but counts for the levels.
 create or replace function rpc_migrations.materialized_on(relation oid) returns table (catalog oid, object oid, is_on_it boolean, level integer)
 language plpgsql stable rows 1
 set search_path = ''

@@ -1,9 +1,9 @@
--- What came in between: an alteration of the source since the copy began, and things of the new table that have a name of the old one's and are
--- others. Both are refused by name, before anything of the application's changes.
+-- Conflicts: the source was altered since the copy began, or something on the new table has the same name as something else on the old
+-- one. Both are refused by name, before anything of the application's changes.
 
--- Checks, under a lock, that the source is still what it was when the copy began and that nothing came to depend on it that
--- cannot be carried over. In a rollback the source is the new table, which only steps aside: there it may have changed.
--- Raises RM003 with what has changed.
+-- Checks, under a lock, that the source is still what it was when the copy began, and that nothing that cannot be carried over has
+-- come to depend on it. In a rollback the source is the new table, which only steps aside, so it may have changed. Raises RM003
+-- with what has changed.
 create or replace function rpc_migrations.check_source(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -40,16 +40,16 @@ begin
         using errcode = 'RM003',
             hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or '
                 || case copy.state when 'rolling back' then 'give the rollback up with --give-up: the migrated table stays.'
-                    else 'roll the migration back (which takes away the copy only) and begin anew.' end;
+                    else 'roll the migration back (which only removes the copy) and start again.' end;
     end if;
 end;
 $function$;
 
 
--- Raises lock_not_available, so that the attempt is undone and the next one tells what has changed, where rights on the old table were given
--- or taken since check_source, under the lock of the swap: up to PostgreSQL 17, GRANT and REVOKE ask for no lock on the table. They change
--- its row in pg_class, which is ours once the table is renamed; so it is asked then. Those on columns have rows of their own: the
--- microseconds that are left until the commit are theirs.
+-- Raises lock_not_available, so that the attempt is undone and the next one says what has changed, if rights on the old table were granted
+-- or revoked since check_source, under the lock of the swap: up to PostgreSQL 17, GRANT and REVOKE take no lock on the table. They update
+-- its row in pg_class, which is locked by us once the table is renamed: so this is called after that. Rights on columns have rows of
+-- their own; the microseconds that are left until the commit remain a gap for them.
 create or replace function rpc_migrations.check_rights(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -66,8 +66,8 @@ end;
 $function$;
 
 
--- How something of the old table would be described on the new one, whose columns may be of other types: made on an empty
--- table of the same columns, and undone. Null where it cannot be made there.
+-- How something on the old table would be described on the new one, whose columns may have other types: it is made on an empty table
+-- with the same columns, and undone. Null if it cannot be made there.
 create or replace function rpc_migrations.definition_on(target oid, kind text, name text, statement text) returns text
 language plpgsql
 set search_path = ''
@@ -90,8 +90,8 @@ end;
 $function$;
 
 
--- What the new table has under the name of something of the old one's, and is another thing: a plain index in place of a unique
--- one, a permissive policy in place of a restrictive one. One sentence each. What ALTER TABLE has made may be another thing.
+-- What the new table has under the same name as something else on the old one: a plain index in place of a unique one, a permissive
+-- policy in place of a restrictive one. One sentence each. None for a table that ALTER TABLE has made, where things may differ.
 create or replace function rpc_migrations.conflicts(source oid, target oid) returns setof text
 language sql
 set search_path = ''
@@ -132,7 +132,7 @@ begin
     select string_agg(c, '; ') into reasons from rpc_migrations.conflicts(copy.old_table, copy.new_table) as c;
     if reasons is not null then
         raise exception '% cannot be rebuilt as the step file says: %', copy.old_table::regclass, reasons
-        using errcode = 'RM001', hint = 'No table in use was changed. Roll the migration back (which takes away the copy only) and give '
+        using errcode = 'RM001', hint = 'No table in use was changed. Roll the migration back (which only removes the copy) and give '
             'these other names in the step file. The old ones are then carried over; drop them after the swap if you do not want them.';
     end if;
 end;

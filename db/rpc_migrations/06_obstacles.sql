@@ -1,13 +1,13 @@
--- What is in the way: all that a table may have and that cannot be carried over to its new version. It is refused by name
--- before anything changes, rather than lost, and looked for again under the lock of the swap.
+-- Obstacles: everything that a table may have and that cannot be carried over to its new version. It is refused by name before
+-- anything changes, rather than lost, and looked for again under the lock of the swap.
 
--- One thing in the way: which kind of thing it is, in words that can stand before several names; its name (null: the kind says
--- all); and where there are such, the statements that take it away and put it back. They are put back in the opposite order.
+-- One obstacle: its kind, in words that can stand before several names; its name (null: the kind says all); and the statements
+-- that remove it and put it back, if there are any. They are put back in the opposite order.
 drop type if exists rpc_migrations.obstacle;
 create type rpc_migrations.obstacle as (kind text, name text, take_away text, put_back text);
 
 
--- The statements for what the triggers of a partition that came from above have of their own.
+-- The statements for what is set on the triggers of a partition that come from its parent.
 create or replace function rpc_migrations.triggers_of_a_partition(relation oid) returns text
 language sql stable
 set search_path = ''
@@ -19,7 +19,7 @@ as $function$
 $function$;
 
 
--- What the table itself is.
+-- Obstacles in what the table itself is.
 create or replace function rpc_migrations.obstacles_of_the_table(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -74,7 +74,7 @@ end;
 $function$;
 
 
--- What "no inherit" and "inherit" cannot give back, in words, as comments in SQL; "" where it is nothing.
+-- What "no inherit" and then "inherit" do not restore, as SQL comments; "" if they restore everything.
 create or replace function rpc_migrations.loss_of_inheritance(child oid, parent oid, other_parents_stay boolean) returns text
 language sql stable
 set search_path = ''
@@ -92,7 +92,7 @@ as $function$
 $function$;
 
 
--- Its parents and children, to be given back in their order.
+-- The table's parents and children as obstacles, to be put back in their order.
 create or replace function rpc_migrations.inheritance_in_the_way(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -114,9 +114,9 @@ end;
 $function$;
 
 
--- Rights that cannot be given again as they are: those that another role than the owner has granted, and those that were taken
--- from the owner, who needs them to bring rows over; and the owner. Who was granted something later is told first: a right is taken back only
--- from whoever has granted it to nobody.
+-- Rights that cannot be granted again as they are: those granted by another role than the owner, and those taken from the owner, who
+-- needs them to copy rows; and an owner who is not us. The latest grants come first, because a right can only be revoked from
+-- somebody who has not granted it further.
 create or replace function rpc_migrations.rights_in_the_way(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -145,8 +145,8 @@ begin
             order by r.is_taken, r.place desc
         )
         union all
-        -- What its checks, defaults and index expressions call would run as us, while its owner decides what that is. What we are granted
-        -- becomes ours with the table, and its owner's when it goes back.
+        -- What its checks, defaults and index expressions call is up to its owner, and would run as us. While the table is ours, rights
+        -- granted to us are merged with the owner's: they are granted again when it goes back.
         select
             format('it belongs to %s, not to %s', c.relowner::regrole, current_user::regrole), null,
             format('alter table %s owner to %s', c.oid::regclass, current_user::regrole),
@@ -169,7 +169,7 @@ end;
 $function$;
 
 
--- Whether an expression has a table in it as a value ('public.things'::regclass): in the new table's it would be the old one.
+-- Whether an expression has a table in it as a value ('public.things'::regclass): in the new table it would mean the old one.
 create or replace function rpc_migrations.has_as_value(expression text, relation oid) returns boolean
 language sql stable
 set search_path = ''
@@ -181,7 +181,7 @@ as $function$
 $function$;
 
 
--- What of a table has the table itself as a value, and is made before the new one has its name.
+-- Obstacles: parts of a table that have the table itself as a value, and are made before the new one has its name.
 create or replace function rpc_migrations.values_of_itself(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -209,7 +209,7 @@ end;
 $function$;
 
 
--- What belongs to the table. Letters that stand for a kind of thing and that are not known here are a later PostgreSQL's.
+-- Obstacles in what belongs to the table. Unknown letters for a kind of thing are a later PostgreSQL's.
 create or replace function rpc_migrations.obstacles_in_the_table(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -292,7 +292,7 @@ end;
 $function$;
 
 
--- What depends on a table and is neither known to be carried over nor told above: whatever a catalog may hold that we do not know.
+-- What depends on a table and is neither known to be carried over nor named above: anything that a catalog may have and we do not know.
 create or replace function rpc_migrations.unknown_dependents(relation oid) returns table (classid oid, objid oid, objsubid integer)
 language plpgsql stable
 set search_path = ''
@@ -325,7 +325,7 @@ end;
 $function$;
 
 
--- Everything about a table that cannot be carried over. No row: the table can be rebuilt.
+-- All obstacles to rebuilding a table. No row: it can be rebuilt.
 create or replace function rpc_migrations.obstacles(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -344,7 +344,7 @@ end;
 $function$;
 
 
--- What is in the way of rebuilding a table, one line a kind: with a number where there are several, and the first names. Null: nothing.
+-- The obstacles to rebuilding a table, one line for each kind, with the number if there are several, and the first names. Null: none.
 create or replace function rpc_migrations.obstacles_in_words(relation oid) returns text
 language sql stable
 set search_path = ''
@@ -365,7 +365,7 @@ as $function$
 $function$;
 
 
--- The statements that take away what is in the way, and those that put it back after the migration. Null: there are none.
+-- The statements that remove the obstacles, and those that put them back after the migration. Null: there are none.
 create or replace function rpc_migrations.ways_out(relation oid) returns text
 language sql stable
 set search_path = ''

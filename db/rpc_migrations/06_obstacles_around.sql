@@ -1,7 +1,7 @@
--- What is in the way of a rebuild and belongs to others: views, policies, functions and keys that depend on the table and cannot be
--- made again by us, each with the statements that take it away and put it back.
+-- Obstacles that belong to others: views, policies, functions and keys that depend on the table and that we cannot make again, each
+-- with the statements that remove it and put it back.
 
--- Whether something is a view or a policy, which get their text again (or a materialized view, which is told by itself).
+-- Whether something is a view or a policy, which get their text again (or a materialized view, which is an obstacle of its own).
 create or replace function rpc_migrations.is_made_by_its_text(catalog oid, object oid) returns boolean
 language sql stable
 set search_path = ''
@@ -17,7 +17,7 @@ as $function$
 $function$;
 
 
--- What of others depends on the table.
+-- Obstacles among what depends on the table and belongs to others.
 create or replace function rpc_migrations.obstacles_around_the_table(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''

@@ -1,8 +1,8 @@
 -- Where a new table grows until the swap: in the schema rpc_migrations, under the names that it, its indexes and its sequences will
--- have. Where one of these is the name of something that lies there already (a journal's table is called "runs", as other people's
--- tables are), it grows in a second schema, which is there for as long as it has a table.
+-- have. If one of these names is taken there (a table of the journal is called "runs", as other people's tables are), it grows in a
+-- second schema, which exists for as long as it has a table.
 
--- These schemas.
+-- Both schemas.
 create or replace function rpc_migrations.schemas_of_new_tables() returns setof oid
 language sql stable
 set search_path = ''
@@ -11,7 +11,7 @@ as $function$
 $function$;
 
 
--- Which of them is for a table that will be what the twin is, and have its names. The logs of copies get theirs later.
+-- Which of them a table like the twin is to grow in. (The names of the logs of copies count as taken, though they are made later.)
 create or replace function rpc_migrations.schema_for_new(twin oid) returns text
 language sql stable
 set search_path = ''
@@ -24,7 +24,7 @@ as $function$
 $function$;
 
 
--- The name that the new table of a copy has until the swap. The long way, by begin_copy, has the first schema only.
+-- The name that the new table of a copy has until the swap. With begin_copy it is always in the first schema.
 create or replace function rpc_migrations.new_name(copy rpc_migrations.copies) returns text
 language sql immutable
 set search_path = ''
@@ -33,7 +33,7 @@ as $function$
 $function$;
 
 
--- Makes the second schema, where that is the one. Raises RM001 where it is somebody else's.
+-- Makes the second schema, if that is the one that is named. Raises RM001 if it is somebody else's.
 create or replace function rpc_migrations.make_second_schema(name text) returns void
 language plpgsql
 set search_path = ''
@@ -53,7 +53,7 @@ end;
 $function$;
 
 
--- Takes the second schema away, when its last table has left it.
+-- Drops the second schema when its last table has left it.
 create or replace function rpc_migrations.drop_second_schema() returns void
 language plpgsql
 set search_path = ''

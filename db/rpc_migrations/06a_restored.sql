@@ -1,7 +1,7 @@
--- A database that was restored from a dump has its tables under other OIDs, and the journal's rows came along with the old ones. So
--- each copy notes where its OIDs are from; elsewhere its tables are found by their names, which its state tells.
+-- In a database that was restored from a dump tables have other OIDs, while the journal's rows still have the old ones. So each copy
+-- notes where its OIDs are from; elsewhere its tables are found by their names, which follow from its state.
 
--- This database, and in it the table of copies: both have other OIDs where a dump was restored.
+-- The OIDs of this database and of the table of copies, both of which are others after a restore.
 create or replace function rpc_migrations.home() returns text
 language sql stable
 set search_path = ''
@@ -12,7 +12,7 @@ as $function$
 $function$;
 
 
--- Where the tables of a copy should be, by their names.
+-- The names under which the tables of a copy should be.
 create or replace function rpc_migrations.places(copy rpc_migrations.copies, out old_place text, out new_place text)
 language sql immutable
 set search_path = ''
@@ -30,8 +30,8 @@ as $function$
 $function$;
 
 
--- Finds the tables of copies that are from elsewhere by their names. One that is not there gets the OID 0, so that no other table is
--- taken for it. Copies of an older version have not noted where they are from: these keep what they have and is not found.
+-- Finds the tables of copies that are from elsewhere, by their names. One that is missing gets the OID 0, so that no other table is
+-- taken for it. Copies of an older version have not noted where they are from: they keep the OIDs of tables that are not found.
 create or replace function rpc_migrations.find_restored_tables() returns void
 language plpgsql
 set search_path = ''
@@ -75,7 +75,7 @@ end;
 $function$;
 
 
--- Said where something of a restored copy is not as it should be.
+-- A remark for messages about a copy that was restored; empty for others.
 create or replace function rpc_migrations.restored_in_words(copy rpc_migrations.copies) returns text
 language sql immutable
 set search_path = ''

@@ -1,19 +1,19 @@
--- Rebuilding a table while it is in use: capture changes in a log, copy, replay, compare, swap. In the manner of
--- pg_repack, but in short calls: no lock is held from one transaction to the next. This file has what all the
--- following ones use: the copy that is under way, and its names and lists as SQL text.
+-- Rebuilding a table while it is in use: capture changes in a log, copy, replay, compare, swap. It works like pg_repack, but in
+-- short calls: no lock is held from one transaction to the next. This file has what all the following ones use: the copy that
+-- is under way, and its names and lists as SQL text.
 --
 -- A step file calls, in this order: begin_copy, copy_batch, [builds indexes and so on], carry_over, replay, compare,
 -- swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and
 -- validate_foreign_keys. Every one of them works on the one table that the current migration rebuilds.
 --
--- Why no write is lost: a trigger on the source writes the key of every changed row into the log, in the
--- transaction of the change. Whoever sees a changed row therefore sees its log entry. A copied chunk leaves out every
--- row that has a log entry; the replay makes the target's row equal to the source's current one (or gone), in any
--- order, as often as it likes; and nothing leaves the log before the copy is complete. The swap replays what is left
--- under a lock that no writer gets past.
+-- Why no write is lost: a trigger on the source writes the key of every changed row into the log, in the transaction of
+-- the change. So whoever sees a changed row also sees its log entry. A copied chunk leaves out every row that has a log
+-- entry; the replay makes the target's row equal to the source's current one (or deletes it), in any order, as often as
+-- it likes; and nothing leaves the log before the copy is complete. The swap replays what is left under a lock that keeps
+-- all writers out.
 
 
--- The copy of the migration whose step this is, or null where it rebuilds no table (any more).
+-- The copy of the migration whose step this is; null if it is not rebuilding a table.
 create or replace function rpc_migrations.current_copy() returns rpc_migrations.copies
 language sql
 set search_path = ''
@@ -29,7 +29,7 @@ as $function$
 $function$;
 
 
--- Raises RM005 where there is none and a step needs one.
+-- Raises RM005 if there is no copy, for steps that need one.
 create or replace function rpc_migrations.refuse_no_copy(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -44,7 +44,7 @@ end;
 $function$;
 
 
--- The value that an expression of the step file makes of an old row: its columns have the names that they have in an ALTER TABLE.
+-- The value that an expression of the step file makes of an old row, whose columns it names as ALTER TABLE does.
 create or replace function rpc_migrations.converted(copy rpc_migrations.copies, expression text, alias text) returns text
 language sql immutable
 set search_path = ''
@@ -120,8 +120,8 @@ as $function$
 $function$;
 
 
--- The condition that two rows have the same key, with the operators of the key's own index. Where it is all columns, a hash of them lets
--- the planner join by it.
+-- The condition that two rows have the same key, with the operators of the key's own index. If the key is all columns, a hash of them
+-- lets the planner join by it.
 create or replace function rpc_migrations.key_match(copy rpc_migrations.copies, one_alias text, other_alias text) returns text
 language sql immutable
 set search_path = ''
@@ -146,8 +146,8 @@ as $function$
 $function$;
 
 
--- The rows of each table that the other one lacks, or has less often, for tables that have no key. What is equal and written otherwise
--- (1.0 and 1.00) is not the same.
+-- The rows of each table that the other one lacks, or has less often, for tables without a key. Values that are equal but written
+-- differently (1.0 and 1.00) count as different.
 create or replace function rpc_migrations.rows_without_equal(copy rpc_migrations.copies) returns text
 language sql stable
 set search_path = ''
@@ -209,9 +209,8 @@ $function$;
 
 
 -- The columns by which the rows of a table are told apart: those of its key's index, with the equality operator of the index's operator
--- class (strategy 3 of a btree), so that no search_path decides what "equal" means; where it has no key, all that are not generated,
--- without one. Rows that are the same in all of them are the same then: whatever is done to one of them is done to all, which are
--- replayed together, as many as there are.
+-- class (strategy 3 of a btree), so that no search_path decides what "equal" means. Without a key: all columns that are not generated,
+-- without an operator. Identical rows are then treated alike: they are replayed together, as many as there are.
 create or replace function rpc_migrations.key_columns(relation oid) returns table (name name, number smallint, operator text, place bigint)
 language plpgsql stable rows 3
 set search_path = ''
@@ -258,7 +257,7 @@ end;
 $function$;
 
 
--- By what rows are told apart, as one JSON value: [{name, operator}]. Null where there is no key, and values that cannot be compared.
+-- The columns by which rows are told apart, as one JSON value: [{name, operator}]. Null if there is no key, and values cannot be compared.
 create or replace function rpc_migrations.row_keys(relation oid) returns jsonb
 language sql stable
 set search_path = ''

@@ -47,8 +47,8 @@ end;
 $function$;
 
 
--- A copy that is about to begin, with what the names of its tables tell; not in the journal yet. Raises RM005 where one
--- lacks its schema or does not fit.
+-- A copy that is about to begin, with what follows from the names of its tables; not in the journal yet. Raises RM005 if one of
+-- the names has no schema or does not fit.
 create or replace function rpc_migrations.named_copy(old_table text, backup text) returns rpc_migrations.copies
 language plpgsql stable
 set search_path = ''
@@ -78,7 +78,7 @@ end;
 $function$;
 
 
--- Raises RM001 where the table cannot be rebuilt, with all reasons and the statements that take them away.
+-- Raises RM001 if the table cannot be rebuilt, with all reasons and the statements that remove them.
 create or replace function rpc_migrations.check_obstacles(relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -95,13 +95,13 @@ end;
 $function$;
 
 
--- Puts a copy that begins into the journal's table of them, and answers it as it stands there.
+-- Inserts a copy that begins into the table of copies, and returns it as it is there.
 create or replace function rpc_migrations.remember_copy(copy rpc_migrations.copies) returns rpc_migrations.copies
 language plpgsql
 set search_path = ''
 as $function$
 begin
-    -- A worker that vacuums or analyzes the new table would be in the way of building it. The swap turns it on again.
+    -- Autovacuum on the new table would be in the way of building it. The swap turns it on again.
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
@@ -121,7 +121,7 @@ end;
 $function$;
 
 
--- How much of the disk it takes to rebuild a table, where that is worth a thought; else null.
+-- How much disk it takes to rebuild a large table, for a message; null for a small one.
 create or replace function rpc_migrations.room_in_words(relation oid) returns text
 language sql stable
 set search_path = ''
@@ -150,8 +150,8 @@ end;
 $function$;
 
 
--- A table is a type as well, so the backup's name may not be a type's. The type of the arrays of another gives way, as it does to
--- whatever is created. Raises RM001.
+-- Raises RM001 if the backup's name is that of a type: a table is a type as well. (An array type gives way, as it does to anything that
+-- is created.)
 create or replace function rpc_migrations.check_type_of_name(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -225,7 +225,7 @@ end;
 $function$;
 
 
--- A table without a key is read as a whole by each replay, also by the swap under its lock: so it has to be a small one. Raises RM001.
+-- Raises RM001 for a table without a key that is not small: each replay reads all of it, and so does the swap under its lock.
 create or replace function rpc_migrations.check_size_without_key(relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -249,8 +249,8 @@ end;
 $function$;
 
 
--- Two tables that refer to each other are rebuilt one after the other: the swap of one makes foreign keys of the other anew, and
--- would look like an alteration of it. Raises RM005.
+-- Raises RM005 while a table that a foreign key connects with this one is being rebuilt: its swap makes foreign keys of this one anew,
+-- which would look like an alteration of it.
 create or replace function rpc_migrations.check_neighbours(migration text, relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -275,7 +275,7 @@ end;
 $function$;
 
 
--- Makes a new table, which is empty, unlogged where the old one is.
+-- Makes an empty new table unlogged if the old one is.
 create or replace function rpc_migrations.make_unlogged_as(old_table oid, new_table oid) returns void
 language plpgsql
 set search_path = ''
@@ -288,7 +288,7 @@ end;
 $function$;
 
 
--- Where a column is serial in both tables, the new one draws from the old one's sequence: with its position and rights.
+-- If a column is serial in both tables, the new one is made to draw from the old one's sequence, with its position and rights.
 create or replace function rpc_migrations.share_sequences(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -313,9 +313,9 @@ end;
 $function$;
 
 
--- What LIKE and PostgreSQL's own choice of names have made otherwise on the new table: constraints that are not valid have become
--- valid, and sequences of identity columns and not-null constraints have been named after the table, though the old table's are
--- called otherwise. Where the step file has given a name, that is left.
+-- Corrects what LIKE and PostgreSQL's own choice of names have made different on the new table: constraints that are not valid have
+-- become valid, and sequences of identity columns and not-null constraints are named after the table although the old table's have
+-- other names. Names that the step file has given are left.
 create or replace function rpc_migrations.adapt_new_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''

@@ -1,7 +1,7 @@
--- Which columns are copied, and whether the new table can hold every row that the old one has: types, NULLs, the order of columns. Rows that
--- cannot be held are counted, and told with the query that finds them.
+-- Which columns are copied, and whether the new table can hold every row of the old one: types, NULLs, the order of columns. Rows that
+-- cannot be held are counted, and named with the query that finds them.
 
--- What a column by which rows are told apart may not become: its values must be found by those of the other table.
+-- What is wrong with changing a column by which rows are told apart: its values have to match those of the other table.
 create or replace function rpc_migrations.problems_of_key(
     old_table oid, number smallint, other_collation boolean, other_values boolean
 ) returns setof text
@@ -48,7 +48,7 @@ $function$;
 
 
 -- Which columns are copied and how: every column of the old table that the new one has and does not generate.
--- Raises RM001, naming the columns, where the old rows cannot be held by the new table as they are.
+-- Raises RM001, naming the columns, if the new table cannot hold the old rows as they are.
 create or replace function rpc_migrations.plan_columns(old_table oid, new_table oid) returns jsonb
 language plpgsql
 set search_path = ''
@@ -132,8 +132,8 @@ end;
 $function$;
 
 
--- Where the new table has the old one's columns in another order: what names these by their place ("things as t (a, b, c)"), or makes
--- rows of the table column by column. A sentence each; empty where the first columns of the new table are the old one's.
+-- If the new table has the old one's columns in another order: what names them by their place ("things as t (a, b, c)"), or makes rows
+-- of the table column by column. One sentence each; empty if the new table begins with the old one's columns.
 create or replace function rpc_migrations.named_by_place(old_table oid, new_table oid) returns text[]
 language sql stable
 set search_path = ''
@@ -167,8 +167,8 @@ as $function$
 $function$;
 
 
--- Whether every value of one type may be assigned to another without being asked for by name: the same type, or a cast
--- that an INSERT makes on its own. A domain is assigned as what it is made of, an array as its elements are.
+-- Whether values of one type may be assigned to another without an explicit cast: the same type, or a cast that an INSERT makes
+-- by itself. A domain counts as its base type, an array as its elements.
 create or replace function rpc_migrations.type_fits(old_type oid, new_type oid) returns boolean
 language plpgsql stable
 set search_path = ''
@@ -196,7 +196,7 @@ end;
 $function$;
 
 
--- What a domain is made of, in the end; another type is itself.
+-- The base type of a domain, also of a domain over domains; any other type is returned as it is.
 create or replace function rpc_migrations.base_type(type oid) returns oid
 language plpgsql stable
 set search_path = ''
@@ -214,9 +214,9 @@ end;
 $function$;
 
 
--- What is wrong with the values of a column when it gets another type: those that would not be the same again if they
--- came back to the old one (cut off or rounded), or a value that makes PostgreSQL refuse the cast. Empty where all fit. Types
--- that are written in other words each time (json) are not looked at.
+-- What is wrong with the values of a column when it gets another type: those that would not survive the way there and back (cut
+-- off or rounded), or one for which PostgreSQL refuses the cast. Empty if all fit. Of types without a canonical text (json)
+-- only NULLs are looked at.
 create or replace function rpc_migrations.misfits(relation oid, column_name text, old_type text, new_type text) returns text[]
 language plpgsql
 set search_path = ''
@@ -233,8 +233,8 @@ end;
 $function$;
 
 
--- What is wrong with a column that is generated in both tables alike: rows to which its function would give another value now than it did,
--- so that they would change. Only a function that can be replaced is looked at. Empty where all is right.
+-- What is wrong with a column that is generated alike in both tables: rows for which its function would now give another value than they
+-- have, so that they would change. Only expressions with a function that can be replaced are looked at. Empty if all is well.
 create or replace function rpc_migrations.outdated_values(old_table oid, old_number smallint, new_table oid, new_number smallint) returns text[]
 language plpgsql
 set search_path = ''
@@ -271,7 +271,7 @@ end;
 $function$;
 
 
--- A sentence about the rows for which a condition holds, with the query that finds them; empty where there are none.
+-- A sentence about the rows for which a condition holds, with the query that finds them; empty if there are none.
 create or replace function rpc_migrations.count_problem(relation oid, condition text, problem text) returns text[]
 language plpgsql
 set search_path = ''
