@@ -1,10 +1,10 @@
--- The rehearsal. A copy takes minutes, and what makes it of use comes last: indexes, constraints, the swap. So before the first row
--- is copied all that is done on the empty new table, as it will be done, in a subtransaction that is undone whatever comes of it:
--- its errors are the refusal. Undone are its locks as well; it holds what the swap holds, for as long as the swap may. Where
--- somebody else holds one of these locks, or it takes longer, it is left out: that is no reason to refuse anything.
+-- The rehearsal. A copy takes minutes, and what can fail comes last: indexes, constraints, the swap. So before the first row is
+-- copied, all of that is done on the empty new table, exactly as it will be done, in a subtransaction that is always undone: its
+-- errors refuse the migration. Its locks are undone as well; it holds those of the swap, for as long as the swap may. If
+-- somebody else holds one of these locks, or it takes longer, the rehearsal is skipped: that is no reason to refuse anything.
 
--- Rehearses a copy that is about to begin, on what the session has of the file's later steps ("rpc_migrations.later", see run_step).
--- Raises RM001 with all reasons that it finds. Answers what could not be rehearsed, for a message; null: it all went well.
+-- Rehearses a copy that is about to begin, with the later steps of the file that the session has (the setting rpc_migrations.later, see
+-- run_step). Raises RM001 with all reasons that it finds. Returns a message if it was skipped; null if all went well.
 create or replace function rpc_migrations.rehearse(copy rpc_migrations.copies) returns text
 language plpgsql
 set search_path = ''
@@ -47,7 +47,7 @@ end;
 $function$;
 
 
--- All of it, in the caller's subtransaction. Answers the reasons against it. What its foreign keys point at is locked last.
+-- The whole rehearsal, in the caller's subtransaction. Returns the reasons to refuse. The tables that foreign keys point at are locked last.
 create or replace function rpc_migrations.rehearse_all(copy rpc_migrations.copies, later jsonb) returns text[]
 language plpgsql
 set search_path = ''
@@ -94,10 +94,10 @@ end;
 $function$;
 
 
--- The steps up to the swap, on an empty table: what copies, replays and compares has nothing to do, and so it is with what
--- works on data. A statement of which we cannot tell whether it does (see rehearsal_of) ends it, because what follows may
--- build on it; and so does one that fails. What is carried over is tried in any case. Answers also the statements that add a foreign
--- key: for what they lock others may be waiting.
+-- The steps up to the swap, on an empty table: what copies, replays, compares or otherwise works on data has nothing to do. A
+-- statement of unknown effect (see rehearsal_of) ends the rehearsal of steps, because what follows may build on it; so does one that
+-- fails. What is carried over is tried in any case. Statements that add a foreign key are returned instead of run: others may be waiting
+-- for what they lock.
 create or replace function rpc_migrations.rehearse_steps(copy rpc_migrations.copies, later jsonb, out reasons text[], out foreign_keys jsonb)
 language plpgsql
 set search_path = ''
@@ -150,8 +150,8 @@ end;
 $function$;
 
 
--- The statements of one step that define something; those that do nothing but add a foreign key are answered instead. Answers the reason
--- against it as well.
+-- Runs the statements of one step that define something; those that only add a foreign key are returned instead. Returns the reason to
+-- refuse it, if there is one.
 create or replace function rpc_migrations.rehearse_step(
     statements text[], out goes_on boolean, out reason text, out foreign_keys text[]
 )
@@ -188,8 +188,8 @@ end;
 $function$;
 
 
--- A statement that adds a foreign key, as its step will run it. Answers the reason against it. What the key points at is locked for a moment
--- only: whoever inserts a row into the table in use holds that and looks there next, and we will want to lock the table in use.
+-- Runs a statement that adds a foreign key, as its step will. Returns the reason to refuse it, if there is one. What the key points at is
+-- locked for a moment only: whoever inserts into the table in use locks that first and the parent next, and we will lock the table in use.
 create or replace function rpc_migrations.rehearse_key(statement text) returns text
 language plpgsql
 set search_path = ''
@@ -206,7 +206,7 @@ end;
 $function$;
 
 
--- Whether an error says something about what was tried, rather than about the moment: a lock, a conflict, a full disk.
+-- Whether an error is about what was tried, rather than about the moment (a lock, a conflict, a full disk).
 create or replace function rpc_migrations.tells_against_it(error_code text) returns boolean
 language sql immutable
 set search_path = ''
@@ -215,8 +215,8 @@ as $function$
 $function$;
 
 
--- What an error tells against a step. Null for those that it has because a table is empty, and for exceptions of its own: they say
--- nothing about what it will do later.
+-- The reason to refuse a step that an error is. Null for errors that come from an empty table, and for exceptions of the step's own: they
+-- say nothing about what it will do later.
 create or replace function rpc_migrations.reason_of_error(error_code text, message text) returns text
 language sql immutable
 set search_path = ''
@@ -225,9 +225,9 @@ as $function$
 $function$;
 
 
--- What is done with a statement in a rehearsal, as far as its text tells. "defines": it is run. It makes or alters something of
--- the new table, or something that takes no data to make, and all that it does is undone with the transaction. "data": it is
--- left out, and defines nothing. Null: we cannot tell.
+-- What a rehearsal does with a statement, by its text. "defines": it is run, because it makes or alters something of the new table,
+-- or something that needs no data, and all its effects are undone with the transaction. "data": it is skipped, and defines nothing.
+-- Null: that cannot be told.
 create or replace function rpc_migrations.rehearsal_of(statement text) returns text
 language sql immutable
 set search_path = ''
@@ -247,7 +247,7 @@ as $function$
             or b.text ~ '^(grant|revoke)\s[^;]*\son\s+(table\s+)?"?rpc_migrations"?\.'
             or b.text ~ '^(grant|revoke)\s[^;]*\son\s+(all\s+)?(function|procedure|routine|type|domain|sequence|schema)s?\M'
             or b.text ~ '^(set|reset)\M'
-            -- A block that reads the new table, or does something else than defining, may depend on rows or reach beyond the transaction.
+            -- A block that reads the new table, or does more than define things, may depend on rows or reach beyond the transaction.
             or b.text ~ '^do\M' and b.text ~ '\mrpc_migrations\.'
             and b.text !~ '\m(from|join|update|into|only)\s+(only\s+)?"?rpc_migrations"?\.'
             and b.text !~ '\m(perform|call|insert\s+into|update\s+[^;]*\sset|delete\s+from|truncate|merge|copy|notify|nextval|setval|dblink\w*|http\w*|pg_sleep\w*|pg_\w*advisory\w*)\M'
@@ -257,7 +257,7 @@ as $function$
 $function$;
 
 
--- What is carried over, each by itself, so that all that cannot be made is told; where a name is something else's, that alone.
+-- Carries everything over one by one, so that everything that cannot be made is named. If there are conflicts of names, only these.
 create or replace function rpc_migrations.rehearse_carry_over(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''
@@ -289,8 +289,8 @@ end;
 $function$;
 
 
--- What the old table's checks, indexes and generated columns call, where the new one has them as well, on a few rows: a
--- function that finds names in other schemas than public and extensions, as it does in a session of the application, finds none here.
+-- Evaluates the old table's checks, indexes and generated columns that the new one has, too, on a few rows: a function that relies on
+-- other schemas than public and extensions, as it may in a session of the application, does not find its names here.
 create or replace function rpc_migrations.rehearse_expressions(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''
@@ -345,8 +345,8 @@ end;
 $function$;
 
 
--- The swap itself, with its own locks and its own time for them, counted from when it begins to take them. Of an empty new
--- table nothing can be replayed or compared.
+-- The swap itself, with its own locks and its own time for them, counted from when it begins to take them. Replay and comparison are
+-- left out: the new table is empty.
 create or replace function rpc_migrations.rehearse_swap(copy rpc_migrations.copies) returns text[]
 language plpgsql
 set search_path = ''

@@ -1,9 +1,9 @@
--- A rebuild that is told in ALTER TABLE's own words. The statements are run on an empty twin of the table, which is undone
--- afterwards: what they have made of it is read from the catalogs, and is what the new table will be. Columns are matched by their
--- numbers, so that one that is renamed keeps its values and one that is dropped does not come back.
+-- A rebuild written as ALTER TABLE. The statements are run on an empty twin of the table, which is undone afterwards: what they have
+-- made of it is read from the catalogs, and is what the new table will be. Columns are matched by their numbers, so that a renamed
+-- one keeps its values and a dropped one does not come back.
 --
--- A sample of the rows goes through the statements as well, and has to come out of them as the copy would make it: whatever the
--- statements do to rows that was not understood here is refused before anything changes.
+-- A sample of the rows goes through the statements as well, and must come out as the copy would make it: if the statements do anything
+-- to rows that was not understood here, they are refused before anything changes.
 
 -- Begins to rebuild a table by ALTER TABLE: "alterations" are the texts that follow the table's name, "conversions" the expressions
 -- of those that say "type ... using", by column. All else is as with begin_copy. Raises RM001 where it cannot be done.
@@ -38,8 +38,8 @@ end;
 $function$;
 
 
--- Begins the rebuild that is a later migration of a file, by the text of its step, and undoes that: it raises what the beginning
--- raises. Where others hold a lock that it needs there is nothing to be told yet.
+-- Begins the rebuild that is a later migration of a file, with the text of its step, and undoes that. Raises what the beginning raises,
+-- but ignores that others hold a lock that it needs.
 create or replace function rpc_migrations.rehearse_beginning(migration text, query text) returns void
 language plpgsql
 set search_path = ''
@@ -55,7 +55,7 @@ end;
 $function$;
 
 
--- Copies no row: PostgreSQL says now what it would not assign.
+-- Plans the copy without copying a row, so that PostgreSQL refuses now what it would not assign.
 create or replace function rpc_migrations.try_copy(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -69,8 +69,8 @@ end;
 $function$;
 
 
--- Raises RM001 where rows do not hold to a check or foreign key that the statements have added: it would be found when it is made,
--- after the copy. One about columns that the old table lacks is found then, and so is one whose operators are not found here.
+-- Raises RM001 if rows violate a check or foreign key that the statements have added, which would otherwise fail after the copy. It does
+-- so all the same if it is about columns that the old table lacks, or uses operators that are not found here.
 create or replace function rpc_migrations.check_rules(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -107,7 +107,7 @@ end;
 $function$;
 
 
--- What a rollback after the swap will not have, for a message. Null: nothing.
+-- What a rollback after the swap cannot bring back, for a message. Null: nothing.
 create or replace function rpc_migrations.one_way_in_words(copy rpc_migrations.copies) returns text
 language sql immutable
 set search_path = ''
@@ -120,9 +120,9 @@ as $function$
 $function$;
 
 
--- Which columns are copied and how, as plan_columns tells for others: each that the old table has and the new one keeps and does not
--- generate. Raises RM001, naming the columns, where the old rows (all of them are read: "with_rows") cannot be held by the new
--- table as they are.
+-- Which columns are copied and how, as plan_columns for tables that ALTER TABLE makes: each that the old table has and the new one keeps
+-- and does not generate. Raises RM001, naming the columns, if the new table cannot hold the old rows ("with_rows": all of them are read)
+-- as they are.
 create or replace function rpc_migrations.plan_altered_columns(
     copy rpc_migrations.copies, new_table oid, with_rows boolean
 ) returns jsonb
@@ -191,8 +191,8 @@ end;
 $function$;
 
 
--- What is wrong with converting a column's values by an expression: a value that makes PostgreSQL refuse it; NULLs where there
--- may be none; another value each time. Empty where all is right.
+-- What is wrong with converting a column's values by an expression: PostgreSQL refuses one; it gives NULL where that is not allowed, or
+-- another value each time. Empty if all is well.
 create or replace function rpc_migrations.unconvertible(
     copy rpc_migrations.copies, column_name text, expression text, new_type text, must_fill boolean
 ) returns text[]
@@ -218,8 +218,8 @@ end;
 $function$;
 
 
--- What a rollback that keeps the changes cannot put back: rows changed or added since the swap of which a column was converted one
--- way, and added ones that would lack a value of a column which was dropped. Raises RM001, before anything is changed.
+-- Raises RM001, before anything is changed, for what a rollback that keeps the changes cannot put back: rows changed or added since the
+-- swap with a column that was converted one way, and added rows that would lack a value for a dropped NOT NULL column.
 create or replace function rpc_migrations.check_one_way(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''

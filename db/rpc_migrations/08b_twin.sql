@@ -1,10 +1,10 @@
 -- The twin: an empty table of the same columns, on which the statements are run to see what they do, in a schema of its own and with a
 -- sample of rows beside it. All of it is undone.
 
--- Runs the statements on a twin, and undoes it. Answers what they have made of the table: {create, parts, columns, dropped}, which are
--- the statement that makes it, parts as describe_table tells them, the old columns that are still there as [{old, new}], and the names
--- of those that are gone.
--- Raises RM001 where that cannot be done online, or the statements' own error.
+-- Runs the statements on a twin, and undoes it. Returns what they have made of the table (see read_twin): {create, parts, columns, dropped,
+-- rules, not_nulls}, which are the statement that makes it, parts as describe_table returns them, the old columns that are still there as
+-- [{old, new}], the names of those that are gone, the added checks and foreign keys, and the names of not-null constraints.
+-- Raises RM001 if that cannot be done online, or the statements' own error.
 create or replace function rpc_migrations.try_alterations(copy rpc_migrations.copies, alterations text[], conversions jsonb) returns jsonb
 language plpgsql
 set search_path = ''
@@ -30,7 +30,7 @@ end;
 $function$;
 
 
--- What the old table looks like, without what of the twin depends on it.
+-- What the old table looks like, without things of the twin that depend on it.
 create or replace function rpc_migrations.definition_without_twin(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -83,7 +83,7 @@ end;
 $function$;
 
 
--- Kinds of things that are the table's own, and that a twin has of the swap's: ALTER TABLE changes them.
+-- Whether a part is of the table itself, so that ALTER TABLE may change it and a twin has it.
 create or replace function rpc_migrations.is_of_the_table(phase text, kind text) returns boolean
 language sql immutable
 set search_path = ''
@@ -95,7 +95,7 @@ as $function$
 $function$;
 
 
--- Whether a part that describe_table tells is a column which the table was made with.
+-- Whether a part that describe_table returns is a column that the table already has.
 create or replace function rpc_migrations.has_column(relation oid, kind text, name text) returns boolean
 language sql stable
 set search_path = ''
@@ -104,8 +104,8 @@ as $function$
 $function$;
 
 
--- Raises RM001 where a table that has just been made has more than its statement says: an event trigger acts on new tables. A setting
--- that the old table has too is no matter; anything else could not be made, and a column would stand in another place.
+-- Raises RM001 if a table that has just been made has more than its statement says, because an event trigger acts on new tables. A setting
+-- that the old table has, too, does no harm; anything else could not be made again, and a column would be in another place.
 create or replace function rpc_migrations.refuse_event_triggers(old_table oid, new_table oid) returns void
 language plpgsql stable
 set search_path = ''
@@ -142,7 +142,7 @@ end;
 $function$;
 
 
--- Makes the twin, in a schema of its own, with at most 1,000 of the rows; they are there twice, also as they were.
+-- Makes the twin, in a schema of its own, with up to 1,000 of the rows, of which it keeps another copy as they were.
 create or replace function rpc_migrations.make_twin(copy rpc_migrations.copies, twin_name text) returns oid
 language plpgsql
 set search_path = ''
@@ -179,7 +179,7 @@ begin
         where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
     loop
         begin
-            -- in small letters: a key that is made so in the swap only
+            -- in lower case it is ours: a key that is not valid only while the swap makes it
             perform rpc_migrations.make_again(part.kind, part.name, regexp_replace(part.statement, ' not valid$', ''));
         exception when check_violation then
             perform rpc_migrations.leave_out_of_sample(copy, part.name, twin_name, columns);
@@ -194,7 +194,7 @@ end;
 $function$;
 
 
--- Takes rows that do not hold to a check any more out of the sample and the twin.
+-- Deletes rows that no longer hold to a check from the sample and the twin.
 create or replace function rpc_migrations.leave_out_of_sample(
     copy rpc_migrations.copies, check_name text, twin_name text, columns text
 ) returns void
@@ -213,7 +213,7 @@ end;
 $function$;
 
 
--- Runs one statement on the twin, which its own texts find by the table's name. An error tells the statement.
+-- Runs one statement on the twin; names in it find the twin by the table's name. An error names the statement.
 create or replace function rpc_migrations.alter_by(twin_name text, alteration text) returns void
 language plpgsql
 set search_path = ''
@@ -240,7 +240,7 @@ end;
 $function$;
 
 
--- Whether something of the twin that is built before the swap otherwise has to wait for it: a check that is not valid, and a policy
+-- Whether something of the twin that is otherwise built before the swap has to wait for it: a check that is not valid, or a policy
 -- that mentions the table.
 create or replace function rpc_migrations.is_made_late(kind text, statement text, name_in_use text) returns boolean
 language sql immutable
@@ -252,8 +252,8 @@ as $function$
 $function$;
 
 
--- An expression of the step file with all names in full: the copy looks none up, and whatever is put where names are looked up later
--- is not found. (PostgreSQL writes expressions back for constraints.)
+-- An expression of the step file with all names qualified: the copy looks none up, so that nothing that others put into a schema later
+-- is found. (It is PostgreSQL that qualifies them, by printing the expression of a constraint.)
 create or replace function rpc_migrations.resolved(twin_name text, expression text) returns text
 language plpgsql
 set search_path = ''

@@ -1,5 +1,5 @@
--- What the twin has become, read from the catalogs; the new table that is made from it; and what of it cannot be done online, or would not do
--- to the rows what the statements do.
+-- What the twin has become, read from the catalogs; the new table that is made from it; and what cannot be done online, or would do
+-- something else to the rows than the statements.
 
 -- What the twin is made of: parts as describe_table tells them, those of the swap under the name that the table has then. A check that is
 -- not valid is made in the swap: before, rows that were there already and change could not be replayed.
@@ -271,7 +271,7 @@ as $function$
 $function$;
 
 
--- Whether the copy would make other rows of the sample than the statements have made of it; a sentence, or null.
+-- A sentence if the copy would make other rows of the sample than the statements have made; else null.
 create or replace function rpc_migrations.differing_sample(copy rpc_migrations.copies, twin oid, alteration jsonb) returns text
 language plpgsql
 set search_path = ''

@@ -16,7 +16,7 @@ begin
     select string_agg(format('old.%I', k.name), ', '), string_agg(format('new.%I', k.name), ', ') into old_keys, new_keys
     from jsonb_to_recordset(copy.keys) as k (name text);
 
-    -- What a domain is made of, because an entry of a truncation has no key, and a domain may refuse the NULL.
+    -- Base types in place of domains, because an entry of a truncation has no key, and a domain may refuse the NULL.
     execute format('create table %s as select %s from %s with no data', parts.log, (
         select string_agg(format('%1$I::%2$s as %1$I', k.name, format_type(rpc_migrations.base_type(a.atttypid), -1)), ', '
             order by a.attnum)
@@ -55,8 +55,8 @@ $function$;
 
 
 -- Begins to capture the changes of the source. The lock that the triggers need waits for every transaction that has
--- written to the table, so each change is either there for the copy to see or in the log. The triggers fire always:
--- also for a session that plays a replica's role.
+-- written to the table, so each change is either there for the copy to see or in the log. The triggers always fire, also
+-- in a session whose session_replication_role is replica.
 create or replace function rpc_migrations.begin_capture(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -78,7 +78,7 @@ end;
 $function$;
 
 
--- Takes away what captures the changes of a copy's source.
+-- Drops what captures the changes of a copy's source.
 create or replace function rpc_migrations.end_capture(copy_id bigint) returns void
 language plpgsql
 set search_path = ''
@@ -101,7 +101,7 @@ as $function$
 begin
     if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
         raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
-        using errcode = 'RM003', hint = 'Roll the migration back, which takes away the copy.';
+        using errcode = 'RM003', hint = 'Roll the migration back, which removes the copy.';
     end if;
     execute format('lock table only %s in access share mode', copy.source::regclass);
     perform rpc_migrations.check_log(copy);
@@ -110,7 +110,7 @@ end;
 $function$;
 
 
--- The log and the other table must be there still: somebody may have dropped them by hand. Raises RM003.
+-- Raises RM003 if the log or the target is gone: somebody may have dropped them by hand.
 create or replace function rpc_migrations.check_log(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -126,7 +126,7 @@ begin
         raise exception '% was dropped%', lost, rpc_migrations.restored_in_words(copy)
         using errcode = 'RM003', hint = case copy.state
             when 'rolling back' then 'Give the rollback up with --give-up: the migrated table stays.'
-            else 'Roll the migration back, which takes away the copy, and run it again.' end;
+            else 'Roll the migration back, which removes the copy, and run it again.' end;
     end if;
 end;
 $function$;

@@ -55,8 +55,8 @@ end;
 $function$;
 
 
--- Room that is kept for a disk that is full, where a table is large enough to fill one: what takes the copy away needs a little
--- itself, because TRUNCATE makes new files before it drops the old ones. Answers whether it was made.
+-- Reserves room for when the disk is full, if the table is large enough to fill one: removing the copy needs a little room itself,
+-- because TRUNCATE makes new files before it drops the old ones. Returns whether it was made.
 create or replace function rpc_migrations.keep_reserve(copy rpc_migrations.copies) returns boolean
 language plpgsql
 set search_path = ''
@@ -72,8 +72,8 @@ end;
 $function$;
 
 
--- Where the disk is full, the application cannot write any more, and the copy has taken the room: gives the reserve back, and has the
--- next batch give back all the rest (see copy_batch). Answers whether this is so.
+-- Called when the disk is full, so that the application cannot write: if a copy has taken the room, drops the reserve, and has the next
+-- batch give back all the rest (see copy_batch). Returns whether it has.
 create or replace function rpc_migrations.give_room_back() returns boolean
 language plpgsql
 set search_path = ''
@@ -91,8 +91,8 @@ end;
 $function$;
 
 
--- Runs a statement for one chunk of blocks after another, as (($1)[1]::tid <= ctid < ($1)[2]::tid), until about a second has gone
--- by or the last block is done, and remembers where it stopped. Answers the rows of each chunk.
+-- Runs a statement for one chunk of blocks after another, with ($1)[1]::tid <= ctid < ($1)[2]::tid, until about a second has gone by
+-- or the last block is done, and remembers where it stopped. Returns the rows of each chunk.
 create or replace function rpc_migrations.each_chunk(copy rpc_migrations.copies, statement text) returns table (rows bigint)
 language plpgsql
 set search_path = ''
@@ -126,9 +126,9 @@ end;
 $function$;
 
 
--- Begins the scan of a table at its first block, the first time and whenever the table has another file than before
--- (TRUNCATE, VACUUM FULL, CLUSTER): the places where rows stood mean nothing then. The lock, which only such commands
--- conflict with, keeps the answer true until the end of the transaction.
+-- Restarts the scan of a table at its first block, the first time and whenever the table has another file than before
+-- (TRUNCATE, VACUUM FULL, CLUSTER): the old places of rows mean nothing then. The lock, which only such commands
+-- conflict with, keeps this true until the end of the transaction.
 create or replace function rpc_migrations.rewind_if_rewritten(copy rpc_migrations.copies, scanned oid) returns rpc_migrations.copies
 language plpgsql
 set search_path = ''
@@ -148,8 +148,8 @@ end;
 $function$;
 
 
--- The triggers and rules of the copy's table that is not in use are off, and their state is remembered: those of the new table
--- until the swap, those of the table that was moved aside after it. They have fired once, when the application wrote the row.
+-- Disables the triggers and rules of the copy's table that is not in use, and remembers their state: those of the new table until the
+-- swap, those of the table that was moved aside after it. They have fired once already, when the application wrote the row.
 create or replace function rpc_migrations.quiet_triggers(copy rpc_migrations.copies, relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -181,8 +181,8 @@ end;
 $function$;
 
 
--- The place of an index among those of the old table: PostgreSQL looks at them in the order in which they were made, and tells a row that
--- is in two unique ones already by the first. Null where the old table has none of that name, which comes after them.
+-- The place of an index among those of the old table: PostgreSQL checks them in the order in which they were made, and reports a row that
+-- violates two unique ones by the first. Null if the old table has none of that name; such an index comes last.
 create or replace function rpc_migrations.index_place(old_table oid, kind text, name text) returns oid
 language plpgsql stable
 set search_path = ''
@@ -201,8 +201,8 @@ end;
 $function$;
 
 
--- Builds on the new table, one a call, each constraint and index of the old table that the step file has not defined
--- (foreign keys as not valid first, then validated in a call of their own). A check that rows do not hold to any more is not valid.
+-- Builds on the new table, one in each call, the constraints and indexes of the old table that the step file has not defined. A check
+-- that rows no longer hold to is made not valid.
 create or replace function rpc_migrations.carry_over(out done boolean, out rows bigint, out message text)
 language plpgsql
 set search_path = ''
@@ -258,7 +258,7 @@ end;
 $function$;
 
 
--- Tells the planner what the new table has: autovacuum, which would, is off for it.
+-- Gathers the planner's statistics on the new table: autovacuum, which would do it, is off there.
 create or replace function rpc_migrations.gather_statistics() returns void
 language plpgsql
 set search_path = ''

@@ -1,11 +1,11 @@
--- The replay: for every key in the log, the target's row is made equal to the source's current one, or gone. It does not
+-- The replay: for every key in the log, the target's row is made equal to the source's current one, or deleted. It does not
 -- matter in which order, nor how often.
 
--- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may
--- be a change that is in the log but was not among the entries taken, so it is no error here: the batch is taken back
--- and a later one takes more. What is left for the swap is replayed with all that there is, and has to fit. Where somebody
--- holds a row of the target, batches get smaller until only that row's entry is left, and it answers who that is ("holders"); likewise
--- where the target cannot hold a row, which is then told (RM001).
+-- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may be due to a
+-- change that is in the log but not among the entries taken, so it is no error here: the batch is undone, and the next one takes
+-- more. The swap replays all that is left at once, which has to fit. If somebody locks a row of the target, batches get smaller
+-- until only that row's entry is left, and who that is is returned ("holders"). Likewise if the target cannot hold a row, which is
+-- then named (RM001).
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
@@ -56,8 +56,8 @@ end;
 $function$;
 
 
--- Replays a number of entries as replay_entries does, also rows that held to a check of the target when they were written and hold to it
--- no more, because it looks at the clock, or into another table: such a check is not valid afterwards.
+-- Replays a number of entries as replay_entries does, even if rows no longer hold to a check of the target that they held to when they were
+-- written, because it looks at the clock or into another table: such a check is not valid afterwards.
 create or replace function rpc_migrations.replay_past_checks(copy rpc_migrations.copies, entries bigint) returns bigint
 language plpgsql
 set search_path = ''
@@ -89,8 +89,8 @@ end;
 $function$;
 
 
--- The statement that makes a check of the target again, not valid, where the source has the same one. Null: it has not, so that rows which
--- the application writes may never hold to it.
+-- The statement that makes a check of the target again, not valid, if the source has the same one. Null if it has not: rows that the
+-- application writes may then never hold to it.
 create or replace function rpc_migrations.check_of_both(copy rpc_migrations.copies, check_name text) returns text
 language sql stable
 set search_path = ''
@@ -109,7 +109,7 @@ as $function$
 $function$;
 
 
--- Raises RM001 for the row that the next entry of the log speaks of: the target cannot hold it.
+-- Raises RM001 for the row of the next entry of the log, which the target cannot hold.
 create or replace function rpc_migrations.refuse_next_entry(copy rpc_migrations.copies, reason text) returns void
 language plpgsql
 set search_path = ''
@@ -135,12 +135,12 @@ as $function$
 $function$;
 
 
--- Takes a number of entries from the log and makes the target's rows with these keys equal to the source's, or gone.
--- One statement, hence one snapshot: what is read of the log and of the source belongs together. Entries are deleted by
+-- Takes a number of entries from the log and makes the target's rows with these keys equal to the source's, or deletes them.
+-- It is one statement, hence one snapshot: what is read of the log and of the source belongs together. Entries are deleted by
 -- the ids that were read, never by "up to the highest", because a transaction with a lower id may commit later. Rows
--- are deleted first and inserted then, so that values may change places between rows under a unique index.
--- Answers how many entries were taken. Always by index: a plan that reads a whole table for each batch would be chosen
--- for lack of statistics, and take the longer the larger the table is.
+-- are first deleted and then inserted, so that values may change places between rows under a unique index.
+-- Returns how many entries were taken. Always by index: for lack of statistics a plan might be chosen that reads a whole
+-- table for each batch, and takes the longer the larger the table is.
 create or replace function rpc_migrations.replay_entries(copy rpc_migrations.copies, entries bigint) returns bigint
 language plpgsql
 set search_path = ''
@@ -156,7 +156,7 @@ declare
     taken_entries bigint;
     taken_keys jsonb;
 begin
-    -- Those that can wait for the commit would raise their errors where nobody catches them.
+    -- Deferred constraints would raise their errors at the commit, where nobody catches them.
     set constraints all immediate;
     if rpc_migrations.has_no_key(copy) then
         perform set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true);  -- there is no index, and the table is small
@@ -192,9 +192,9 @@ end;
 $function$;
 
 
--- The same in a rollback, where the original table has values that the table in use cannot tell: columns that it lacks, and those
--- that were converted one way. A row that is there keeps them, a new one gets the defaults. Raises RM001, with the key, where a
--- value was changed, or is a new row's, that was converted one way.
+-- The same in a rollback, if the original table has values that the table in use has not: columns that it lacks, and those that were
+-- converted one way. An existing row keeps these values, a new one gets the defaults. Raises RM001, with the key, if a value that was
+-- converted one way has been changed, or is a new row's.
 create or replace function rpc_migrations.replay_entries_back(copy rpc_migrations.copies, entries bigint) returns bigint
 language plpgsql
 set search_path = ''
@@ -266,9 +266,9 @@ end;
 $function$;
 
 
--- Stops, with the row's key, where a value of a column that changes its type would not be the same again if it came back: a number
--- that is rounded, a time that loses its zone. Rows that were there when the copy began have been looked at (see misfits);
--- these are the ones that were written since. A row that has changed in the meantime has an entry of its own. Raises RM001.
+-- Raises RM001, with the row's key, for a value of a column that changes its type that would not survive the way there and back: a
+-- number that is rounded, a time that loses its zone. Rows that were there when the copy began have been looked at (see misfits);
+-- these were written since. A row that has changed again in the meantime has another entry.
 create or replace function rpc_migrations.check_round_trip(copy rpc_migrations.copies, keys jsonb) returns void
 language plpgsql
 set search_path = ''
@@ -325,8 +325,8 @@ end;
 $function$;
 
 
--- Under the lock that lets nobody write: replays what is left, all of it at once, so that it has to fit. Raises lock_not_available where
--- somebody has come before the lock with what no log tells: the next attempt compares anew.
+-- Under the lock that keeps writers out: replays all that is left at once, which has to fit. Raises lock_not_available if somebody has
+-- made a change before the lock that is not in the log: then the next attempt compares again.
 create or replace function rpc_migrations.replay_rest(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''

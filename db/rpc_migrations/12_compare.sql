@@ -1,9 +1,9 @@
--- The comparison, before the swap: source and target must be the same, row by row, in all that both have. What differs stops
+-- The comparison before the swap: source and target must be the same, row by row, in all columns that both have. A difference stops
 -- the migration with nothing changed.
 
--- What else than writes may have changed a table's rows, where it is another one than before: the table's file, the places of its columns,
--- and our triggers as they were last altered. ALTER TABLE may have rewritten the rows (type ... using) or made a column anew, and may
--- have been taken back since; and nobody has noted what was written while the triggers were off.
+-- A fingerprint of a table that shows whether its rows may have been changed other than by captured writes: the table's file, the places
+-- of its columns, and our triggers as they were last altered. ALTER TABLE may have rewritten the rows (type ... using) or made a column
+-- anew, and may have been taken back since; and nobody has captured what was written while the triggers were off.
 create or replace function rpc_migrations.form_of_rows(relation oid) returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -25,7 +25,7 @@ end;
 $function$;
 
 
--- Whether the source is the one that was compared, but for what the log tells.
+-- Whether the source is still what was compared, but for what is in the log.
 create or replace function rpc_migrations.is_as_compared(copy rpc_migrations.copies) returns boolean
 language plpgsql stable
 set search_path = ''
@@ -41,7 +41,7 @@ $function$;
 
 -- Compares source and target in one snapshot, by the number of rows and a hash of all columns that both have, in which
 -- the order of the rows plays no part. Rows with an entry in the log are left out: the replay will see to them.
--- Raises RM004 where they differ, with the number of differing rows and up to five of their keys.
+-- Raises RM004 if they differ, with the number of differing rows and up to five of their keys.
 create or replace function rpc_migrations.compare(out rows bigint, out message text)
 language plpgsql
 set search_path = ''

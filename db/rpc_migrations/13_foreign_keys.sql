@@ -1,14 +1,14 @@
--- Foreign keys of a table that is not in use: it has none but those that delete its rows. One on the new table would lock the
+-- Foreign keys of a table that is not in use: it keeps only those that delete its rows. One on the new table would lock the
 -- rows that it points at while the replay holds others, would refuse deletions that the application may do, and could not
 -- be validated once a parent is gone and the replay is behind. One on the table that was moved aside would let its old rows
--- refuse such deletions, for as long as it is kept; only "on delete cascade" stays there, so that what is deleted is gone
--- from the backup as well. What is taken off is remembered here, and made when the table takes its place (again).
+-- refuse such deletions, for as long as it is kept; only "on delete cascade" stays there, so that what is deleted is also
+-- deleted from the backup. Removed keys are remembered here, and made again when the table takes its place (again).
 --
 -- Foreign keys act in the order in which they were made (see acts_by), so they are made in the order that they had: among a table's own,
--- and among those that point at it. One that is made anew comes after those of other tables that point at the same table: these
--- are not ours to make anew. Where that may let a deletion fail it is told (deletions_in_words).
+-- and among those that point at it. One that is made anew comes after those that other tables have on the same table, which are not
+-- ours to make anew. If a deletion may fail because of that, a message says so (deletions_in_words).
 
--- Takes foreign keys off a table and remembers them: all, or those alone that may refuse a deletion.
+-- Drops foreign keys of a table and remembers them: all, or only those that may refuse a deletion.
 create or replace function rpc_migrations.take_off_keys(relation oid, and_cascades boolean) returns void
 language plpgsql
 set search_path = ''
@@ -35,8 +35,8 @@ end;
 $function$;
 
 
--- Takes the foreign keys off new tables that the step which ends here has put on them, before anyone else sees them.
--- What they point at is locked until the commit, which comes at once; nobody has to wait for it for longer than this.
+-- Drops the foreign keys that the step which ends here has put on new tables, before anyone else sees them, and remembers them.
+-- What they point at is locked until the commit, which follows at once; the lock timeout is short.
 create or replace function rpc_migrations.defer_foreign_keys() returns void
 language plpgsql
 set search_path = ''
@@ -72,9 +72,8 @@ end;
 $function$;
 
 
--- Whether a text is one statement that does nothing but add one foreign key to a new table: see declare_key, which undoes all else. With
--- quoted names, comments and what is in parentheses put aside, no comma is left, so there is no second action; and nothing is behind a
--- semicolon.
+-- Whether a text is one statement that only adds one foreign key to a new table, for declare_key, which undoes everything else. Without
+-- quoted names, comments and what is in parentheses there must be no comma, hence no second action, and nothing after a semicolon.
 create or replace function rpc_migrations.adds_a_key(statement text) returns boolean
 language sql immutable
 set search_path = ''
@@ -93,9 +92,9 @@ as $function$
 $function$;
 
 
--- Runs a statement that does nothing but add a foreign key to a new table, as run_text does, and remembers the key. All else that it has done
--- is undone, its locks as well: what the key points at is free again at once, and not only at the commit. Rows are not read under these
--- locks, but after it, where the statement wants them to be valid. Raises RM001 where one has no parent and is not to be replayed.
+-- Runs a statement that only adds a foreign key to a new table, as run_text does, and remembers the key. Everything else that it has done
+-- is undone, its locks as well: what the key points at is free again at once, not only at the commit. If the statement wants rows to be
+-- valid, they are read after these locks. Raises RM001 if one has no parent and is not to be replayed.
 create or replace function rpc_migrations.declare_key(statement text) returns jsonb
 language plpgsql
 set search_path = ''
@@ -137,8 +136,8 @@ end;
 $function$;
 
 
--- Raises RM001 where a query finds rows without a parent, by their alias "c", of which the log of changes does not speak: those that it
--- speaks of will be replayed. Where we may not read the parents, or not all of them, the last step finds them.
+-- Raises RM001 if a query, in which rows have the alias "c", finds rows without a parent. Rows with an entry in the log do not count: they
+-- will be replayed. If we may not read the parents, or not all of them, validation in the last step finds such rows.
 create or replace function rpc_migrations.refuse_orphans(key rpc_migrations.foreign_keys, query text) returns void
 language plpgsql
 set search_path = ''
@@ -165,7 +164,7 @@ end;
 $function$;
 
 
--- Puts a check in the place of a foreign key that was taken off a new table: what the table's other statements name is there.
+-- Puts a check in the place of a foreign key that was removed from a new table, so that later statements find something of that name.
 create or replace function rpc_migrations.hold_place(key rpc_migrations.foreign_keys) returns void
 language plpgsql
 set search_path = ''
@@ -182,9 +181,9 @@ end;
 $function$;
 
 
--- Makes the foreign keys that were taken off a table, or one of them, not valid, which takes no time; answers those that have to be
--- validated: [{relation, name}]. A key that a step has declared is validated unless the other table has it, and not valid. What
--- "key_order" does not name comes last, as it was declared.
+-- Makes the foreign keys that were removed from a table, or one of them, again as not valid, which takes no time. Returns those that have
+-- to be validated: [{relation, name}]. A key that a step has declared is validated, unless the other table has it as not valid. Keys that
+-- "key_order" does not name come last, in the order of their declaration.
 create or replace function rpc_migrations.make_taken_off_keys(
     relation oid, other_table oid, key_order name[], only_one name default null
 ) returns jsonb
@@ -221,8 +220,8 @@ end;
 $function$;
 
 
--- Whether a foreign key is still on the table that moves back which would act before one that was taken off and stood before it: a key
--- "on delete cascade", where the changes are discarded. Those that stay have to be made anew as well, then.
+-- Whether the table that moves back still has a foreign key that would act before one that was removed and used to come first: a key
+-- "on delete cascade", in a rollback that discards the changes. Then those that stayed have to be made anew as well.
 create or replace function rpc_migrations.stays_out_of_order(copy rpc_migrations.copies) returns boolean
 language plpgsql stable
 set search_path = ''
@@ -239,8 +238,8 @@ end;
 $function$;
 
 
--- What the foreign keys of both tables of a copy point at, and whether one of them will be dropped. What belongs to others
--- (auth.users) comes last, so that it is held for the shortest time.
+-- The tables that foreign keys of both tables of a copy point at, and whether one of these keys will be dropped. Tables of others
+-- (auth.users) come last, so that they are locked for the shortest time.
 create or replace function rpc_migrations.parents(copy rpc_migrations.copies)
 returns table (parent regclass, loses_key boolean, may_lock boolean)
 language sql stable
@@ -265,7 +264,7 @@ $function$;
 
 
 -- The foreign keys in a list of carried statements that have to be validated, now that they are made anew: those that were
--- valid, or would be if an earlier swap's had been validated by now ("pending"). "relation" is the table that took its place.
+-- valid, or whose validation after an earlier swap is "pending". "relation": the table that is in place now.
 create or replace function rpc_migrations.unvalidated_keys(relation oid, carried jsonb, pending jsonb) returns jsonb
 language sql stable
 set search_path = ''
@@ -284,8 +283,8 @@ as $function$
 $function$;
 
 
--- The checks of a table that are not valid, because rows did not hold to them any more (see replay_past_checks), and would be by what
--- the table was to be: "parts" as describe_table tells them.
+-- The checks of a table that are not valid because rows no longer held to them (see replay_past_checks), although they are to be
+-- valid by "parts", which are as describe_table returns them.
 create or replace function rpc_migrations.unvalidated_checks(relation oid, parts jsonb) returns jsonb
 language sql stable
 set search_path = ''
@@ -297,9 +296,9 @@ as $function$
 $function$;
 
 
--- Validates, one a call, the foreign keys that the swap has made anew, and checks that rows may not hold to any more. Blocks neither reads
--- nor writes. Rows without a parent stop a migration, with the query that finds them; after a rollback, which may have brought them
--- back, the key stays not valid. So does a check, there and back: nobody has to mend what was right when it was written.
+-- Validates, one in each call, the foreign keys that the swap has made anew, and checks that rows may no longer hold to. Blocks neither
+-- reads nor writes. Rows without a parent stop a migration, with the query that finds them; after a rollback, which may have brought
+-- them back, the key stays not valid. So does a check, in a migration and in a rollback: nobody has to fix what was right when it was written.
 create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
 language plpgsql
 set search_path = ''
@@ -350,9 +349,9 @@ as $function$
 $function$;
 
 
--- Which deletions may be refused after the swap, for a message: what a row's deletion reaches is reached step by step, and where two
--- tables are reached in the same step by the order of their keys. So where rows that "on delete cascade" takes away by way of the table
--- refer to rows that go by way of another one, in the step before, the table's own key has to act first. Null: none.
+-- Which deletions may be refused after the swap, for a message; null if none. A deletion cascades step by step, and within a step in the
+-- order of the keys. So if rows that are deleted by way of the table refer to rows that are deleted by way of another table one step
+-- before, the table's own key has to act first.
 create or replace function rpc_migrations.deletions_in_words(relation oid) returns text
 language sql stable
 set search_path = ''
@@ -405,8 +404,8 @@ as $function$
 $function$;
 
 
--- The statements that put back what was taken off and switched off on tables that were moved aside: for whoever takes the
--- private schema away, after which nobody else knows. Null where there is nothing.
+-- The statements that put back the foreign keys and triggers that were removed or disabled on tables that were moved aside: for whoever
+-- drops the private schema, which alone knows them. Null if there is nothing.
 create or replace function rpc_migrations.putting_back() returns text
 language sql volatile
 set search_path = ''

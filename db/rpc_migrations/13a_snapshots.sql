@@ -19,7 +19,7 @@ as $function$
 $function$;
 
 
--- Those of the noted ones that still are there; waits for up to half a second until there are none.
+-- The noted snapshots that are still there; waits for up to half a second until there are none.
 create or replace function rpc_migrations.remaining_snapshots(noted jsonb) returns jsonb
 language plpgsql
 set search_path = ''
@@ -41,7 +41,7 @@ end;
 $function$;
 
 
--- Who they are, as lock_holders tells who is in the way of a lock.
+-- Who has these snapshots, in the form of lock_holders.
 create or replace function rpc_migrations.snapshot_holders(snapshots jsonb) returns jsonb
 language sql volatile
 set search_path = ''
@@ -131,7 +131,7 @@ end;
 $function$;
 
 
--- Replays once more what has come in the meantime; snapshots are noted anew when that has been committed. Answers the rows.
+-- Replays once more what has come in the meantime; snapshots are noted anew when that has been committed. Returns the rows.
 create or replace function rpc_migrations.catch_up(copy rpc_migrations.copies) returns bigint
 language plpgsql
 set search_path = ''

@@ -1,9 +1,9 @@
--- Realtime knows the table of a subscription by its OID (realtime.subscription.entity), and looks once a minute whether the
--- published tables are still the same ones. Until then nobody who is subscribed would hear of the table that was swapped in.
--- So the swap gives the subscriptions the new OID, where that is allowed. It never waits for them and never fails at them.
+-- Realtime knows the table of a subscription by its OID (realtime.subscription.entity), and checks once a minute whether the
+-- published tables are still the same. Until then no subscriber would hear of changes in the table that was swapped in. So the
+-- swap gives the subscriptions the new OID, if it may. It never waits for them, and never fails because of them.
 
--- Realtime's table of subscriptions, where we may write to it; else null. Nothing but Realtime's own is touched: what an
--- update sets off there runs as whoever updates.
+-- Realtime's table of subscriptions, if we may write to it; else null. Also null if it is not Realtime's own: its triggers would run
+-- with our rights.
 create or replace function rpc_migrations.subscriptions_in_reach() returns regclass
 language sql stable
 set search_path = ''
@@ -30,8 +30,8 @@ as $function$
 $function$;
 
 
--- Gives subscriptions to one table the other's OID, for at most 50 ms: the application waits. One that is locked is left, and
--- one that Realtime's own check refuses; they follow within the minute.
+-- Gives subscriptions to one table the other's OID, for at most 50 ms, since the application waits. A locked one is skipped, and so is
+-- one that Realtime's own check refuses; these follow within a minute.
 create or replace function rpc_migrations.move_subscriptions(old_table oid, new_table oid) returns void
 language plpgsql
 set search_path = ''
@@ -57,7 +57,7 @@ end;
 $function$;
 
 
--- What is said of subscriptions that have stayed with a table which was moved aside; empty where there are none, or we may not see.
+-- A remark about subscriptions that have stayed with a table that was moved aside; empty if there are none, or we may not see them.
 create or replace function rpc_migrations.subscriptions_left(old_table oid) returns text
 language plpgsql
 set search_path = ''
@@ -76,7 +76,7 @@ end;
 $function$;
 
 
--- What is said before a table is rebuilt that Realtime publishes, where the subscriptions are out of reach; else empty.
+-- A warning before a table is rebuilt that Realtime publishes, if the subscriptions are out of reach; else empty.
 create or replace function rpc_migrations.realtime_warning(old_table oid) returns text
 language sql stable
 set search_path = ''

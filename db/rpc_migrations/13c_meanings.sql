@@ -1,8 +1,8 @@
--- What is carried over by its text is parsed anew, and may no longer mean what it meant: a function that was added since may
--- make a call ambiguous, or be taken in place of the one that it meant. So each statement that fails is told by the name of what it
--- makes, and in the swap all that has the same text as before must refer to the same things as before.
+-- What is carried over as text is parsed again, and may no longer mean what it meant: a function that was added since may make a call
+-- ambiguous, or be chosen in place of the one that was meant. So a statement that fails is reported with the name of what it makes,
+-- and in the swap everything with the same text as before must refer to the same things as before.
 
--- Runs a statement that makes something again. Raises RM001, with the name of that, where PostgreSQL does not understand it any more.
+-- Runs a statement that makes something again. Raises RM001, with the name of the thing, if PostgreSQL no longer understands it.
 create or replace function rpc_migrations.make_again(kind text, name text, statement text) returns void
 language plpgsql
 set search_path = ''
@@ -27,10 +27,10 @@ as $function$
 $function$;
 
 
--- The texts of a table and of what depends on it, and what they refer to, by names: {"KIND NAME": {text, refers_to}}. What
--- PostgreSQL has built in is not noted in pg_depend, and keys are left out: which one makes a "group by" complete is all the same. So
--- are types that a default refers to: those that it names stand in its text, and the column's own may have changed; and the table's columns
--- where "excluded" stands for a row of them all, with those that are new.
+-- The texts of a table and of what depends on it, and what they refer to, by name: {"KIND NAME": {text, refers_to}}. Left out are built-in
+-- things, which are not in pg_depend; keys, because it does not matter which one makes a "group by" complete; types that a default
+-- refers to, because those that it names are in its text, and the column's own may have changed; and the table's columns where
+-- "excluded" stands for a row of them all, new ones included.
 create or replace function rpc_migrations.meanings(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -81,7 +81,7 @@ as $function$
 $function$;
 
 
--- What has the same text as before the swap and refers to other things, one sentence each. "before": the meanings then.
+-- What has the same text as before the swap but refers to other things, one sentence each. "before": the meanings at that time.
 create or replace function rpc_migrations.changed_meanings(before jsonb, relation oid) returns text[]
 language sql stable
 set search_path = ''
