@@ -1,8 +1,8 @@
--- Names and sequences in the swap: the original table and all that is called after it step aside for the new one, whose sequences go on
--- where the old ones stand.
+-- Names and sequences in the swap: the original table, and everything named after it, steps aside for the new one, whose sequences
+-- continue where the old ones stand.
 
--- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that nothing else has: nothing that is there,
--- and none of what is about to be, whose names are "taken".
+-- A name of at most 63 bytes in which the table's old name is replaced by its new one, and that is free: nothing has it, and nothing is
+-- about to get it ("taken").
 create or replace function rpc_migrations.derived_name(
     schema_name text, name text, old_prefix text, new_prefix text, taken text[] default '{}'
 ) returns text
@@ -56,7 +56,7 @@ $function$;
 
 
 -- Renames a table with its indexes, statistics and the sequences that belong to its columns, so that their names are free for
--- the table that takes its place. Answers what was renamed, the table first: [{kind, schema, old_name, new_name}].
+-- the table that takes its place. Returns what was renamed, the table first: [{kind, schema, old_name, new_name}].
 create or replace function rpc_migrations.move_aside(relation oid, new_name text, successor oid) returns jsonb
 language plpgsql
 set search_path = ''
@@ -93,9 +93,9 @@ end;
 $function$;
 
 
--- Puts a table into another schema, under a name that is free there. PostgreSQL takes the name of the type of its rows' arrays (_orders)
--- along into a schema, and fails where something else has it; where a table is renamed it looks for a free one. So the table
--- goes there under a name that is nobody's, and gets its own there.
+-- Moves a table into another schema, under a name that is free there. With it PostgreSQL moves the array type of its rows (_orders), and
+-- fails if something there has that name; when a table is renamed, it picks a free one. So the table moves under a name that nobody has,
+-- and gets its own there.
 create or replace function rpc_migrations.move_into(relation oid, schema_name text, new_name text) returns void
 language plpgsql
 set search_path = ''
@@ -145,8 +145,8 @@ end;
 $function$;
 
 
--- The sequence of a serial column that goes from one table to another ends where numbers of the column's new type do, where it
--- ended with those of the old one; but not before a number that it has given out.
+-- Gives the sequence of a serial column that goes from one table to another the column's new type, if it had the old one; but not if it
+-- has already given out a number beyond that.
 create or replace function rpc_migrations.fit_sequences(from_table oid, to_table oid) returns void
 language plpgsql
 set search_path = ''

@@ -1,10 +1,10 @@
 -- The swap: one short transaction in which the new table takes the place and the names of the old one. The original table is
 -- the backup: nothing is copied for it, so nothing can be missing from it.
 
--- Puts the new table in the old one's place, when all that comes before it is done (see prepare_swap): in one short transaction
--- everything from the last replay to the new names. All locks of an attempt, and the replay under them, have one budget; past
--- it, or where a lock cannot be had, the attempt is undone. Then it answers who is in the way ("holders"), catches up with the
--- log, and wants to be called again.
+-- Puts the new table in the old one's place, when all that comes before it is done (see prepare_swap): everything from the last
+-- replay to the new names in one short transaction. All locks of an attempt, and the replay under them, share one budget; past
+-- it, or if a lock cannot be had, the attempt is undone. Then it returns who is in the way ("holders"), catches up with the log,
+-- and is to be called again.
 create or replace function rpc_migrations.swap(
     out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
 )
@@ -86,7 +86,7 @@ end;
 $function$;
 
 
--- Counts an attempt to swap, and remembers how long the longest took.
+-- Counts an attempt to swap, and remembers how long the longest one took.
 create or replace function rpc_migrations.note_attempt(copy rpc_migrations.copies, began timestamptz) returns rpc_migrations.copies
 language sql
 set search_path = ''
@@ -98,7 +98,7 @@ as $function$
 $function$;
 
 
--- What an attempt has failed at, for a message; null: a lock.
+-- What an attempt has failed at, for a message; null if it was a lock.
 create or replace function rpc_migrations.what_was_waited_for(error text) returns text
 language sql immutable
 set search_path = ''
@@ -107,7 +107,7 @@ as $function$
 $function$;
 
 
--- Told where it took many.
+-- How many attempts it took, for a message; empty if they were few.
 create or replace function rpc_migrations.attempts_in_words(copy rpc_migrations.copies) returns text
 language sql immutable
 set search_path = ''
@@ -148,8 +148,8 @@ end;
 $function$;
 
 
--- Who may be in the way of an attempt to swap that has failed, and holds nothing any more: on the table, on what lock_for_swap locks
--- besides, and on the sequences that are renamed.
+-- Who may be in the way of an attempt to swap that has failed, and been undone: on the table, on everything else that lock_for_swap locks,
+-- and on the sequences that are renamed.
 create or replace function rpc_migrations.holders_in_the_way(copy rpc_migrations.copies) returns jsonb
 language sql volatile
 set search_path = ''
@@ -171,8 +171,8 @@ as $function$
 $function$;
 
 
--- Raises RM005 where the new table has not all that is built before the swap: nobody has called carry_over. Raises RM001 where one of the
--- tables is unlogged: a crash would empty it, and not the other one.
+-- Raises RM005 if the new table lacks something that is built before the swap, because nobody has called carry_over; RM003 if it was moved;
+-- and RM001 if only one of the tables is unlogged: a crash would empty that one alone.
 create or replace function rpc_migrations.check_complete(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -200,8 +200,8 @@ end;
 $function$;
 
 
--- Lets the new table be as it is to be: what kept a worker away while it was built goes first, because the old table may have the same
--- setting, and what the new one has already is not carried over.
+-- Resets what kept autovacuum off the new table while it was built. This comes first, because the old table may have the same setting,
+-- and what the new one has already is not carried over.
 create or replace function rpc_migrations.free_new_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -212,10 +212,10 @@ end;
 $function$;
 
 
--- What the swap carries over, found before the application's tables are locked. Under the lock the source is seen to be what it was when
--- the copy began (see check_source); so what was found holds if it was found in a snapshot in which that was so. The new table is locked
--- already: nobody waits for it. All that is asked again under the lock is asked here once: a pool's session that is new to
--- these queries plans them, which takes longer than to run them.
+-- What the swap carries over, found before the application's tables are locked. Under the lock the source is checked to be what it was when
+-- the copy began (see check_source); so what was found still holds, if the same was true in the snapshot in which it was found. The new
+-- table is locked already, as nobody waits for it. Every query that runs again under the lock runs here once: a pool's session that is
+-- new to them has to plan them, which takes longer than to run them.
 create or replace function rpc_migrations.plan_swap(copy rpc_migrations.copies) returns jsonb
 language plpgsql
 set search_path = ''
@@ -237,10 +237,10 @@ end;
 $function$;
 
 
--- The type of the table's rows will be another one. Sessions of the application keep the old one in functions' variables, which get their
--- types anew when the function's entry has changed, and in statements (see renew_statements). So these entries are written as they are: a
--- setting that no function has is reset, because that takes nothing over that somebody else may be changing. Before the table is locked:
--- it takes effect with the swap.
+-- The type of the table's rows will be another one. Sessions of the application keep the old type in variables of functions, until the
+-- function's entry in pg_proc changes, and in statements (see renew_statements). So these entries are rewritten without a change, by
+-- resetting a setting that no function has, which cannot overwrite what somebody else is changing. This comes before the table is locked,
+-- and takes effect with the swap.
 create or replace function rpc_migrations.renew_functions(source oid) returns void
 language plpgsql
 set search_path = ''
@@ -262,15 +262,15 @@ begin
         execute format('alter routine %s reset geqo_seed', routine);
     end loop;
 exception when lock_not_available or internal_error or undefined_function or syntax_error then
-    -- They have it, have committed it just now, or have dropped the function, which has a number for a name then.
+    -- Somebody else is altering it, has just committed that, or has dropped the function, whose name is then a number.
     raise exception '% is being altered by another session', coalesce('function ' || routine, 'a function')
     using errcode = 'lock_not_available';
 end;
 $function$;
 
 
--- A change of any schema's entry makes all sessions analyse their statements anew, also where one waits for the table meanwhile; so that of
--- ours is written as it is. Last of all, because this session has to do so as well.
+-- A change to any entry in pg_namespace makes all sessions analyse their statements again, also those that wait for the table meanwhile; so
+-- ours is rewritten without a change. Last of all, because this session has to do so as well.
 create or replace function rpc_migrations.renew_statements() returns void
 language plpgsql
 set search_path = ''
@@ -283,8 +283,8 @@ end;
 $function$;
 
 
--- The exchange of the two tables, forward. "carried": see carried_in_swap. In a rehearsal it goes on behind a statement that
--- fails; answers what has failed.
+-- The exchange of the two tables, forward. "carried": see carried_in_swap. In a rehearsal ("go_on") it continues after a statement
+-- that fails; returns what has failed.
 create or replace function rpc_migrations.exchange(copy rpc_migrations.copies, carried jsonb, go_on boolean default false) returns text[]
 language plpgsql
 set search_path = ''
@@ -351,7 +351,7 @@ end;
 $function$;
 
 
--- The statements of the swap for what the target lacks, as one JSON value, of these kinds only where they are given.
+-- The statements of the swap for what the target lacks, as one JSON value; only of these kinds, unless null.
 create or replace function rpc_migrations.statements_to_carry(source oid, target oid, as_name text, kinds text[]) returns jsonb
 language sql stable
 set search_path = ''
@@ -367,8 +367,9 @@ as $function$
 $function$;
 
 
--- What is carried over, with the foreign keys that steps have declared, without a statement, among those that are carried: each in the place of
--- the old table's key of that name or definition, else behind them, as declared. What ALTER TABLE makes is in its order already.
+-- What is carried over, with the foreign keys that steps have declared (as entries without a statement) among the carried ones: each in the
+-- place of the old table's key of that name or definition, else after them, in the order of declaration. Those that ALTER TABLE makes are
+-- in order already.
 create or replace function rpc_migrations.with_declared_keys(copy rpc_migrations.copies, carried jsonb) returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -394,7 +395,7 @@ end;
 $function$;
 
 
--- What the swap carries over. What the statements mention is the name that the table in use has.
+-- What the swap carries over. The statements mention the table by the name of the one in use.
 create or replace function rpc_migrations.carried_in_swap(copy rpc_migrations.copies) returns jsonb
 language sql stable
 set search_path = ''
@@ -404,8 +405,8 @@ as $function$
 $function$;
 
 
--- Makes the new table's own foreign keys, carried over or declared, in their order. Answers what has failed in a rehearsal, and which
--- of those that steps have declared have to be validated. Where there was no table all are declared.
+-- Makes the new table's own foreign keys, carried over or declared, in their order. Returns what has failed in a rehearsal, and which
+-- declared ones have to be validated. If there was no old table, all are declared.
 create or replace function rpc_migrations.make_own_keys(
     copy rpc_migrations.copies, carried jsonb, go_on boolean, out failed text[], out declared jsonb
 )
@@ -430,8 +431,8 @@ end;
 $function$;
 
 
--- Views, functions, policies and rules of others as they were before the swap and as they are after it: the new table's columns
--- may have changed how PostgreSQL writes them.
+-- The texts of views, functions, policies and rules of others that differ after the swap from before: the new table's columns may
+-- change how PostgreSQL prints them.
 create or replace function rpc_migrations.retold_texts(carried jsonb, new_table oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -447,7 +448,7 @@ as $function$
 $function$;
 
 
--- Statistics that the step file has made for itself go into the table's schema.
+-- Moves statistics that the step file has made of its own into the table's schema.
 create or replace function rpc_migrations.move_statistics(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -466,9 +467,9 @@ end;
 $function$;
 
 
--- Runs the statements of a list that stand under one key, in order; an error names what could not be made. The bodies of functions
--- were checked when they were first made, with whatever search_path that was. In a rehearsal it goes on behind one that fails, and
--- answers what has failed.
+-- Runs the statements under one key of a list, in order; an error names what could not be made. The bodies of functions are not checked:
+-- they were when the functions were first made, with whatever search_path that was. In a rehearsal ("go_on") it continues after a
+-- statement that fails, and returns what has failed.
 create or replace function rpc_migrations.run_each(statements jsonb, key text, go_on boolean default false) returns text[]
 language plpgsql
 set search_path = ''

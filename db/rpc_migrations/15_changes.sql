@@ -1,5 +1,5 @@
--- What changed since the swap, found without a log: rows of the table in use that are newer than the swap, and rows of the original one that
--- have no pair any more. A log would double the cost of every write for as long as a way back is wanted.
+-- What changed since the swap, found without a log: rows of the table in use that are newer than the swap, and rows of the original one
+-- that no longer have a counterpart. A log would double the cost of every write for as long as the way back is open.
 
 -- What the swap notes, so that a rollback need not look at every row: transactions before "xmin" were over. Whatever changes the
 -- table in use after the swap has a later one, also where it began before it; so rows with an earlier xmin (which VACUUM keeps,
@@ -19,9 +19,9 @@ as $function$
 $function$;
 
 
--- The condition that a row may have been changed since the swap. Null where that cannot be told by xmin: nothing was noted, so
--- long ago that transactions' numbers (32 bits of them in a row) have gone round, or a column was dropped and made anew, which
--- changes rows and no xmin.
+-- The condition that a row may have been changed since the swap. Null if xmin cannot tell: nothing was noted; it is so long ago that
+-- transaction ids (32 bits of them in a row) have wrapped around; or a column was dropped and made anew, which changes rows but
+-- no xmin.
 create or replace function rpc_migrations.changed_since(copy rpc_migrations.copies, alias text) returns text
 language sql volatile
 set search_path = ''
@@ -82,8 +82,8 @@ end;
 $function$;
 
 
--- One pass over a table. Rows are looked up one by one in the other one, by its primary key: a plan that reads that whole table
--- for each chunk would take the longer the larger it is.
+-- One pass over a table. Each row is looked up in the other table by its primary key: a plan that reads that whole table for each
+-- chunk would take the longer the larger it is.
 create or replace function rpc_migrations.find_changes_in_chunks(copy rpc_migrations.copies) returns bigint
 language plpgsql
 set search_path = ''
@@ -114,8 +114,8 @@ end;
 $function$;
 
 
--- Notes the keys that one of the tables has and the other one lacks, but for new rows, which the first pass has found; and those
--- of original rows that somebody has changed by hand. In one statement, which reads little more than the primary keys' indexes.
+-- Notes the keys that only one of the tables has, except those of new rows, which the first pass has found; and the keys of original
+-- rows that somebody has changed by hand. In one statement, which reads little more than the primary keys' indexes.
 create or replace function rpc_migrations.find_unpaired(copy rpc_migrations.copies) returns bigint
 language plpgsql
 set search_path = ''

@@ -1,5 +1,5 @@
--- The way back. Before the swap the copy is taken away, and that is all. After it the original table, which is the backup, is
--- brought up to date while the application goes on, and takes its place back in another short transaction.
+-- The rollback. Before the swap it just removes the copy. After it the original table, which is the backup, is brought up to date
+-- while the application goes on, and takes its place back in another short transaction.
 
 -- Marks the current journal rows of the migration's own steps as undone, so that it can be run again.
 create or replace function rpc_migrations.mark_undone(migration text) returns void
@@ -64,8 +64,8 @@ end;
 $function$;
 
 
--- Columns that both tables had at the swap and that one of them has no more, or as another type: changes cannot be brought back
--- into the original table then. Null: there are none.
+-- Columns that both tables had at the swap and that one of them no longer has, or has with another type, so that changes cannot be
+-- brought back into the original table. Null: there are none.
 create or replace function rpc_migrations.lost_columns(copy rpc_migrations.copies) returns text
 language sql stable
 set search_path = ''
@@ -87,8 +87,8 @@ as $function$
 $function$;
 
 
--- How many rows --discard-changes gives up, told by the columns that both tables have as they had them at the swap. Null: that
--- cannot be told.
+-- How many rows --discard-changes discards, judged by the columns that both tables still have as they were at the swap. Null: that cannot
+-- be counted.
 create or replace function rpc_migrations.count_discarded(copy rpc_migrations.copies, out rows bigint, out message text)
 language plpgsql
 set search_path = ''
@@ -120,7 +120,7 @@ end;
 $function$;
 
 
--- Before the swap: takes the new table, the capture and the log away, and the old table is as if nothing had been.
+-- Before the swap: drops the new table, the capture and the log, and the old table is as if nothing had been.
 create or replace function rpc_migrations.abandon(out message text)
 language plpgsql
 set search_path = ''
@@ -152,9 +152,9 @@ end;
 $function$;
 
 
--- Without a copy: takes away what the migration has left behind all the same, and says so. It may have stopped between creating the
--- new table and beginning the copy; or somebody has deleted the copy's row, and there are a new table and a capture without it.
--- After the swap there is no way back without that row, which swap_back says.
+-- Without a copy: removes what the migration has left behind all the same, and says so. It may have stopped between creating the new
+-- table and beginning the copy; or somebody has deleted the copy's row, while a new table and a capture are still there. After the
+-- swap there is no rollback without that row, as swap_back says.
 create or replace function rpc_migrations.clear_up(out message text)
 language plpgsql
 set search_path = ''
@@ -172,7 +172,7 @@ end;
 $function$;
 
 
--- What the swap of a migration that was not rolled back has said. Null: there was none.
+-- The message of the swap of a migration that was not rolled back. Null: there was none.
 create or replace function rpc_migrations.swapped_before(migration text) returns text
 language sql stable
 set search_path = ''
@@ -185,8 +185,8 @@ as $function$
 $function$;
 
 
--- Takes away what captures changes for copies that are not there (any more), with the triggers, which go with their function. Says
--- of which tables. Null: none.
+-- Drops what captures changes for copies that do not exist (any more); the triggers go with their function. Returns a message with the
+-- tables; null: none.
 create or replace function rpc_migrations.drop_lost_captures() returns text
 language plpgsql
 set search_path = ''
@@ -211,8 +211,8 @@ end;
 $function$;
 
 
--- Drops the new tables that the steps of a migration have made and that no copy has. Where an earlier version has not noted who made
--- them: those that are empty, if no other migration can have made them. Says which. Null: none.
+-- Drops the new tables that the steps of a migration have made and that belong to no copy. If an earlier version has not noted who made
+-- them: those that are empty, if no other migration can have made them. Returns a message with their names; null: none.
 create or replace function rpc_migrations.drop_unfinished_tables(migration text) returns text
 language plpgsql
 set search_path = ''

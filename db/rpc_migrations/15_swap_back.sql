@@ -1,8 +1,8 @@
 -- The swap back: the original table, up to date again, takes its place in one short transaction, with the locks and the budget of the swap.
 
 -- Puts the original table back in its place, under its own name and with its own rights, as rpc_migrations.swap put the
--- new one there. The migrated table is kept, closed to the API, under a name of its own ("kept_as"): nothing that the
--- further columns held is lost. From then on the migration counts as not run.
+-- new one there. The migrated table is kept, closed to the API, under another name ("kept_as"), so that nothing in its new
+-- columns is lost. From then on the migration counts as not run.
 create or replace function rpc_migrations.swap_back(
     discard_changes boolean default false,
     out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out kept_as text, out message text
@@ -67,8 +67,8 @@ end;
 $function$;
 
 
--- Asks what is asked again under the lock: what is wrong is told without one, and a session that is new to these queries plans them
--- before (see plan_swap).
+-- Runs the queries that run again under the lock: what is wrong is found without a lock, and a session that is new to these queries has
+-- planned them by then (see plan_swap).
 create or replace function rpc_migrations.plan_swap_back(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -99,8 +99,8 @@ end;
 $function$;
 
 
--- Whether the swap back could be made: it is made, and undone, locks included. Whatever has come to depend on the table since the
--- migration and does not go with the original one (a view on a new column) shows here, before anything begins. Raises as it does.
+-- Makes the swap back and undoes it, locks included. If something has come to depend on the table since the migration that does not
+-- fit the original one (a view on a new column), it fails here, before anything begins. Raises as the swap back does.
 create or replace function rpc_migrations.rehearse_swap_back(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -117,7 +117,7 @@ end;
 $function$;
 
 
--- The exchange, with an error that says what to do. Raises RM001.
+-- The exchange; an error becomes RM001 and says what to do.
 create or replace function rpc_migrations.exchange_back_or_refuse(copy rpc_migrations.copies) returns text
 language plpgsql
 set search_path = ''
@@ -135,7 +135,7 @@ end;
 $function$;
 
 
--- The exchange of the two tables, backward. Answers the name under which the migrated table is kept.
+-- The exchange of the two tables, backward. Returns the name under which the migrated table is kept.
 create or replace function rpc_migrations.exchange_back(copy rpc_migrations.copies) returns text
 language plpgsql
 set search_path = ''
@@ -182,8 +182,8 @@ end;
 $function$;
 
 
--- What the swap back carries over: what others have that is about the table. The table itself is the original one. What the statements
--- mention is the name that the table in use has.
+-- What the swap back carries over: only what belongs to others, since the table itself is the original one. The statements mention the
+-- table by the name of the one in use.
 create or replace function rpc_migrations.carried_in_swap_back(copy rpc_migrations.copies) returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -200,7 +200,7 @@ end;
 $function$;
 
 
--- Views, functions and so on that nobody has altered since the swap get the text again that they had before it ("retold").
+-- Views, functions and so on that nobody has altered since the swap get the text that they had before it ("retold").
 create or replace function rpc_migrations.texts_from_before(carried jsonb, retold jsonb) returns jsonb
 language sql immutable
 set search_path = ''
@@ -217,7 +217,7 @@ as $function$
 $function$;
 
 
--- Policies that call a function of the table's rows: the new table's are let go, and the original table gets those again that it had.
+-- Policies that call a function of the table's rows: those of the new table are dropped, and the original table gets its own again.
 create or replace function rpc_migrations.with_own_policies(carried jsonb, definition jsonb) returns jsonb
 language sql immutable
 set search_path = ''
@@ -235,7 +235,7 @@ as $function$
 $function$;
 
 
--- Gives what move_aside has renamed its old name again, in so far as it is still there.
+-- Gives everything that move_aside has renamed its old name again, if it is still there.
 create or replace function rpc_migrations.move_back(schema_name text, renamed jsonb) returns void
 language plpgsql
 set search_path = ''

@@ -1,8 +1,8 @@
--- Giving up a rollback that has begun: the migrated table stays in use, and is as if nobody had tried. The original one, which is
--- the backup again, may have changes in it by then that were made since the swap: so it is no more "the data as it was at the
--- swap", which a later rollback with --discard-changes would promise ("has_changes"). One that keeps the changes finds what is left.
+-- Giving up a rollback that has begun: the migrated table stays in use, as if nobody had tried. The original one, which is the
+-- backup again, may already have changes in it that were made since the swap: so it is no longer "the data as it was at the
+-- swap" that a later rollback with --discard-changes would promise ("has_changes"). One that keeps the changes finds the rest.
 
--- Takes the capture away, and gives the original table back the foreign keys that delete its rows.
+-- Drops the capture, and gives the original table back the foreign keys that delete its rows.
 create or replace function rpc_migrations.give_up_rollback(out rows bigint, out message text)
 language plpgsql
 set search_path = ''
@@ -35,8 +35,8 @@ end;
 $function$;
 
 
--- Makes the foreign keys of a table anew that were taken off it and delete its rows, not valid; answers those to be validated. One
--- whose other table was dropped in the meantime would be gone as well.
+-- Makes the foreign keys that were removed from a table and delete its rows again, as not valid; returns those to be validated. One whose
+-- other table was dropped in the meantime would be gone as well.
 create or replace function rpc_migrations.put_cascades_back(relation oid, key_order name[]) returns jsonb
 language plpgsql
 set search_path = ''
@@ -67,7 +67,7 @@ end;
 $function$;
 
 
--- Deletes the rows of the original table whose parents were deleted while it did without the foreign key, as that would have done.
+-- Deletes the rows of the original table whose parents were deleted while it lacked the foreign key, as the key would have done.
 create or replace function rpc_migrations.delete_orphans(relation regclass, key_name name) returns void
 language plpgsql
 set search_path = ''

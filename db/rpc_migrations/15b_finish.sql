@@ -1,5 +1,5 @@
--- Finishing a migration: the way back is closed. The original table, which is the backup, and the migrated ones that rollbacks have kept
--- are dropped, and the copy is ended: nothing of it is left in the way of the next rebuild of the table.
+-- Finishing a migration closes the way back. The original table, which is the backup, and the migrated ones that rollbacks have kept
+-- are dropped, and the copy is ended: nothing of it is in the way of the next rebuild of the table.
 
 -- The last copy of a migration, whatever became of it.
 create or replace function rpc_migrations.last_copy(migration text) returns rpc_migrations.copies
@@ -11,7 +11,7 @@ as $function$
 $function$;
 
 
--- Raises RM001 where the way back was closed: nothing is left to go back to.
+-- Raises RM001 if the way back was closed: nothing is left to go back to.
 create or replace function rpc_migrations.refuse_finished(migration text) returns void
 language plpgsql
 set search_path = ''
@@ -36,8 +36,8 @@ as $function$
 $function$;
 
 
--- The tables that are there for the way back alone: the original one, and those that rollbacks of the migration have kept, where they
--- still have the names that they were given. One that somebody has renamed is somebody's.
+-- The tables that exist only for the way back: the original one, and those that rollbacks of the migration have kept, if they still have
+-- the names that they were given. One that somebody has renamed belongs to them.
 create or replace function rpc_migrations.spare_tables(copy rpc_migrations.copies) returns table (relation regclass, is_original boolean)
 language sql stable
 set search_path = ''
@@ -55,7 +55,7 @@ as $function$
 $function$;
 
 
--- What must hold before the way back of a migration is closed. Raises RM001; where it is closed already, RM000.
+-- Raises RM001 unless the way back of a migration may be closed; RM000 if it is closed already.
 create or replace function rpc_migrations.check_finish(migration text, copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -114,8 +114,8 @@ end;
 $function$;
 
 
--- What drops the spare tables of a copy, in order, and for which table each statement may have to wait. First those themselves, which
--- are not in use; then what their foreign keys point at, other people's tables (auth.users) last, so that these are held for moments.
+-- The statements that drop the spare tables of a copy, in order, each with the table whose lock it needs. First the spare tables, which
+-- are not in use; then what their foreign keys point at, tables of others (auth.users) last, so that these are locked for moments only.
 create or replace function rpc_migrations.dropping(copy rpc_migrations.copies) returns table (place bigint, relation regclass, statement text)
 language sql stable
 set search_path = ''
@@ -138,8 +138,8 @@ as $function$
 $function$;
 
 
--- Drops the spare tables of a copy, all of it within the budget that an attempt to swap has. Answers which. Raises RM001 where
--- something of others depends on one of them, and lock_not_available.
+-- Drops the spare tables of a copy, within the budget of an attempt to swap. Returns which. Raises RM001 if something of others depends
+-- on one of them, and lock_not_available.
 create or replace function rpc_migrations.drop_spare_tables(copy rpc_migrations.copies) returns text
 language plpgsql
 set search_path = ''
@@ -167,8 +167,8 @@ end;
 $function$;
 
 
--- What finishing a migration drops, told before anybody is asked. Small tables are counted. It is tried, and undone, locks included:
--- what is in the way shows here. Raises RM001.
+-- What finishing a migration drops, to be shown before anybody is asked. Rows of small tables are counted. It is tried and undone, locks
+-- included, so that whatever is in the way is found here. Raises RM001.
 create or replace function rpc_migrations.what_finishing_drops(migration text)
 returns table (relation text, is_original boolean, rows bigint, is_counted boolean, size text)
 language plpgsql
@@ -211,7 +211,7 @@ end;
 $function$;
 
 
--- Raises RM001 where one of the checks of a text has failed. They are rows (check, passed, detail), as those of db/verify_*.sql.
+-- Raises RM001 if one of the checks that a query returns has failed. They are rows (check, passed, detail), as of db/verify_*.sql.
 create or replace function rpc_migrations.refuse_failed_checks(checks text, out rows bigint, out message text)
 language plpgsql
 set search_path = public, extensions
@@ -236,8 +236,8 @@ end;
 $function$;
 
 
--- Closes the way back of the migration whose step this is, in one short transaction with the discipline of the swap: where a lock
--- cannot be had, or the budget is used up, the attempt is undone, it answers who is in the way ("holders"), and wants to be called again.
+-- Closes the way back of the migration whose step this is, in one short transaction with the discipline of the swap: if a lock cannot be
+-- had, or the budget is used up, the attempt is undone; it returns who is in the way ("holders"), and is to be called again.
 create or replace function rpc_migrations.finish(
     out done boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
 )

@@ -125,7 +125,7 @@ end;
 $function$;
 
 
--- Takes every right on a table from everybody but its owner.
+-- Revokes every right on a table from everybody but its owner.
 create or replace function rpc_migrations.revoke_all(relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -163,9 +163,9 @@ end;
 $function$;
 
 
--- Every right that somebody other than the owner has on something of ours, and the statement that takes it away: on the
--- private schema, on what is in it, and on execute_sql, but for service_role's to execute that. Default privileges may have
--- given it to any role when we made the thing, and nobody is told.
+-- Every right that somebody other than the owner has on something of ours, and the statement that revokes it: on the private
+-- schema, on what is in it, and on execute_sql, except service_role's to execute that. Default privileges may have granted
+-- one to any role when we made the thing, silently.
 create or replace function rpc_migrations.rights_of_others() returns table (object text, grantee text, statement text)
 language sql stable
 set search_path = ''
@@ -221,7 +221,7 @@ as $function$
 $function$;
 
 
--- Takes all these rights away.
+-- Revokes all these rights.
 create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql
 set search_path = ''
@@ -247,9 +247,9 @@ as $function$
 $function$;
 
 
--- Puts the rights on execute_sql back where a text has changed them: `grant execute on all functions in schema public to anon`
--- means the application's own, and `revoke ... from service_role` would be the last thing that a run does. A text that names
--- execute_sql may take its right away, and never give it to others.
+-- Puts the rights on execute_sql back if a text has changed them: `grant execute on all functions in schema public to anon` is
+-- meant for the application's own, and after `revoke ... from service_role` a run could do nothing more. A text that names
+-- execute_sql may revoke service_role's right, but never grant it to others.
 create or replace function rpc_migrations.keep_rights(texts text) returns void
 language plpgsql
 set search_path = ''
