@@ -10,6 +10,7 @@ from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
 from .errors import SettingsError
+from .file_names import name_of
 from .folder import is_folder
 from .options import (
     add_copy_options,
@@ -21,7 +22,6 @@ from .options import (
     path,
     seconds,
 )
-from .other_tools import name_of
 from .process import Command, run
 from .settings import Settings
 
@@ -223,22 +223,25 @@ def doctor() -> int:
 def run_files(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Run the command that the options of run_migration.py ask for, on one file or on a folder."""
     options.file = options.paths[0]
-    if not is_folder(options.paths) and (options.to is not None or options.include_all):
+    if is_folder(options.paths):
+        _refuse_for_a_folder(options)
+        looking = commands.status_of_folder if options.status else commands.plan_folder if options.dry_run else None
+        return (looking or commands.run_folder)(options, settings, console)
+    if options.to is not None or options.include_all:
         raise SettingsError("--to and --include-all need a folder.", hint="Name the folder. Nothing was run.")
-    alone = options.rollback or options.finish or options.write_sql or options.status or options.dry_run
-    if not is_folder(options.paths) and (
-        alone or not (_may_be_applied_elsewhere(options.file) or options.record or options.accept_edits)
-    ):
-        return _migrate(options, settings, console)
-    if is_folder(options.paths) and (options.until is not None or options.stop_before_swap):
+    runs = not (options.rollback or options.finish or options.write_sql or options.status or options.dry_run)
+    if runs and (options.record or options.accept_edits or _may_be_applied_elsewhere(options.file)):
+        return commands.run_folder(options, settings, console)  # which asks what others have applied
+    return _migrate(options, settings, console)
+
+
+def _refuse_for_a_folder(options: argparse.Namespace) -> None:
+    """Raise SettingsError for options that need one file."""
+    if options.until is not None or options.stop_before_swap:
         raise SettingsError("--until and --stop-before-swap need one file.", hint="Name the file. Nothing was run.")
     for name in ("rollback", "finish", "write_sql"):
         if getattr(options, name):
             raise SettingsError(f"--{name.replace('_', '-')} needs one file.", hint="Name the file. Nothing was run.")
-    if options.status or options.dry_run:
-        command = commands.status_of_folder if options.status else commands.plan_folder
-        return command(options, settings, console)
-    return commands.run_folder(options, settings, console)
 
 
 def _may_be_applied_elsewhere(file: Path) -> bool:

@@ -60,10 +60,10 @@ def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migratio
         detail = f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
         return [*checks, Check("execute_sql", True, detail), *_tables_through_rest(client, settings, migrations)]
     except NotDeployed as reason:
-        checks.append(Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip()))
+        checks.append(Check("execute_sql", False, reason.in_a_line))
         return [*checks, *_tables_through_rest(client, settings, migrations)]
     except MigrationError as reason:
-        return [*checks, Check("execute_sql", False, f"{reason.message} {reason.hint or ''}".strip())]
+        return [*checks, Check("execute_sql", False, reason.in_a_line)]
     return [
         *checks,
         Check("execute_sql", True, "deployed, up to date, open to this key"),

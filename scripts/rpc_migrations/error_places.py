@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from .errors import MigrationError
-from .migration import Step, with_plain_line_ends
+from .migration import Step
+from .sql_text import with_plain_line_ends
 
 # What rpc_migrations.place_of_error writes below the detail of an error.
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")

@@ -24,8 +24,13 @@ class MigrationError(Exception):
         self.details = details
         self.code = code
 
+    @property
+    def in_a_line(self) -> str:
+        """The message and the next step, in one line."""
+        return f"{self.message.removesuffix('.')}. {self.hint or ''}".strip()
+
     def to_dict(self) -> dict[str, str | None]:
-        """The error as it stands in the report of --json."""
+        """The error for the report of --json."""
         return {"message": self.message, "code": self.code, "details": self.details, "hint": self.hint}
 
 

@@ -87,4 +87,4 @@ def close_way_back(
         before(dropped)
         Run(client, finishing, "finish", settings, console).carry_out(status)
     except NothingToDo as reason:
-        console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
+        console.nothing_to_do(reason.in_a_line)

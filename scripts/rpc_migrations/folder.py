@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFileError
+from .file_names import file_of, name_of, version_and_name
 from .journal import History, Status
-from .migration import Migration, Step, version_and_name
-from .other_tools import file_of, name_of, ways_back
+from .migration import Migration, Step
+from .other_tools import ways_back
 from .step_file import read_migrations, refuse_what_is_no_text
 
 MOST_NAMES = 5  # that are told at once

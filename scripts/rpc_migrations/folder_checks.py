@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
+from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, version_and_name
-from .other_tools import name_of
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 
 _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance

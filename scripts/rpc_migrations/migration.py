@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFileError
-from .other_tools import file_of, name_of
+from .file_names import file_of, name_of, version_and_name
 from .refusals import without_transaction
 from .rewrites import as_run
 from .sql import quote_literal
-from .sql_text import Statement, canonical, split
+from .sql_text import Statement, canonical, split, with_plain_line_ends
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 FINISH_PREFIX = "close the way back: "  # and so do these
 
 _BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
 _PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
-_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)")
 
 
 @dataclass(frozen=True)
@@ -192,17 +191,6 @@ class Migration:
             for sql in ((one.sql for one in step.statements) if step.block is None else step.written)
         ]
         return {"version": version, "name": name, "statements": statements}
-
-
-def version_and_name(path: Path) -> tuple[str | None, str]:
-    """A file as the Supabase CLI notes it: the digits that its name begins with (None: there are none), and the rest."""
-    match = _CLI_NAME.fullmatch(name_of(path))
-    return (match["version"], match["name"]) if match else (None, name_of(path))
-
-
-def with_plain_line_ends(text: str) -> str:
-    """The text with \\n for every line end."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _sha256(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from .file_names import file_of, name_of
 from .refusals import Refusal
 from .sql_text import split, walk
 
@@ -47,21 +48,6 @@ _DATE = re.compile(r"(19|20)\d{6,12}")
 _VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
 _WAY_BACK_NAME = re.compile(r"(?:(?P<name>.+?)(?P<mark>[._-]))?(down|undo|revert|rollback)\.sql", re.IGNORECASE)
 _WAYS_THERE = ("", "up", "do", "deploy", "apply")
-
-
-_IN_ITS_OWN_FOLDER = re.compile(r"(?P<name>\d[^/]*)/(migration|up)\.sql")  # 20260101000000_init/migration.sql
-
-
-def file_of(path: Path) -> str:
-    """The name of a file for messages and for sorting: with its folder, if each migration has one of its own."""
-    with_folder = f"{path.absolute().parent.name}/{path.name}"
-    return with_folder if _IN_ITS_OWN_FOLDER.fullmatch(with_folder) else path.name
-
-
-def name_of(path: Path) -> str:
-    """The name of a file in the journal: without its suffix; or that of its folder, if each migration has one of its own."""
-    found = _IN_ITS_OWN_FOLDER.fullmatch(file_of(path))
-    return found["name"] if found else path.stem
 
 
 def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .error_places import in_its_place
-from .errors import SqlError
 from .shapes import Maybe
 from .sql import quote_literal
 
@@ -53,7 +51,6 @@ _SHAPE = {
     "is_there": bool, "has_backup": bool, "kind": Maybe(str), "rows": Maybe(int), "bytes": Maybe(int), "size": Maybe(str), "room": Maybe(int),
     "columns": Maybe(str), "obstacles": Maybe(str), "carried": Maybe([{"kind": str, "name": str}]),
 }  # fmt: skip
-_REHEARSAL = "select rpc_migrations.rehearse_beginning({name}, {query})::text as rehearsed"
 _ROWS_QUERY = "select c.reltuples::bigint as rows from pg_catalog.pg_class as c where c.oid = to_regclass({table})"
 
 
@@ -143,20 +140,6 @@ def size_warning(client: RpcClient, migration: Migration) -> str | None:
         return None
     rows = client.rows(_ROWS_QUERY.format(table=quote_literal(found.name)), {"rows": Maybe(int)})
     return _too_large(rows[0]["rows"] or 0) if rows else None
-
-
-def rehearse_later(client: RpcClient, migration: Migration) -> None:
-    """Begin the rebuilds that come after a migration in its file, and undo that, so that a refusal comes before the first one has
-    changed anything. Skips those that may need what an ordinary step before them makes. Raises SqlError, with its place.
-    """
-    for step in migration.later_rebuilds:
-        if migration.may_need_others(step):
-            continue
-        name = migration.name_of_part(step)
-        try:
-            client.query(_REHEARSAL.format(name=quote_literal(name), query=quote_literal(step.query)))
-        except SqlError as error:
-            raise in_its_place(step, error) from error
 
 
 def rows_in_words(rows: int | None, *, counted: bool) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 from .client import RpcClient
 from .console import Console
-from .errors import MigrationError, NothingToDo, StoppedByUser, Unreachable
+from .error_places import in_its_place
+from .errors import MigrationError, NothingToDo, SqlError, StoppedByUser, Unreachable
 from .journal import (
     RUN_PATIENCE,
     Status,
@@ -27,10 +28,11 @@ from .journal import (
 from .journal_words import describe_busy
 from .migration import Migration
 from .patience import Wait
-from .rebuilt_table import rehearse_later
 from .settings import Settings
+from .sql import quote_literal
 from .step_sender import StepSender
 
+_REHEARSAL = "select rpc_migrations.rehearse_beginning({name}, {query})::text as rehearsed"
 END_PATIENCE = 5.0  # seconds to go on trying to tell the journal how a run ended
 
 
@@ -62,11 +64,11 @@ def migrate(
         )
     if not status.is_begun:
         before(status)
-        rehearse_later(client, migration)
+        _rehearse_later(client, migration)
     try:
         Run(client, migration, "migrate", settings, console).carry_out(status)
     except NothingToDo as reason:
-        console.nothing_to_do(f"{reason.message}. {reason.hint or ''}".strip())
+        console.nothing_to_do(reason.in_a_line)
 
 
 def run_together(client: RpcClient, migration: Migration, settings: Settings, console: Console) -> None:
@@ -108,6 +110,20 @@ def roll_back(
         return
     before(status)
     Run(client, rollback, "roll back", settings, console).carry_out(status)
+
+
+def _rehearse_later(client: RpcClient, migration: Migration) -> None:
+    """Begin the rebuilds that come after a migration in its file, and undo that, so that a refusal comes before the first one has
+    changed anything. Skips those that may need what an ordinary step before them makes. Raises SqlError, with its place.
+    """
+    for step in migration.later_rebuilds:
+        if migration.may_need_others(step):
+            continue
+        name = migration.name_of_part(step)
+        try:
+            client.query(_REHEARSAL.format(name=quote_literal(name), query=quote_literal(step.query)))
+        except SqlError as error:
+            raise in_its_place(step, error) from error
 
 
 def _is_to_be_compared_anew(status: Status, migration: Migration) -> bool:

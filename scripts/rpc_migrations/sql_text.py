@@ -126,6 +126,11 @@ def canonical(text: str) -> str:
     return " ".join(pieces)
 
 
+def with_plain_line_ends(text: str) -> str:
+    """The text with \\n for every line end."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def unquoted(string: str) -> str:
     """The content of a string literal, without its quotes; escapes are resolved only roughly."""
     if string.startswith("$"):

@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import StepFileError
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step, with_plain_line_ends
-from .other_tools import file_of, marks, name_of
+from .file_names import file_of, name_of
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
+from .other_tools import marks
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import Refusal, lost_search_path, refusals
-from .sql_text import COMMENTS, split, walk
+from .sql_text import COMMENTS, split, walk, with_plain_line_ends
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)

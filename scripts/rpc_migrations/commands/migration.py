@@ -13,10 +13,10 @@ from .. import output_files
 from ..access import read_calls
 from ..console import Console
 from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, StepFileError
+from ..file_names import name_of
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..migration import Migration
-from ..other_tools import name_of
 from ..settings import PROJECT_ROOT, Settings
 from ..step_file import check, read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
@@ -144,7 +144,7 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
                     if warning := size_warning(client, migration):
                         console.warn(warning)
             except NotDeployed as reason:
-                console.warn(f"{reason.message} {reason.hint or ''}".strip())
+                console.warn(reason.in_a_line)
     else:
         console.say(f"No credentials: {settings.missing()}. So this does not tell what has been done before.")
     action = "finish" if options.finish else "roll back" if options.rollback else "migrate"
