@@ -1,5 +1,5 @@
--- Takes public.execute_sql away, the only way in from the API. Refuses while a table is being rebuilt: without the
--- function the migration could neither go on nor be rolled back over HTTPS.
+-- Removes public.execute_sql, the only way in from the API. Refuses while a table is being rebuilt: without the function
+-- the migration could neither go on nor be rolled back over HTTPS.
 do $block$
 declare
     under_way text;

@@ -1,5 +1,5 @@
--- Takes a migration that rebuilt a table back, and keeps what was written since. Before the swap the copy is taken away,
--- and the later steps find nothing to do. After it the original table, which is the backup, is brought up to date while
+-- Rolls back a migration that rebuilt a table, and keeps what was written since. Before the swap it just removes the copy,
+-- and the later steps have nothing to do. After it the original table, which is the backup, is brought up to date while
 -- the application goes on, and put back in its place in one short transaction.
 
 

@@ -1,4 +1,4 @@
--- Takes a migration that rebuilt a table back to the data as it was at the swap. What was added, changed and deleted since
+-- Rolls back a migration that rebuilt a table, to the data as it was at the swap. What was added, changed and deleted since
 -- is counted first, and remains only in the migrated table, which is kept under another name.
 
 
