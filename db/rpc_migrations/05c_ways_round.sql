@@ -190,6 +190,36 @@ as $function$
 $function$;
 
 
+-- The statements that make a constraint again, with its copies on partitions and child tables. (A copy with a name of its own is made
+-- before the one above it, and so keeps that name.)
+create or replace function rpc_migrations.constraint_again(con oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select string_agg(
+        format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname, rpc_migrations.constraint_definition(k)),
+        '; ' order by t.level desc)
+    from rpc_migrations.with_copies('pg_catalog.pg_constraint'::regclass, con) as t
+    inner join pg_catalog.pg_constraint as k on k.oid = t.object
+    left join pg_catalog.pg_constraint as p on p.oid = t.parent
+    where k.conname is distinct from p.conname;
+$function$;
+
+
+-- The statements that make an index again, with its copies on partitions.
+create or replace function rpc_migrations.index_again(index oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select concat_ws('; ',
+        string_agg(rpc_migrations.parsed_alike(pg_get_indexdef(x.indexrelid), concat(x.indexprs::text, x.indpred::text)), '; ' order by t.level desc),
+        string_agg(format('alter index %s attach partition %s', t.parent::regclass, x.indexrelid::regclass), '; ' order by t.level desc)
+            filter (where t.level > 0))
+    from rpc_migrations.with_copies('pg_catalog.pg_class'::regclass, index) as t
+    inner join pg_catalog.pg_index as x on x.indexrelid = t.object;
+$function$;
+
+
 -- The statements that make a materialized view again, with its indexes and statistics.
 create or replace function rpc_migrations.materialized_view_again(view oid) returns text
 language plpgsql stable
@@ -253,30 +283,14 @@ as $function$
         inner join pg_catalog.pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
         where way_round.catalog = 'pg_catalog.pg_attrdef'::regclass and d.oid = way_round.object and a.attgenerated = ''
         union all
-        -- A copy that has a name of its own keeps it where it is there first.
         select
             format('alter table %s drop constraint %I', c.conrelid::regclass, c.conname),
-            (
-                select string_agg(
-                    format('alter table %s add constraint %I %s', k.conrelid::regclass, k.conname, rpc_migrations.constraint_definition(k)),
-                    '; ' order by t.level desc)
-                from rpc_migrations.with_copies('pg_catalog.pg_constraint'::regclass, c.oid) as t
-                inner join pg_catalog.pg_constraint as k on k.oid = t.object
-                left join pg_catalog.pg_constraint as p on p.oid = t.parent
-                where k.conname is distinct from p.conname
-            )
+            rpc_migrations.constraint_again(c.oid)
         from pg_catalog.pg_constraint as c
         where way_round.catalog = 'pg_catalog.pg_constraint'::regclass and c.oid = way_round.object
             and c.contype in ('c', 'x', 'f') and c.conrelid <> 0 and c.conparentid = 0 and (c.conislocal or c.coninhcount = 0)
         union all
-        select format('drop index %s', i.indexrelid::regclass), (
-            select concat_ws('; ',
-                string_agg(rpc_migrations.parsed_alike(pg_get_indexdef(x.indexrelid), concat(x.indexprs::text, x.indpred::text)), '; ' order by t.level desc),
-                string_agg(format('alter index %s attach partition %s', t.parent::regclass, x.indexrelid::regclass), '; ' order by t.level desc)
-                    filter (where t.level > 0))
-            from rpc_migrations.with_copies('pg_catalog.pg_class'::regclass, i.indexrelid) as t
-            inner join pg_catalog.pg_index as x on x.indexrelid = t.object
-        )
+        select format('drop index %s', i.indexrelid::regclass), rpc_migrations.index_again(i.indexrelid)
         from pg_catalog.pg_index as i
         inner join pg_catalog.pg_class as c on c.oid = i.indexrelid and not c.relispartition
         where way_round.catalog = 'pg_catalog.pg_class'::regclass and i.indexrelid = way_round.object
