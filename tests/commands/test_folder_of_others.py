@@ -199,7 +199,7 @@ def test_of_files_of_one_version_the_cli_has_one(project: Project) -> None:
     write(project, {"20260101_a.sql": A, "20260101_b.sql": B, "20260101_a_rollback.sql": C, "20260102_c.sql": C})
     noted_by_the_cli(project, _20260101="a")
     for outcome in (project.run(), project.run("20260101_b"), project.run(dry_run=True), project.run(include_all=True)):
-        assert "20260101_b.sql has the version of 20260101_a, which is what the Supabase CLI has applied" in told(
+        assert "20260101_b.sql has the version of 20260101_a, which the Supabase CLI has applied" in told(
             outcome
         )
     assert [(one["file"], one["state"]) for one in project.run(status=True).report["files"]] == [
@@ -249,7 +249,7 @@ def test_what_the_cli_has_under_another_version_is_not_run_again(project: Projec
     )
     for outcome in (project.run(include_all=True), project.run("20260101000000_a"), project.run(dry_run=True)):
         assert "20260101000000_a.sql: 20260102030405_a" in told(outcome)
-        assert "of a migration that the Supabase CLI has as applied, and that has no file" in told(outcome)
+        assert "a migration that the Supabase CLI has as applied, and that has no file" in told(outcome)
     assert "001_c.sql: 20250102000000_001_c\n20260101000000_a.sql: 20260102030405_a\n" in told(project.run()), (
         "all at once"
     )
