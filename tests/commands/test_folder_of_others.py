@@ -199,9 +199,7 @@ def test_of_files_of_one_version_the_cli_has_one(project: Project) -> None:
     write(project, {"20260101_a.sql": A, "20260101_b.sql": B, "20260101_a_rollback.sql": C, "20260102_c.sql": C})
     noted_by_the_cli(project, _20260101="a")
     for outcome in (project.run(), project.run("20260101_b"), project.run(dry_run=True), project.run(include_all=True)):
-        assert "20260101_b.sql has the version of 20260101_a, which the Supabase CLI has applied" in told(
-            outcome
-        )
+        assert "20260101_b.sql has the version of 20260101_a, which the Supabase CLI has applied" in told(outcome)
     assert [(one["file"], one["state"]) for one in project.run(status=True).report["files"]] == [
         ("20260101_a.sql", "applied by the Supabase CLI"), ("20260101_a_rollback.sql", "applied by the Supabase CLI"),
         ("20260101_b.sql", "to do"), ("20260102_c.sql", "to do"),
