@@ -37,6 +37,9 @@ _TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01
 _TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
 TOKEN_CODES = ("PGRST301", "PGRST303")  # the codes of that
 
+# An SQLSTATE, or a code of PostgREST. A gateway may have a word of its own there, which says less than the HTTP status.
+_CODE = re.compile(r"[0-9A-Z]{5}|PGRST\w+")
+
 _NEW_KEY = "Copy the key again: Project Settings, API Keys, in the Supabase dashboard."
 
 # What the gateway says of a key (without a code), and PostgREST of a token: the beginning of the message, and what to do.
@@ -80,7 +83,7 @@ _HINT_IS_FOR = {"0A000": "transaction commands", "21000": "requires a WHERE clau
 class ErrorAnswer:
     """An error answer. PostgREST's JSON has all of these fields; a gateway's has a message but no code; others' have nothing."""
 
-    code: str  # the HTTP status where the answer names none
+    code: str  # the HTTP status where the answer has none of PostgreSQL's or PostgREST's
     message: str
     details: str | None
     hint: str | None
@@ -95,8 +98,9 @@ class ErrorAnswer:
         said = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
         if response.has_redirect_location:
             said = {"message": f"it redirects to {response.headers['Location']}"}
+        code = said.get("code", "")
         return cls(
-            code=said.get("code") or str(response.status_code),
+            code=code if _CODE.fullmatch(code) else str(response.status_code),
             message=said.get("message", "").strip(),
             details=said.get("details"),
             hint=said.get("hint"),

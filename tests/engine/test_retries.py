@@ -72,6 +72,11 @@ def gateway_json(status: int) -> Fault:
     )
 
 
+def gateway_code(status: int) -> Fault:
+    """A gateway's JSON with a word of its own for what it is."""
+    return lambda exchange: exchange.json(status, {"code": "over_request_rate_limit", "message": "Not now"})
+
+
 def postgrest_says(status: int, code: str) -> Fault:
     """PostgREST's own JSON."""
     return lambda exchange: exchange.json(status, {"code": code, "message": "not now", "details": None, "hint": None})
@@ -117,6 +122,7 @@ PASSING: dict[str, Fault] = {
     },
     "HTTP 302 to a hotel's page": lambda exchange: exchange.page(302, {"Location": "https://login.example/"}),
     **{f"HTTP {status} in JSON without a code": gateway_json(status) for status in (429, 500, 502, 503, 504)},
+    **{f"HTTP {status} in JSON with a word of its own": gateway_code(status) for status in (429, 503)},
     "PGRST000": postgrest_says(503, "PGRST000"),
     "PGRST001": postgrest_says(503, "PGRST001"),
     "PGRST002": postgrest_says(503, "PGRST002"),
@@ -463,7 +469,8 @@ def test_what_cannot_get_better_stops_at_once(bench: Bench, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [page(401), page(403), gateway_json(401), gateway_json(403), page(404), gateway_json(404)]
+    "fault",
+    [page(401), page(403), gateway_json(401), gateway_json(403), page(404), gateway_json(404), gateway_code(404)],
 )
 def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> None:
     """A key that was refused is not sent again."""
