@@ -19,8 +19,13 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
 
+_MANAGEMENT_URL = "https://api.supabase.com"
+
 # What people paste along with a project's URL: the path of one of its services, or of a page of the dashboard.
 _BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
+
+# A connection string, or the host in it: that of the database itself, or of a pool in front of it.
+_THE_DATABASE = re.compile(r"(?i)\bpostgres(ql)?://|\bdb\.[a-z0-9]{20}\.supabase\.|\.pooler\.supabase\.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def load_settings(
     url, project = _read_url(environment.get("SUPABASE_URL", ""), allow_http)
     key = _choose_key(environment, project)
     token = environment.get("SUPABASE_ACCESS_TOKEN")
-    management_url = environment.get("MIGRATION_MANAGEMENT_URL") or "https://api.supabase.com"
+    management_url = environment.get("MIGRATION_MANAGEMENT_URL") or _MANAGEMENT_URL
     return Settings(
         url=url,
         key=key,
@@ -153,10 +158,11 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
             "SUPABASE_URL is the address of the dashboard.",
             hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",
         )
-    if re.match(r"\s*postgres(ql)?://", value):
+    if _THE_DATABASE.search(value):
+        named = re.search(r"\b(?:db|postgres)\.([a-z0-9]{20})\b", value)
         raise SettingsError(
-            "SUPABASE_URL is a database connection string.",
-            hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co",
+            "SUPABASE_URL is the address of the database.",
+            hint=f"Set SUPABASE_URL=https://{named[1] if named else 'YOUR-PROJECT'}.supabase.co (Project Settings, Data API).",
         )
     if "your-project" in value.lower():
         raise SettingsError(
@@ -173,14 +179,15 @@ def _base_url(value: str, name: str, allow_http: bool) -> str:
     not a URL, or would carry the key unencrypted.
     """
     scheme, host, port = _split_url(value.strip())
+    other = None if name == "SUPABASE_URL" else f"Set it to an address such as {_MANAGEMENT_URL}, or leave it out."
     if scheme not in ("http", "https") or not host:
         bare = re.fullmatch(r"([a-z0-9]{20})(\.supabase\.co)?", value.strip().rstrip("/"))
         example = f"https://{bare[1]}.supabase.co" if bare else "https://YOUR-PROJECT.supabase.co"
-        raise SettingsError(f"{name} is not a URL.", hint=f"Set {name}={example} (Project Settings, Data API).")
+        raise SettingsError(f"{name} is not a URL.", hint=other or f"Set {name}={example} (Project Settings, Data API).")
     if "@" in value:
         raise SettingsError(
             f"{name} has a user name or password in it.",
-            hint="Set it to the project's URL alone; the key goes into SUPABASE_SERVICE_KEY.",
+            hint=other or "Set it to the project's URL alone; the key goes into SUPABASE_SERVICE_KEY.",
         )
     if scheme == "http" and not _is_local(host) and not allow_http:
         raise SettingsError(

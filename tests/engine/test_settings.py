@@ -229,7 +229,13 @@ def test_a_url_is_understood(load: Load, value: str, url: str, project: str | No
         ("https://supabase.com/dashboard/project/_/settings/api", "the dashboard", "YOUR-PROJECT.supabase.co"),
         ("https://supabase.com/dashboard/org/abc", "the dashboard", "YOUR-PROJECT.supabase.co"),
         ("https://example.com/a\x01b", "is not a URL", "YOUR-PROJECT"),
-        (f"postgresql://postgres:pw@db.{REF}.supabase.co:5432/postgres", "connection string", "https://"),
+        (f"postgresql://postgres:pw@db.{REF}.supabase.co:5432/postgres", "the database", f"SUPABASE_URL={URL}"),
+        (f"POSTGRES://postgres.{REF}:pw@aws-0-eu.pooler.supabase.com:6543/a", "the database", f"SUPABASE_URL={URL}"),
+        (f"jdbc:postgresql://db.{REF}.supabase.co:5432/a?password=pw", "the database", f"SUPABASE_URL={URL}"),
+        (f"https://db.{REF}.supabase.co", "the database", f"SUPABASE_URL={URL}"),
+        (f"db.{REF}.supabase.co", "the database", f"SUPABASE_URL={URL}"),
+        ("https://aws-0-eu-central-1.pooler.supabase.com", "the database", "YOUR-PROJECT.supabase.co"),
+        ("postgresql://postgres:pw@localhost:54322/postgres", "the database", "YOUR-PROJECT.supabase.co"),
         (f"https://user:pw@{REF}.supabase.co", "user name or password", "SUPABASE_SERVICE_KEY"),
         ("http://example.com", "would travel unencrypted", "--allow-http"),
         ("http://192.168.1.5:8000", "would travel unencrypted", "MIGRATION_ALLOW_HTTP=1"),
@@ -274,6 +280,13 @@ def test_the_project_comes_from_the_url_or_else_from_the_key(
 def test_an_access_token_must_not_travel_unencrypted_either(load: Load) -> None:
     with pytest.raises(SettingsError, match=r"MIGRATION_MANAGEMENT_URL is http:// to api\.example\.com"):
         load(MIGRATION_MANAGEMENT_URL="http://api.example.com")
+
+
+@pytest.mark.parametrize("value", ["api.supabase.com", "https://me:pw@api.supabase.com"])
+def test_another_address_of_the_management_api_is_no_projects(load: Load, value: str) -> None:
+    with pytest.raises(SettingsError, match="MIGRATION_MANAGEMENT_URL") as error:
+        load(MIGRATION_MANAGEMENT_URL=value)
+    assert error.value.hint == "Set it to an address such as https://api.supabase.com, or leave it out."
 
 
 @pytest.mark.parametrize("name", ["MIGRATION_PATIENCE", "MIGRATION_REQUEST_TIMEOUT"])

@@ -29,6 +29,7 @@ class Keys:
     secret_key: str = field(default_factory=lambda: f"sb_secret_{_random(22)}_{_random(8)}")
     publishable_key: str = field(default_factory=lambda: f"sb_publishable_{_random(22)}_{_random(8)}")
     access_token: str = field(default_factory=lambda: f"sbp_{_random(40, string.hexdigits.lower()[:16])}")
+    expires_at: int = field(default_factory=lambda: int(time.time()) + _TEN_YEARS)  # of the legacy keys, which so stay the same
 
     def make_key(
         self,
@@ -56,12 +57,12 @@ class Keys:
     @property
     def anon_key(self) -> str:
         """The legacy key for anonymous use."""
-        return self.make_key("anon", iat=0)
+        return self.make_key("anon", iat=0, exp=self.expires_at)
 
     @property
     def service_key(self) -> str:
         """The legacy service_role key."""
-        return self.make_key("service_role", iat=0)
+        return self.make_key("service_role", iat=0, exp=self.expires_at)
 
     def authenticated_key(self, user_id: str) -> str:
         """The token of a signed-in user, for the Authorization header."""
