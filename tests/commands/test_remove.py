@@ -10,6 +10,7 @@ from checkout import Checkout, said
 from conftest import ROOT, Scripts
 from local_supabase import LocalSupabase, create_old_table
 from projects import deploy, one
+from rpc_migrations.deployment import SIGNATURE
 from step_runner import read, run
 
 MIGRATION = ROOT / "db" / "migrate_user_clusters.sql"
@@ -59,6 +60,31 @@ def test_it_first_writes_what_only_the_journal_knows(
     )
     admin.execute(checkout.read("db/put_back_output.sql").encode())
     assert set(admin.execute(lost.format("public.user_clusters_backup")).fetchall()) == before
+
+
+def test_the_journal_of_an_older_version_is_brought_up_to_date_first(
+    checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    """Only this version's functions tell what only the journal knows; it went without a word, and nobody was asked."""
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    assert checkout.run("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    admin.execute(f"comment on function {SIGNATURE} is 'rpc_migrations 1 0123456789abcdef'".encode())
+    said(
+        checkout.run("remove_sql_function.py", env=supabase.environment()),
+        "An older version of execute_sql is deployed",
+        "Run: python scripts/deploy_sql_function.py",
+        code=1,
+    )
+    assert one(admin, "select count(*) from rpc_migrations.journal") > 0
+    kept = checkout.run("remove_sql_function.py", "--keep-journal", env=supabase.environment())
+    said(kept, "The journal is kept")
+    deploy(admin)
+    said(
+        checkout.run("remove_sql_function.py", env=supabase.environment()),
+        "Written: db/put_back_output.sql",
+        "was taken away",
+    )
 
 
 def test_the_journal_can_be_kept_and_used_again(

@@ -48,10 +48,11 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
     if not settings.has_credentials:
         return write_instead(console, settings, write)
     with file_as_way_out(console, settings, write), connected(settings, console) as client:
-        from ..deployment import current_version, deployed_version
+        from ..deployment import check_deployed, deployed_version, version_number
 
         try:
-            if deployed_version(client) == current_version() and not options.keep_journal:
+            if version_number(deployed_version(client)) > 0 and not options.keep_journal:
+                check_deployed(client)  # an older version cannot tell what only the journal knows
                 before_removing(client, settings, console)
                 _write_putting_back(client, console)
             client.query(output_files.removal_sql(keep_journal=options.keep_journal))
