@@ -35,6 +35,7 @@ as $function$
                 left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
                 where
                     l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                    and l.pid <> pg_backend_pid()  -- start_run has it for a moment
                     and l.database = (select d.oid from pg_catalog.pg_database as d where d.datname = current_database())
                     and (l.classid::bigint << 32) | l.objid::bigint = rpc_migrations.lock_key(busy.migration)
                 limit 1

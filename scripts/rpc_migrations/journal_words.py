@@ -45,7 +45,8 @@ def describe_run(run: dict[str, Any]) -> str:
     """A run: by whom, and since when."""
     if not run:
         return "started in the SQL Editor or by psql"
-    return f"{run['client']} (process {run['pid']}), since {run['started_at']}, last seen {run['last_seen_at']}"
+    since, seen = moment(run["started_at"]), moment(run["last_seen_at"])
+    return f"{run['client']} (process {run['pid']}), since {since}, last seen {seen}"
 
 
 def describe_busy(answer: dict[str, Any]) -> str:

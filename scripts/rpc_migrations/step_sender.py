@@ -123,7 +123,7 @@ class StepSender:
             case "taken_over":
                 raise Blocked(
                     f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
-                    hint="Let it finish; run the same command afterwards to see where it stands (--status).",
+                    hint="Let it finish. Then the same command with --status says where it stands.",
                 )
             case state:
                 raise MigrationError(

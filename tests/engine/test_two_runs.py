@@ -15,6 +15,7 @@ from faults.proxy import Exchange
 from rest_calls import wait_until
 from rpc_migrations.errors import Blocked
 from rpc_migrations.journal import RUN_PATIENCE
+from rpc_migrations.journal_words import moment
 
 # Fails at once where another session is inside a step, and counts each time it takes effect.
 _STEP = """
@@ -76,7 +77,7 @@ def test_two_runs_at_once(bench: Bench) -> None:
     (started,) = bench.ask(
         "select to_jsonb(r) ->> 'started_at' from rpc_migrations.runs as r where r.pid = %s", one.pid
     )
-    assert f"waiting for another run to end: {_whoami()} (process {one.pid}), since {started[0]}" in other_said
+    assert f"waiting for another run to end: {_whoami()} (process {one.pid}), since {moment(started[0])}" in other_said
     assert other_out.count("done before") == len(STEPS)
     ended = bench.ask("select pid, outcome from rpc_migrations.runs order by started_at")
     assert ended == [(one.pid, "done"), (other.pid, "done")]
@@ -117,6 +118,8 @@ def test_a_run_on_another_machine(bench: Bench) -> None:
     outcome = bench.run_past_the_proxy(patience=0.5)
     assert isinstance(outcome.error, Blocked)
     assert "Another run of slow is under way: ann@elsewhere (process 12), since " in outcome.error.message
+    assert " UTC, last seen " in outcome.error.message
+    assert "backend" not in outcome.error.message, "what asks holds the lock itself, for a moment"
     assert counts(bench) == [0, 0, 0]
     with bench.database.connect() as connection:
         connection.execute(
