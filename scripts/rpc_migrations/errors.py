@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 DEPLOY_COMMAND = "python scripts/deploy_sql_function.py"  # the next step of many errors
 LAST_RESORT = "Check everything, and change nothing: python scripts/doctor.py"  # where nothing better is known
+
+
+def run_command(path: Path) -> str:
+    """The command that runs a migration file, to be pasted as it is, also where there is a blank in the file's path."""
+    named = str(path) if re.fullmatch(r"[\w./\\:+-]+", str(path)) else f'"{path}"'
+    return f"python scripts/run_migration.py {named}"
 
 
 class MigrationError(Exception):

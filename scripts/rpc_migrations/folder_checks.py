@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from . import other_tools, step_file
-from .errors import MigrationError, StepFileError
+from .errors import MigrationError, StepFileError, run_command
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps
@@ -28,7 +28,7 @@ def check(
         if one.status.is_rolling_back:
             raise MigrationError(
                 f"A rollback of {one.migration.name} is under way. Nothing was run.",
-                hint=f"Finish it first, or give it up (--give-up): python scripts/run_migration.py {one.migration.path} --rollback",
+                hint=f"Finish it first, or give it up (--give-up): {run_command(one.migration.path)} --rollback",
             )
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -356,6 +357,13 @@ def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, 
     assert project.run(file.stem, rollback=True).exit_code == 0
     assert project.tables == []
     assert scripts("new_migration.py", "!", "--folder", str(project.folder)).returncode == 2
+
+
+def test_what_is_to_be_pasted_may_have_blanks_in_its_path(scripts: Scripts, tmp_path: Path) -> None:
+    done = scripts("new_migration.py", "x", "--folder", str(tmp_path / "of my own"))
+    (file,) = (tmp_path / "of my own").iterdir()
+    said, command = done.stdout.splitlines()[-1].split(": ", 1)
+    assert (said, shlex.split(command)) == ("Edit it, then", ["python", "scripts/run_migration.py", str(file)])
 
 
 def test_a_rebuild_is_recorded_as_the_plain_statement_and_taken_out_by_its_rollback(project: Project) -> None:

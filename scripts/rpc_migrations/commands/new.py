@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from ..console import Console
-from ..errors import MigrationError, SettingsError
+from ..errors import MigrationError, SettingsError, run_command
 from ..rebuild import quoted_table
 from ..settings import Settings
 from ..sql import quote_literal
@@ -75,7 +75,7 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
         ) from error
     console.report.files.append(str(path))
     console.say(f"Written: {path}")
-    console.say(f"Edit it, then: python scripts/run_migration.py {path}")
+    console.say(f"Edit it, then: {run_command(path)}")
     return 0
 
 
