@@ -183,7 +183,9 @@ def _base_url(value: str, name: str, allow_http: bool) -> str:
     if scheme not in ("http", "https") or not host:
         bare = re.fullmatch(r"([a-z0-9]{20})(\.supabase\.co)?", value.strip().rstrip("/"))
         example = f"https://{bare[1]}.supabase.co" if bare else "https://YOUR-PROJECT.supabase.co"
-        raise SettingsError(f"{name} is not a URL.", hint=other or f"Set {name}={example} (Project Settings, Data API).")
+        raise SettingsError(
+            f"{name} is not a URL.", hint=other or f"Set {name}={example} (Project Settings, Data API)."
+        )
     if "@" in value:
         raise SettingsError(
             f"{name} has a user name or password in it.",

@@ -29,7 +29,9 @@ class Keys:
     secret_key: str = field(default_factory=lambda: f"sb_secret_{_random(22)}_{_random(8)}")
     publishable_key: str = field(default_factory=lambda: f"sb_publishable_{_random(22)}_{_random(8)}")
     access_token: str = field(default_factory=lambda: f"sbp_{_random(40, string.hexdigits.lower()[:16])}")
-    expires_at: int = field(default_factory=lambda: int(time.time()) + _TEN_YEARS)  # of the legacy keys, which so stay the same
+    expires_at: int = field(
+        default_factory=lambda: int(time.time()) + _TEN_YEARS
+    )  # of the legacy keys, which so stay the same
 
     def make_key(
         self,
