@@ -71,6 +71,7 @@ def test_every_command_says_how_to_open_it_again(
     said(
         checkout.run("doctor.py", env=environment),
         "execute_sql has been closed since",
+        " UTC. Open it again: ",
         "deploy_sql_function.py --for 2h",
         code=1,
     )
