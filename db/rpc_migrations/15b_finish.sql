@@ -81,7 +81,11 @@ begin
         using errcode = 'RM001', hint = 'Nothing was changed. Run the migration to its end first.';
     elsif copy.state is distinct from 'swapped' then
         raise exception '% is not applied: there is no way back to close', migration
-        using errcode = 'RM001', hint = 'Nothing was changed. Run the migration first.';
+        using errcode = 'RM001', hint = case
+            when copy.state = 'rolled back' and copy.new_table = to_regclass(copy.kept_as)::oid then format(
+                'Nothing was changed. The rollback has kept the migrated table. If nobody needs it any more: drop table %s;', copy.kept_as)
+            else 'Nothing was changed. Run the migration first.'
+        end;
     end if;
     name_in_use := format('%I.%I', copy.schema_name, copy.table_name);
     backup := format('%I.%I', copy.schema_name, copy.backup_name);

@@ -317,7 +317,12 @@ def test_a_migration_that_is_not_over_is_refused(running: LocalSupabase, admin: 
     run(admin, read(ROLLBACK), "migrate_user_clusters", until="roll back: begin")
     assert "a rollback of migrate_user_clusters is under way" in refused(running)
     run(admin, read(ROLLBACK), "migrate_user_clusters")
-    assert "is not applied: there is no way back to close" in refused(running)
+    said = refused(running)
+    assert "is not applied: there is no way back to close" in said
+    advice = re.search(r"drop table public\.user_clusters_rolled_back_\d+;", said)
+    assert advice, said
+    admin.execute(advice[0].encode())
+    assert "Run the migration first" in refused(running)
     assert one(admin, "select count(*) from public.user_clusters") == 20
 
 

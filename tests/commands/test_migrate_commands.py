@@ -149,6 +149,11 @@ def test_a_rollback_is_given_up(checkout: Checkout, cluster: Cluster) -> None:
         said(checkout.run(VERIFY, env=env), "0 failed")
         said(checkout.run(ROLLBACK, env=env), "is rolled back")
         said(checkout.run(VERIFY, env=env), "It was rolled back at 20", code=1)
+        told = checkout.run(MIGRATE, "--status", env=env).stdout
+        kept = re.search(r"user_clusters: rolled back; the migrated one is kept as (public\.\w+)\n", told)
+        assert kept, told
+        connection.execute(f"drop table {kept[1]}".encode())
+        said(checkout.run(MIGRATE, "--status", env=env), "rolled back; the migrated one was dropped or renamed")
 
 
 def test_no_table_before(checkout: Checkout, cluster: Cluster) -> None:

@@ -262,11 +262,9 @@ class Console:
         columns = ["started", "action", "by", "ended", "message"]
         self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
         if found.table:
-            backup = f"backup {found.table['backup']}" if found.table["backup"] else "there was none before: no backup"
-            if status.finished_at:
-                backup = f"the way back was closed on {status.finished_at}"
             restored = "; restored from a dump" if found.table.get("restored") else ""
-            self.say(f"Table {found.table['table']}: {found.table['state']}; {backup}{restored}")
+            kept = _what_is_kept(found.table, status.finished_at)
+            self.say(f"Table {found.table['table']}: {found.table['state']}; {kept}{restored}")
             for line in describe_copy(status.copy, status.steps):
                 self.say(line)
         if calls:
@@ -342,6 +340,21 @@ def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
 
         return LiveList(out, err, quiet=quiet, verbose=verbose)
     return Lines(out, err, quiet=quiet, verbose=verbose)
+
+
+def _what_is_kept(table: dict[str, Any], finished_at: str | None) -> str:
+    """Which table is kept beside the one in use, in words."""
+    if finished_at:
+        return f"the way back was closed on {finished_at}"
+    if table["state"] == "abandoned":
+        return "the copy was removed"
+    if table["state"] == "rolled back":
+        return (
+            f"the migrated one is kept as {table['kept_as']}"
+            if table["kept_as"]
+            else "the migrated one was dropped or renamed"
+        )
+    return f"backup {table['backup']}" if table["backup"] else "there was none before: no backup"
 
 
 def _step_cells(step: dict[str, Any]) -> list[str]:
