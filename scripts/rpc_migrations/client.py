@@ -29,7 +29,7 @@ from .errors import (
     Unreachable,
     not_ours,
 )
-from .network import CERTIFICATE_HINT, is_untrusted, open_http
+from .network import CERTIFICATE_HINT, is_untrusted, open_http, through_proxy
 from .patience import Attempts
 from .rest_errors import CONFLICTS, TOKEN_CODES, ErrorAnswer, explain
 from .settings import Settings
@@ -196,7 +196,7 @@ class RpcClient:
         """The error for a failed connection. An untrusted certificate is final, unless the server was trusted before."""
         if is_untrusted(error) and not self._has_answered:
             return NotSupabase("The server's certificate is not trusted.", details=str(error), hint=CERTIFICATE_HINT)
-        return TransientError(f"the connection failed: {error or type(error).__name__}")
+        return TransientError(f"the connection failed{through_proxy(self._settings)}: {error or type(error).__name__}")
 
     def _not_ours(self) -> MigrationError:
         """The error for an answer that is not Supabase's: a wrong address, or for a while a login page in between."""

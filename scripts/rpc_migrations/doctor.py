@@ -15,7 +15,7 @@ from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFil
 from .journal import Status, read_status
 from .journal_words import moment
 from .migration import Migration
-from .network import CERTIFICATE_HINT, is_untrusted
+from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
 from .rebuilt_table import RebuiltTable, find_table, read_table
 from .report import Check
 from .rest_errors import ErrorAnswer
@@ -96,7 +96,11 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
         answer = client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
     except httpx.HTTPError as error:
         advice = CERTIFICATE_HINT if is_untrusted(error) else "Check SUPABASE_URL and the network."
-        return Check(name, False, f"{settings.url} is not reachable: {error or type(error).__name__}. {advice}")
+        return Check(
+            name,
+            False,
+            f"{settings.url} is not reachable{through_proxy(settings)}: {error or type(error).__name__}. {advice}",
+        )
     try:
         body = answer.json()
     except (ValueError, RecursionError):

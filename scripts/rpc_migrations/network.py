@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 import httpx
 
@@ -56,6 +57,15 @@ def is_untrusted(error: httpx.HTTPError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
+def through_proxy(settings: Settings) -> str:
+    """Which variable's proxy the project is reached through, in words: it may be the proxy that cannot be reached. Else empty."""
+    parts = urlsplit(settings.url or "")
+    if settings.is_local or proxy_bypass(parts.hostname or ""):
+        return ""
+    given = _given((f"{parts.scheme.upper()}_PROXY", "ALL_PROXY"))
+    return f", through the proxy of {given[0]}" if given else ""
+
+
 def _past_proxies(settings: Settings) -> dict[str, httpx.BaseTransport | None]:
     """A project on this machine is reached without a proxy, which would get to read its key."""
     host = urlsplit(settings.url or "").hostname or ""
@@ -64,5 +74,10 @@ def _past_proxies(settings: Settings) -> dict[str, httpx.BaseTransport | None]:
 
 def _by(names: tuple[str, ...]) -> str:
     """Which of these variables are set, in words; on macOS and Windows it may be the system's settings instead."""
-    given = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+    given = _given(names)
     return f" ({', '.join(given)})" if given else ""
+
+
+def _given(names: tuple[str, ...]) -> list[str]:
+    """Which of these variables are set."""
+    return [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]

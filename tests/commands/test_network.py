@@ -51,6 +51,18 @@ def test_an_environment_that_cannot_be_used(checkout: Checkout, variables: dict[
     assert "secret@" not in done.stdout + done.stderr
 
 
+def test_a_proxy_that_cannot_be_reached_is_named(checkout: Checkout) -> None:
+    """Its password is not. It looked as if the project were down."""
+    with listen() as nobody:  # bound, and not listening
+        proxy = f"http://me:secret@127.0.0.1:{nobody.getsockname()[1]}"
+        env = {"SUPABASE_URL": HOSTED, "SUPABASE_SERVICE_KEY": KEY, "HTTPS_PROXY": proxy, "NO_PROXY": None}
+        done = checkout.run("verify_clusters.py", "--patience", "1", env=env)
+        said(done, "the connection failed, through the proxy of HTTPS_PROXY: ", code=1)
+        looked = checkout.run("doctor.py", env=env)
+        said(looked, f"{HOSTED} is not reachable, through the proxy of HTTPS_PROXY: ", code=1)
+        assert "secret@" not in done.stdout + done.stderr + looked.stdout + looked.stderr
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_project_on_this_machine_is_reached_past_the_proxy(
     checkout: Checkout, shared: LocalSupabase, host: str
