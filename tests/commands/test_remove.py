@@ -83,7 +83,7 @@ def test_the_journal_of_an_older_version_is_brought_up_to_date_first(
     said(
         checkout.run("remove_sql_function.py", env=supabase.environment()),
         "Written: db/put_back_output.sql",
-        "was taken away",
+        "was removed",
     )
 
 
