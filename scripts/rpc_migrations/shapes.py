@@ -83,7 +83,7 @@ STATUS = {
     "runs": [RUN],
     "is_there": Maybe(bool),
     "copy": Maybe({
-        "table": str, "state": str, "backup": Maybe(str), "restored": Maybe(bool), "kept_as": Maybe(str), "unvalidated": list,
+        "id": int, "table": str, "state": str, "backup": Maybe(str), "restored": Maybe(bool), "kept_as": Maybe(str), "unvalidated": list,
         "finished_at": Maybe(Moment),
         "attempts": Maybe(int), "longest_attempt": Maybe(float), "progress": Maybe(float), "log_entries": Maybe(int), "log_bytes": Maybe(int),
     }),
