@@ -54,7 +54,8 @@ def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
     if astray := [name for name in other_tools.without_number(names) if name in chosen]:
         raise StepFileError(
             f"Without the leading number that puts the others in order: {listed(astray)}",
-            hint="Nothing was run. Give it a number, or take it out of the folder; given alone, it runs as it is.",
+            hint="Nothing was run. Give it a number that ends in front of _, - or a dot (01_a.sql, not 01abc.sql), or take it out of the folder; "
+            "given alone, it runs as it is.",
         )
     if pair := other_tools.out_of_order(chosen):
         raise StepFileError(

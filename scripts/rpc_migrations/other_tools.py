@@ -18,7 +18,7 @@ from .sql_text import split, walk
 
 # A comment line that begins the way back: a tool's own mark, or one word that says so.
 _WAY_BACK = re.compile(
-    r"--\W*(migrate:\s*down\b.*|(?<=\+)\w+\s+down\b.*|rambler\s+down\b.*|create above / drop below\b.*"
+    r"--\W*(migrate:\s*(down|rollback)\b.*|(?<=\+)\w+\s+down\b.*|rambler\s+down\b.*|create above / drop below\b.*"
     r"|(down|downs|undo|revert|rollback)(\s+migration)?\W*)",
     re.IGNORECASE,
 )
@@ -46,8 +46,8 @@ _VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?P<letter>[a-zA-Z]?)(?![^\W_])")  # 005b comes between 005 and 006
 _DATE = re.compile(r"(19|20)\d{6,12}")
 _VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
-_WAY_BACK_NAME = re.compile(r"(?:(?P<name>.+?)(?P<mark>[._-]))?(down|undo|revert|rollback)\.sql", re.IGNORECASE)
-_WAYS_THERE = ("", "up", "do", "deploy", "apply")
+_WAY_BACK_WORD = re.compile(r"(?:^|(?<=[._-]))(down|undo|revert|rollback)(?=[._-])", re.IGNORECASE)
+_WAYS_THERE = ("up", "do", "deploy", "apply")
 
 
 def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
@@ -113,15 +113,23 @@ def _variables(text: str, first_line: int) -> Iterator[Refusal]:
 
 
 def ways_back(names: Iterable[str]) -> list[str]:
-    """The files that their names make the way back of a migration: x.down.sql, or x_down.sql beside x.sql or x_up.sql."""
+    """The files that their names make the way back of a migration: x.down.sql, 001.undo.x.sql; and beside the migration itself x_down.sql
+    and 001_down_x.sql.
+    """
     names = list(names)
     known = {name.lower() for name in names}
 
     def is_one(name: str) -> bool:
-        if not (found := _WAY_BACK_NAME.fullmatch(name)):
-            return False
-        stem, mark = (found["name"] or "").lower(), found["mark"] or ""
-        return mark == "." or any(f"{stem}{mark if way else ''}{way}.sql" in known for way in _WAYS_THERE)
+        for word in _WAY_BACK_WORD.finditer(name):
+            before, after = name[: word.start()].lower(), name[word.end() :].lower()
+            if before.endswith(".") and (after == ".sql" or (before[:-1].isdigit() and after.startswith("."))):
+                return True
+            there = {f"{before}{way}{after}" for way in _WAYS_THERE}
+            if after == ".sql":
+                there.add(before[:-1] + after)
+            if not known.isdisjoint(there):
+                return True
+        return False
 
     return [name for name in names if is_one(name)]
 

@@ -41,7 +41,7 @@ _PLAIN_BEGIN = re.compile(
 _PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
 
 # What may stand behind the COMMIT: NOTIFY is sent at the commit wherever it stands, and the others look at what was made.
-_BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain")
+_BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain", "analyze", "analyse")
 
 
 @dataclass(frozen=True)

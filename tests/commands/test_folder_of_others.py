@@ -62,6 +62,14 @@ def test_a_file_that_is_the_way_back_is_not_run(project: Project) -> None:
     assert project.tables == []
 
 
+def test_a_way_back_that_says_so_in_the_middle_of_its_name_is_not_run(project: Project) -> None:
+    write(project, {"001.do.a.sql": A, "001.undo.a.sql": "drop table public.a;", "002_up_b.sql": B, "002_down_b.sql": C})
+    assert "it would be run as a migration: 001.undo.a.sql, 002_down_b.sql" in told(project.run())
+    assert project.tables == []
+    assert project.run("001.do.a", "002_up_b").exit_code == 0
+    assert project.tables == ["a", "b"]
+
+
 def test_the_files_that_are_meant_may_be_named(project: Project) -> None:
     write(project, {"000001_a.up.sql": A, "000001_a.down.sql": B, "000002_slow_down.up.sql": C})
     assert project.run("000001_a.up", "000002_slow_down.up").exit_code == 0
@@ -88,11 +96,12 @@ def test_an_order_that_the_names_do_not_tell_is_none(project: Project) -> None:
     assert project.tables == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("name", ["seed", "R__view"])
+@pytest.mark.parametrize("name", ["seed", "R__view", "05gaps"])
 def test_a_file_without_a_place_is_not_run(project: Project, name: str) -> None:
     write(project, {"V1__a.sql": A, f"{name}.sql": B})
     for outcome in (project.run(), project.run(include_all=True)):
         assert f"Without the leading number that puts the others in order: {name}.sql" in told(outcome)
+        assert "a number that ends in front of _, - or a dot (01_a.sql, not 01abc.sql)" in told(outcome)
     assert project.tables == []
     assert project.run(name).exit_code == 0, "by itself"
     assert project.run().exit_code == 0

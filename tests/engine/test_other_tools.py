@@ -18,6 +18,7 @@ WAYS_BACK_IN_THE_FILE = {
     "node-pg-migrate": f"-- Up Migration\n{A}-- Down Migration\ndrop table public.a;\n",
     "tern": f"{A}---- create above / drop below ----\ndrop table public.a;\n",
     "mybatis": f"-- // a\n{A}\n-- //@UNDO\ndrop table public.a;\n",
+    "apply and rollback": f"-- migrate: apply\n{A}-- migrate: rollback\ndrop table public.a;\n",
     "rambler": f"-- rambler up\n{A}-- rambler down\ndrop table public.a;\n",
     "a heading": f"------- UP -------\n{A}------- DOWN -------\ndrop table public.a;\n",
     "a word": f"begin;\n{A}  -- Rollback:\ndrop table public.a;\ncommit;\n",
@@ -102,7 +103,11 @@ def test_what_only_another_tool_knows(tmp_path: Path, name: str, text: str, why:
         (["20260101_a", "20260101_a_rollback"], ["20260101_a_rollback"]),
         (["20260101_a_UP", "20260101_a_DOWN"], ["20260101_a_DOWN"]),
         (["up", "down"], ["down"]),
+        (["001.do.a", "001.undo.a", "002.do.b", "002.undo.b-dropped"], ["001.undo.a", "002.undo.b-dropped"]),
+        (["001_UP_a", "001_DOWN_a", "002_up_b"], ["001_DOWN_a"]),
+        (["deploy-a", "revert-a"], ["revert-a"]),
         (["1_slow_down", "2_rollback", "3_undo-revert", "down"], []),
+        (["1_down_payments", "2_up_next", "3_undo_log_a", "3_a", "v1.2.undo_log"], []),
     ],
 )
 def test_ways_back_by_their_names(names: list[str], back: list[str]) -> None:
