@@ -63,7 +63,9 @@ def test_a_file_that_is_the_way_back_is_not_run(project: Project) -> None:
 
 
 def test_a_way_back_that_says_so_in_the_middle_of_its_name_is_not_run(project: Project) -> None:
-    write(project, {"001.do.a.sql": A, "001.undo.a.sql": "drop table public.a;", "002_up_b.sql": B, "002_down_b.sql": C})
+    write(
+        project, {"001.do.a.sql": A, "001.undo.a.sql": "drop table public.a;", "002_up_b.sql": B, "002_down_b.sql": C}
+    )
     assert "it would be run as a migration: 001.undo.a.sql, 002_down_b.sql" in told(project.run())
     assert project.tables == []
     assert project.run("001.do.a", "002_up_b").exit_code == 0
