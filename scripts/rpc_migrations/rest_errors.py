@@ -126,7 +126,9 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
         hint = _ROLE_HINT
-    return kind(message or "The database gave no message.", code=code, details=details, hint=error.hint or hint)
+    if code != "55P04":  # PostgreSQL's own hint for that one says less than ours
+        hint = error.hint or hint
+    return kind(message or "The database gave no message.", code=code, details=details, hint=hint)
 
 
 def _stopped_before_it(code: str, message: str) -> MigrationError | None:

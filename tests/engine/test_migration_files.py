@@ -196,6 +196,14 @@ def test_a_role_changed_from_within_is_told_as_what_it_is(twins: Twins, tmp_path
     assert "Leave `set role` out" in (outcome.error.hint or "")
 
 
+@pytest.mark.slow
+def test_an_enum_value_used_at_once_is_told_with_the_step_line_that_it_needs(twins: Twins) -> None:
+    """PostgreSQL's own hint says that it must be committed first, and not how."""
+    outcome, _ = by_us(twins.copy(), FILES / "failing" / "enum_value_used_at_once.sql")
+    assert isinstance(outcome.error, SqlError)
+    assert "Put a line `-- step: NAME` between the two" in (outcome.error.hint or "")
+
+
 @pytest.mark.parametrize("name", files("refused"))
 def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) -> None:
     file = FILES / "refused" / f"{name}.sql"
