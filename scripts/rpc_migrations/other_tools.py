@@ -124,9 +124,7 @@ def ways_back(names: Iterable[str]) -> list[str]:
             before, after = name[: word.start()].lower(), name[word.end() :].lower()
             if before.endswith(".") and (after == ".sql" or (before[:-1].isdigit() and after.startswith("."))):
                 return True
-            there = {f"{before}{way}{after}" for way in _WAYS_THERE}
-            if after == ".sql":
-                there.add(before[:-1] + after)
+            there = {before[:-1] + after, *(f"{before}{way}{after}" for way in _WAYS_THERE)}
             if not known.isdisjoint(there):
                 return True
         return False

@@ -106,6 +106,7 @@ def test_what_only_another_tool_knows(tmp_path: Path, name: str, text: str, why:
         (["001.do.a", "001.undo.a", "002.do.b", "002.undo.b-dropped"], ["001.undo.a", "002.undo.b-dropped"]),
         (["001_UP_a", "001_DOWN_a", "002_up_b"], ["001_DOWN_a"]),
         (["deploy-a", "revert-a"], ["revert-a"]),
+        (["001_a", "001_rollback_a", "002_rollback_a"], ["001_rollback_a"]),
         (["1_slow_down", "2_rollback", "3_undo-revert", "down"], []),
         (["1_down_payments", "2_up_next", "3_undo_log_a", "3_a", "v1.2.undo_log"], []),
     ],
