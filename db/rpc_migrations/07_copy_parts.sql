@@ -120,20 +120,20 @@ as $function$
 $function$;
 
 
--- The condition that two rows have the same key, with the operators of the key's own index. If the key is all columns, a hash of them
--- lets the planner join by it.
+-- The condition that two rows have the same key, with the operators of the key's own index. If the key is all columns, a hash of those
+-- that have one lets the planner join by it.
 create or replace function rpc_migrations.key_match(copy rpc_migrations.copies, one_alias text, other_alias text) returns text
 language sql immutable
 set search_path = ''
 as $function$
     select concat_ws(' and ',
-        'pg_catalog.hash_record_extended(row(' || string_agg(format('%s.%I', one_alias, k.name), ', ') filter (where k.operator is null)
+        'pg_catalog.hash_record_extended(row(' || string_agg(format('%s.%I', one_alias, k.name), ', ') filter (where k.hashed)
         || '), 0) = pg_catalog.hash_record_extended(row('
-        || string_agg(format('%s.%I', other_alias, k.name), ', ') filter (where k.operator is null) || '), 0)',
+        || string_agg(format('%s.%I', other_alias, k.name), ', ') filter (where k.hashed) || '), 0)',
         string_agg(
             case when k.operator is null then format('%s.%I is not distinct from %s.%I', one_alias, k.name, other_alias, k.name)
                 else format('%s.%I operator(%s) %s.%I', one_alias, k.name, k.operator, other_alias, k.name) end, ' and '))
-    from jsonb_to_recordset(copy.keys) as k (name text, operator text);
+    from jsonb_to_recordset(copy.keys) as k (name text, operator text, hashed boolean);
 $function$;
 
 
@@ -238,8 +238,8 @@ end;
 $function$;
 
 
--- Whether the values of a type can be compared and hashed, which it takes to tell rows without a key apart.
-create or replace function rpc_migrations.can_be_told_apart(type oid) returns boolean
+-- Whether the values of a type can be compared and sorted, which it takes to tell rows without a key apart; and whether they have a hash.
+create or replace function rpc_migrations.can_be_told_apart(type oid, hashed boolean default false) returns boolean
 language plpgsql stable
 set search_path = ''
 as $function$
@@ -247,7 +247,8 @@ declare
     compared record;
 begin
     execute format(
-        'select hash_record_extended(row(null::%1$s), 0), null::%1$s is not distinct from null::%1$s',
+        'select null::%1$s is not distinct from null::%1$s, '
+        || case when hashed then 'hash_record_extended(row(null::%1$s), 0)' else 'row_number() over (order by null::%1$s)' end,
         format_type(rpc_migrations.base_type(type), -1))
     into compared;
     return true;
@@ -262,7 +263,11 @@ create or replace function rpc_migrations.row_keys(relation oid) returns jsonb
 language sql stable
 set search_path = ''
 as $function$
-    select jsonb_agg(jsonb_build_object('name', k.name, 'operator', k.operator) order by k.place)
+    select jsonb_agg(
+        jsonb_build_object('name', k.name, 'operator', k.operator)
+        || case when k.operator is null then jsonb_build_object('hashed', rpc_migrations.can_be_told_apart(a.atttypid, hashed => true))
+            else '{}' end
+        order by k.place)
     from rpc_migrations.key_columns(relation) as k
     inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = k.number
     having bool_and(k.operator is not null or rpc_migrations.can_be_told_apart(a.atttypid));

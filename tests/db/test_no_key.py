@@ -131,6 +131,30 @@ def test_refused(things: Connection, database: Database, before: str, columns: s
     assert dump_schema(database) == looks
 
 
+@pytest.mark.parametrize("others", ["", "kind text default 'a', "], ids=["alone", "beside others"])
+def test_values_that_have_an_order_and_no_hash(things: Connection, database: Database, others: str) -> None:
+    """They tell rows apart as well, there and back: what is written at any time is in the table as in one that is not rebuilt."""
+    columns = f"{others}price money, flags bit varying(8), words tsvector"
+    fill = "insert into {} (price, flags, words) values (1, b'1', 'a b'), (1, b'1', 'a b'), (null, null, null), (2, b'01', 'c:2')"
+    writes = (
+        "insert into {} (price, flags, words) values (3, b'1', 'd'), (1, b'1', 'a b')",
+        "update {} set flags = flags || b'1' where words = 'c:2'",
+        "delete from {0} where ctid = (select min(ctid) from {0} where price = '1')",
+        "update {} set price = 4 where words is null",
+    )
+    both = ("public.valued", "public.control")
+    for table in both:
+        things.execute(f"create table {table} ({columns}); {fill.format(table)}".encode())
+    before = dump_schema(database)
+    for text in (rebuild_file("valued", columns), read(ROLLBACK)):
+        for call, write in zip(calls(things, text), itertools.cycle(writes), strict=False):
+            found, expected = (things.execute(f"select t::text from {table} as t order by 1".encode()).fetchall() for table in both)
+            assert found == expected, call.step
+            for table in both:
+                things.execute(write.format(table).encode())
+    assert dump_schema(database) == before
+
+
 def test_after_a_table_with_a_key(things: Connection) -> None:
     """In one session: what it has prepared for a table with a key fits one without as well."""
     things.execute(
