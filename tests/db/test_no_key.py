@@ -148,7 +148,9 @@ def test_values_that_have_an_order_and_no_hash(things: Connection, database: Dat
     before = dump_schema(database)
     for text in (rebuild_file("valued", columns), read(ROLLBACK)):
         for call, write in zip(calls(things, text), itertools.cycle(writes), strict=False):
-            found, expected = (things.execute(f"select t::text from {table} as t order by 1".encode()).fetchall() for table in both)
+            found, expected = (
+                things.execute(f"select t::text from {table} as t order by 1".encode()).fetchall() for table in both
+            )
             assert found == expected, call.step
             for table in both:
                 things.execute(write.format(table).encode())
