@@ -133,7 +133,11 @@ as $function$
         string_agg(
             case when k.operator is null then format('%s.%I is not distinct from %s.%I', one_alias, k.name, other_alias, k.name)
                 else format('%s.%I operator(%s) %s.%I', one_alias, k.name, k.operator, other_alias, k.name) end, ' and '))
-    from jsonb_to_recordset(copy.keys) as k (name text, operator text, hashed boolean);
+    from (
+        -- Copies that an earlier version began have no "hashed": all of their types have a hash.
+        select r.name, r.operator, r.operator is null and r.hashed is not false as hashed
+        from jsonb_to_recordset(copy.keys) as r (name text, operator text, hashed boolean)
+    ) as k;
 $function$;
 
 
