@@ -3,8 +3,9 @@
 -- the snapshot of the statement around them. So the swap is not tried before such statements are over. They are noted once, when
 -- the last replay has been committed, and never added to: of those that come later all see what was replayed.
 
--- The client backends of this database that have a snapshot now, by their process and transaction: [{pid, transaction}]. And those that send
--- changes: the first copy of a subscription's table is theirs to read. While they send they are in no transaction, or have no snapshot.
+-- Who has a snapshot in this database now, by process and transaction: [{pid, transaction}]. Besides clients these are workers that run
+-- statements (the jobs of an extension, what a subscription's triggers do), and those that send changes: the first copy of a
+-- subscription's table is theirs to read. While they send they are in no transaction, or have no snapshot. Autovacuum has no role.
 create or replace function rpc_migrations.open_snapshots() returns jsonb
 language sql volatile
 set search_path = ''
@@ -13,9 +14,7 @@ as $function$
     from pg_catalog.pg_stat_activity as a
     inner join pg_catalog.pg_locks as l on l.pid = a.pid and l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock'
     where
-        a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_xmin is not null
-        -- what others run is told to those alone who may read all statistics, but not autovacuum's: it has no role
-        and coalesce(a.backend_type, 'client backend') in ('client backend', 'walsender') and a.usename is not null;
+        a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_xmin is not null and a.usename is not null;
 $function$;
 
 

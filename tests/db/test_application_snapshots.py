@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import psycopg
-from local_supabase import Database
+import pytest
+from local_supabase import Cluster, Database
 from local_supabase.database import SUPERUSER
 from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run
 
@@ -20,6 +21,18 @@ insert into public.members select n, 'a' from generate_series(1, {ROWS}) as n;
 create function public.pause() returns void language sql volatile as $$ select pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1) $$;
 create function public.member_count() returns bigint language plpgsql stable as $$
 begin return (select count(*) from public.members); end $$;
+"""
+# What applies the changes of a subscription waits within a statement, and then counts.
+COUNTED_BY_A_TRIGGER = """
+create table public.counted (members bigint);
+create function public.count_members() returns trigger language plpgsql as $$ begin
+    insert into public.counted
+    select case when (select public.pause()) is null then public.member_count() else public.member_count() end;
+    return null;
+end $$;
+create trigger counts after insert on public.feed for each row execute function public.count_members();
+alter table public.feed enable always trigger counts;
+grant select on public.counted to postgres;
 """
 
 
@@ -127,6 +140,48 @@ def test_a_subscription_that_begins_misses_no_row(admin: Connection, database: D
                 counts += sender.execute("SELECT count(*) FROM public.members").fetchall()
                 sender.execute("ROLLBACK")
     assert counts == [(ROWS,)]
+
+
+@pytest.fixture
+def feeding(cluster: Cluster, database: Database) -> Iterator[Connection]:
+    """A database whose inserts into `feed` a subscription brings into the test's own, where a trigger counts the members."""
+    source = cluster.create_database()
+    with source.connect(SUPERUSER) as feeding, database.connect(SUPERUSER) as fed:
+        for one in (feeding, fed):
+            one.execute("create table public.feed (id integer primary key)")
+        feeding.execute("create publication feed for table public.feed")
+        feeding.execute("select pg_create_logical_replication_slot('feed', 'pgoutput')")
+        fed.execute(TABLES)
+        fed.execute("alter table public.members owner to postgres")
+        fed.execute(COUNTED_BY_A_TRIGGER)
+        fed.execute(f"create subscription feed connection '{source.dsn(SUPERUSER)}' publication feed with (create_slot = false, copy_data = false)")
+        try:
+            yield feeding
+        finally:
+            fed.execute("alter subscription feed disable")
+            fed.execute("alter subscription feed set (slot_name = none)")
+            fed.execute("drop subscription feed")
+    source.drop()
+
+
+def test_a_background_worker_misses_no_row(admin: Connection, database: Database, feeding: Connection) -> None:
+    """What is no client runs statements as well: a subscription's worker here, the jobs of an extension elsewhere."""
+    deploy(admin)
+    run(admin, STEP_FILE, until="begin the copy")
+    states = []
+    with database.connect() as gate:
+        gate.execute("select pg_advisory_lock(1)")
+        feeding.execute("insert into public.feed values (1)")
+        works = "select from pg_stat_activity where backend_type ~ 'replication' and wait_event = 'advisory' and datname = current_database()"
+        wait_until(lambda: admin.execute(works).fetchall())
+        for call in calls(admin, STEP_FILE):
+            states.append((call.step, call.answer["state"]))
+            if call.answer["state"] == "waiting":
+                gate.execute("select pg_advisory_unlock_all()")
+        gate.execute("select pg_advisory_unlock_all()")
+    wait_until(lambda: admin.execute("select from public.counted").fetchall())
+    assert admin.execute("select members from public.counted").fetchall() == [(ROWS,)]
+    assert ("swap", "waiting") in states
 
 
 def test_a_transaction_without_a_snapshot_is_not_waited_for(admin: Connection, database: Database) -> None:
