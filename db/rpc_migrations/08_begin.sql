@@ -145,7 +145,8 @@ begin
     perform rpc_migrations.begin_capture(copy);
     return concat_ws('; ',
         format('changes of %s are being captured', copy.old_table::regclass) || rpc_migrations.realtime_warning(copy.old_table),
-        rpc_migrations.room_in_words(copy.old_table), rpc_migrations.deletions_in_words(copy.old_table), not_rehearsed);
+        rpc_migrations.room_in_words(copy.old_table), rpc_migrations.deletions_in_words(copy.old_table),
+        rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, copy.backup_name), not_rehearsed);
 end;
 $function$;
 

@@ -90,3 +90,21 @@ as $function$
     ) and rpc_migrations.subscriptions_in_reach() is null
         then '; after the swap its Realtime subscribers may hear nothing for up to a minute' else '' end;
 $function$;
+
+
+-- What is said before a table moves aside in a schema that is published as a whole: what is written to it there (by a rollback, or where rows
+-- go with those of others) is sent to subscribers, which stop where they lack a table of that name. Realtime needs none. Null: nothing.
+create or replace function rpc_migrations.subscribers_in_words(schema_name name, table_name name, aside name) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        'publication %1$s is for all of schema %2$I: its subscribers stop without a table %4$I; there: create table %2$I.%4$I (like %2$I.%3$I)',
+        string_agg(quote_ident(p.pubname), ', ' order by p.pubname), schema_name, table_name, aside)
+    from pg_catalog.pg_publication_namespace as n
+    inner join pg_catalog.pg_publication as p on p.oid = n.pnpubid
+    where
+        n.pnnspid = (select s.oid from pg_catalog.pg_namespace as s where s.nspname = subscribers_in_words.schema_name)
+        and p.pubname !~ '^supabase_realtime'
+    having count(*) > 0;
+$function$;

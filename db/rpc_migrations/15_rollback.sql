@@ -58,7 +58,8 @@ begin
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
         message := concat_ws('; ',
             format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table),
-            rpc_migrations.deletions_in_words(copy.new_table));
+            rpc_migrations.deletions_in_words(copy.new_table),
+            rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, copy.backup_name));
     end if;
 end;
 $function$;

@@ -62,6 +62,8 @@ begin
         message := case when copy.old_table is null then 'there was no table before' else 'the original table is back' end
             || format('; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
             || rpc_migrations.subscriptions_left(copy.new_table);
+        message := concat_ws('; ', message, rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, c.relname))
+        from pg_catalog.pg_class as c where c.oid = copy.new_table;
     end if;
 end;
 $function$;
