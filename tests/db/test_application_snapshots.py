@@ -154,7 +154,9 @@ def feeding(cluster: Cluster, database: Database) -> Iterator[Connection]:
         fed.execute(TABLES)
         fed.execute("alter table public.members owner to postgres")
         fed.execute(COUNTED_BY_A_TRIGGER)
-        fed.execute(f"create subscription feed connection '{source.dsn(SUPERUSER)}' publication feed with (create_slot = false, copy_data = false)")
+        fed.execute(
+            f"create subscription feed connection '{source.dsn(SUPERUSER)}' publication feed with (create_slot = false, copy_data = false)"
+        )
         try:
             yield feeding
         finally:

@@ -68,7 +68,9 @@ def test_what_is_to_be_made_at_the_subscribers_is_told(admin: Connection, subscr
     assert wait_until(lambda: subscriber.execute(query).fetchall() == rows)
 
 
-@pytest.mark.parametrize("publication", ["one for table public.orders", "supabase_realtime for tables in schema public"])
+@pytest.mark.parametrize(
+    "publication", ["one for table public.orders", "supabase_realtime for tables in schema public"]
+)
 def test_where_nobody_would_stop_nothing_is_said(admin: Connection, database: Database, publication: str) -> None:
     """A table is taken out of the publication that it is in by itself, and Realtime needs no table."""
     admin.execute(f"{OWNERS}; {ORDERS}".encode())
@@ -76,6 +78,6 @@ def test_where_nobody_would_stop_nothing_is_said(admin: Connection, database: Da
     with database.connect(SUPERUSER) as superuser:
         superuser.execute("drop publication supabase_realtime")
         superuser.execute(f"create publication {publication}".encode())
-        superuser.execute(f"alter publication {publication.split()[0]} owner to postgres".encode())
+        superuser.execute(f"alter publication {publication.split(maxsplit=1)[0]} owner to postgres".encode())
     for text in (STEP_FILE, read(ROLLBACK)):
         assert not [call for call in calls(admin, text) if re.search(MAKE, str(call.answer))]
