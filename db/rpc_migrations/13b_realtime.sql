@@ -92,14 +92,14 @@ as $function$
 $function$;
 
 
--- What is said before a table moves aside in a schema that is published as a whole: what is written to it there (by a rollback, or where rows
--- go with those of others) is sent to subscribers, which stop where they lack a table of that name. Realtime needs none. Null: nothing.
+-- A warning where the schema is published as a whole, or null: what is written to the table that moves aside (by a rollback, or by deletions
+-- that cascade) is sent to subscribers too, which stop if they lack a table of that name. Realtime does not need one.
 create or replace function rpc_migrations.subscribers_in_words(schema_name name, table_name name, aside name) returns text
 language sql stable
 set search_path = ''
 as $function$
     select format(
-        'publication %1$s is for all of schema %2$I: its subscribers stop without a table %4$I; there: create table %2$I.%4$I (like %2$I.%3$I)',
+        'publication %1$s covers all of schema %2$I: without a table %4$I its subscribers would stop; run there: create table %2$I.%4$I (like %2$I.%3$I)',
         string_agg(quote_ident(p.pubname), ', ' order by p.pubname), schema_name, table_name, aside)
     from pg_catalog.pg_publication_namespace as n
     inner join pg_catalog.pg_publication as p on p.oid = n.pnpubid
