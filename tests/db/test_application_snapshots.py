@@ -139,7 +139,7 @@ def test_a_subscription_that_begins_misses_no_row(admin: Connection, database: D
             if call.answer["state"] == "waiting":
                 counts += sender.execute("SELECT count(*) FROM public.members").fetchall()
                 sender.execute("ROLLBACK")
-    assert counts == [(ROWS,)]
+    assert set(counts) == {(ROWS,)}  # once, or more often where the machine is so busy that an attempt takes too long
 
 
 @pytest.fixture
