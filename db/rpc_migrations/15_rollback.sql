@@ -54,8 +54,10 @@ begin
         select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;
     elsif to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then
         perform rpc_migrations.create_log(copy);
-        perform rpc_migrations.begin_capture(copy);
+        -- Both locks at once: whoever has the parent meanwhile (and its trigger wants the child) would wait for us, and we for them.
+        execute format('lock table only %s in share row exclusive mode', copy.new_table::regclass);
         perform rpc_migrations.take_off_keys(copy.old_table, and_cascades => true);
+        perform rpc_migrations.begin_capture(copy);
         message := concat_ws('; ',
             format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table),
             rpc_migrations.deletions_in_words(copy.new_table),

@@ -6,6 +6,8 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -456,6 +458,50 @@ def held_while_waiting(connection: Connection, pid: int, table: str) -> set[str]
     return {
         name for name, granted in connection.execute(locks, [pid]).fetchall() if granted and name.startswith("public.")
     }
+
+
+@contextmanager
+def sign_ups(admin: Connection, database: Database) -> Iterator[None]:
+    """Customers come all the time, and a trigger makes an order of each: a transaction has first the one table, then the other."""
+    admin.execute(
+        "create function public.sign_up() returns trigger language plpgsql as $$ begin "
+        "insert into public.orders select 1 + coalesce(max(id), 0), new.name from public.orders; return null; end $$; "
+        "create trigger sign_up after insert on public.customers for each row execute function public.sign_up()"
+    )
+    over = threading.Event()
+
+    def sign_up() -> None:
+        with database.connect() as connection:
+            while not over.wait(0.01):
+                connection.execute("insert into public.customers select gen_random_uuid()")
+
+    thread = threading.Thread(target=sign_up)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_rollback_begins_while_parents_bring_their_children(orders: Connection, database: Database) -> None:
+    """It locks both tables before it does what takes time: else whoever has the parent by then would wait for the child, and it for the parent."""
+    slow = "enable always trigger rpc_migrations_capture_truncate', source);\n"
+    deploy(orders, ((slow, f"{slow}    perform pg_sleep(0.2);\n"),))
+    refer(orders, "on delete cascade")
+    run(orders, STEP_FILE)
+    states = []
+    with sign_ups(orders, database):
+        for call in calls(orders, read(ROLLBACK)):
+            states.append(call.answer["state"])
+            if states[-1] == "done" or len(states) == 15:
+                break
+    assert states[-1] == "done"
+    run(orders, read(ROLLBACK))
+    without = (
+        "select from public.customers as c where not exists (select from public.orders as o where o.name = c.name)"
+    )
+    assert orders.execute(without).fetchall() == []
 
 
 def test_an_attempt_past_its_budget_is_undone(orders: Connection, database: Database) -> None:
