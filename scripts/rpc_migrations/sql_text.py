@@ -43,7 +43,17 @@ _OPERATOR_CHARACTERS = "+-*/<>=~!@#%^&|`?:"
 _OPERATOR_OR_MARK = re.compile(r"[-+*/<>=~!@#%^&|`?:]+|.", re.DOTALL)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _COPY_END = re.compile(r"^\\\.[ \t\r]*$\n?", re.MULTILINE)
-_RESTRICT = re.compile(r"\\(un)?restrict\b")  # pg_dump writes them around a dump; they concern psql commands alone
+# What psql prints, how it prints, and what it does anyway; of its own settings those that mean nothing else. (pg_dump writes `\restrict`
+# around a dump; it concerns psql commands alone.) Nothing behind it on the line may be another command, or one of the shell's.
+_FOR_PSQL_ALONE = re.compile(
+    r"""\\ (?:
+        (?:un)?restrict | q?echo | warn | timing | pset | [axtCfHT?] | d[A-Za-z]*\+? S?\+? | [lz]S?\+? | s[fv]\+? | h | conninfo | errverbose
+        | encoding (?=[ \t]+'?(?i:utf-?8|unicode)\b)
+        | set [ \t]+ ON_ERROR_STOP (?=[ \t]*(?:$|'?(?i:on|true|yes|1)\b))
+        | (?:un)?set [ \t]+ (?:ECHO|ECHO_HIDDEN|QUIET|VERBOSITY|SHOW_CONTEXT|PROMPT[123]|HIDE_\w+)
+    ) (?![\w+]) (?: [^\\'`] | '[^'`]*' )* \Z""",
+    re.VERBOSE,
+)
 
 
 # A piece of a text: its kind (the name of a group of _TOKEN, "open" for what does not end, "data" for COPY's), where it
@@ -88,7 +98,7 @@ def split(text: str, *, first_line: int = 1) -> list[Statement]:
         if kind in _BETWEEN:
             continue
         if kind == "command":
-            if _RESTRICT.match(text, start):
+            if begins is None and _FOR_PSQL_ALONE.match(text[start:end]):
                 continue
             if begins is not None:
                 add(begins, ends)

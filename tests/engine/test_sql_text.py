@@ -122,6 +122,13 @@ def test_words_are_what_a_statement_begins_with() -> None:
         ("\\set x ';'\nselect 1;", ["\\set x ';'", "select 1"]),
         ("select 1 \\gset\nselect 2;", ["select 1", "\\gset", "select 2"]),
         ("\\restrict abc\nselect 1;\n\\unrestrict abc\n", ["select 1"]),
+        ("\\echo 'a \\n b'\n\\set ON_ERROR_STOP 1\nselect 1; \\dt+ public.*\nselect 2", ["select 1", "select 2"]),
+        ("\\echo Use CREATE EXTENSION. \\quit\nselect 1", ["\\echo Use CREATE EXTENSION. \\quit", "select 1"]),
+        (
+            "\\echo `rm x`\n\\set ON_ERROR_STOP off\n\\encoding latin1",
+            ["\\echo `rm x`", "\\set ON_ERROR_STOP off", "\\encoding latin1"],
+        ),
+        ("select 1\n\\echo x\n;", ["select 1", "\\echo x"]),
         ("select E'\\n', '\\n';", ["select E'\\n', '\\n'"]),
         ("copy t from stdin;\n1\t;'\n\\.\nselect 1;", ["copy t from stdin", "select 1"]),
         ("COPY t (a) FROM STDIN WITH (format csv);\r\n;\n\\.", ["COPY t (a) FROM STDIN WITH (format csv)"]),
