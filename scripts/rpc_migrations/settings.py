@@ -20,6 +20,7 @@ SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABAS
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
 
 _MANAGEMENT_URL = "https://api.supabase.com"
+_MOST_LOCK_BUDGET = 30  # seconds, in which the application may stand still; a request ends after 50 s
 
 # What people paste along with a project's URL: the path of one of its services, or of a page of the dashboard.
 _BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
@@ -107,7 +108,7 @@ def load_settings(
         management_url=_base_url(management_url, "MIGRATION_MANAGEMENT_URL", allow_http),
         patience=patience if patience is not None else _seconds(environment, "MIGRATION_PATIENCE", 300.0),
         request_timeout=_seconds(environment, "MIGRATION_REQUEST_TIMEOUT", 75.0),
-        lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2) * 1000),
+        lock_budget=math.ceil(_seconds(environment, "MIGRATION_LOCK_BUDGET", 0.2, most=_MOST_LOCK_BUDGET) * 1000),
         pace=pace,
         max_lag=max_lag,
         ignore_snapshots=ignore_snapshots,
@@ -223,8 +224,8 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
-    """A positive number of seconds from the environment."""
+def _seconds(environment: Mapping[str, str], name: str, default: float, *, most: float = 1e6) -> float:
+    """A positive number of seconds from the environment, of `most` at most."""
     value = environment.get(name)
     if not value:
         return default
@@ -232,9 +233,9 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
         seconds = float(value)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < 1e6:
+    if not 0 < seconds <= most:
         raise SettingsError(
-            f"{name} is not a positive number of seconds.",
+            f"{name} is not a positive number of seconds{f' up to {most:g}' if most < 1e6 else ''}.",
             hint=f"Set it to a number, such as {default:g}, or leave it out.",
         )
     return seconds

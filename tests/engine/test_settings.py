@@ -289,6 +289,12 @@ def test_another_address_of_the_management_api_is_no_projects(load: Load, value:
     assert error.value.hint == "Set it to an address such as https://api.supabase.com, or leave it out."
 
 
+@pytest.mark.parametrize("value", ["200", "30.1", "0"])
+def test_a_lock_budget_in_milliseconds_is_told(load: Load, value: str) -> None:
+    with pytest.raises(SettingsError, match="MIGRATION_LOCK_BUDGET is not a positive number of seconds up to 30"):
+        load(MIGRATION_LOCK_BUDGET=value)
+
+
 @pytest.mark.parametrize("name", ["MIGRATION_PATIENCE", "MIGRATION_REQUEST_TIMEOUT"])
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "1e9"])
 def test_seconds_that_are_none_are_told(load: Load, name: str, value: str) -> None:
