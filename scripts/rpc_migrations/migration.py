@@ -20,7 +20,6 @@ ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal besi
 FINISH_PREFIX = "close the way back: "  # and so do these
 
 _BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
-_PSQL_LINE = re.compile(r"^\\", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,11 @@ class Step:
         """The SQL as it is sent. A single statement is sent as it stands, with its comments."""
         if self.separator is not None:
             return self.separator.join(self._texts)
+        # Around it may stand commands of psql's that are skipped (a backslash in a comment there counts as one).
+        around = self.sql.replace(self.statements[0].sql, "", 1) if self.statements else self.sql
         as_it_is = (
             len(self._all_statements) == len(self.statements)
-            and not _PSQL_LINE.search(self.sql)
+            and "\\" not in around
             and self._texts == [one.sql for one in self.statements]
         )
         return self.sql if as_it_is else "".join(self._texts)

@@ -1,0 +1,1 @@
+  \echo nothing to run; it is done by hand
