@@ -150,19 +150,11 @@ def feeding(cluster: Cluster, database: Database) -> Iterator[Connection]:
         for one in (feeding, fed):
             one.execute("create table public.feed (id integer primary key)")
         feeding.execute("create publication feed for table public.feed")
-        feeding.execute("select pg_create_logical_replication_slot('feed', 'pgoutput')")
         fed.execute(TABLES)
         fed.execute("alter table public.members owner to postgres")
         fed.execute(COUNTED_BY_A_TRIGGER)
-        fed.execute(
-            f"create subscription feed connection '{source.dsn(SUPERUSER)}' publication feed with (create_slot = false, copy_data = false)"
-        )
-        try:
+        with source.subscription("feed", fed):
             yield feeding
-        finally:
-            fed.execute("alter subscription feed disable")
-            fed.execute("alter subscription feed set (slot_name = none)")
-            fed.execute("drop subscription feed")
     source.drop()
 
 

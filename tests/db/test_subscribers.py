@@ -28,17 +28,8 @@ def subscriber(cluster: Cluster, admin: Connection, database: Database) -> Itera
         admin.execute(KEY)
         deploy(admin)
         superuser.execute("create publication everything for tables in schema public")
-        superuser.execute("select pg_create_logical_replication_slot('everything', 'pgoutput')")
-        subscribed.execute(
-            f"create subscription everything connection '{database.dsn(SUPERUSER)}' publication everything "
-            "with (create_slot = false, copy_data = false)"
-        )
-        try:
+        with database.subscription("everything", subscribed):
             yield subscribed
-        finally:
-            subscribed.execute("alter subscription everything disable")
-            subscribed.execute("alter subscription everything set (slot_name = none)")
-            subscribed.execute("drop subscription everything")
     other.drop()
 
 

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -285,6 +287,26 @@ class Database:
         command = [str(self.cluster.programs / "pg_dump"), "--schema-only", f"--dbname={self.dsn(SUPERUSER)}", *options]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return _IN_A_DUMP.sub("", text)
+
+    @contextmanager
+    def subscription(self, publication: str, subscriber: psycopg.Connection[Any]) -> Iterator[None]:
+        """Within it the database of a superuser's session is sent what is written to a publication of this one from now on.
+
+        The slot is made by itself: on one server CREATE SUBSCRIPTION would wait for its own transaction
+        (https://www.postgresql.org/docs/current/sql-createsubscription.html#SQL-CREATESUBSCRIPTION-NOTES).
+        """
+        with self.connect(SUPERUSER) as publishing:
+            publishing.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (publication,))
+        subscriber.execute(
+            f"create subscription {publication} connection '{self.dsn(SUPERUSER)}' publication {publication} "
+            "with (create_slot = false, copy_data = false)"
+        )
+        try:
+            yield
+        finally:
+            subscriber.execute(f"alter subscription {publication} disable")
+            subscriber.execute(f"alter subscription {publication} set (slot_name = none)")
+            subscriber.execute(f"drop subscription {publication}")
 
     def drop(self) -> None:
         """Drop the database, ending whatever is still connected to it."""

@@ -52,7 +52,9 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
 
         try:
             if version_number(deployed_version(client)) > 0 and not options.keep_journal:
-                check_deployed(client)  # an older version cannot tell what only the journal knows
+                check_deployed(
+                    client
+                )  # 0 is the bootstrap, without a journal; an older version cannot tell what only its journal knows
                 before_removing(client, settings, console)
                 _write_putting_back(client, console)
             client.query(output_files.removal_sql(keep_journal=options.keep_journal))
