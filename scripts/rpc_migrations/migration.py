@@ -11,10 +11,10 @@ from typing import Any
 
 from .errors import StepFileError
 from .file_names import file_of, name_of, version_and_name
-from .refusals import without_transaction
 from .rewrites import as_run
 from .sql import quote_literal
 from .sql_text import Statement, canonical, split, with_plain_line_ends
+from .transactions import without_transaction
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
 FINISH_PREFIX = "close the way back: "  # and so do these
@@ -33,6 +33,7 @@ class Step:
     line: int  # of the line that names it, counted from 1; 1 where the whole file is the step
     first_line: int  # of its text
     formerly: tuple[str, ...] = ()  # checksums of earlier texts with the same effect
+    settings: tuple[Statement, ...] = ()  # what the steps above it have set for their session, if a COMMIT divides them
     known_as: tuple[str, str] | None = None  # (migration, step) in the journal, in a run of several migrations
     record: dict[str, Any] | None = None  # what the Supabase CLI's table is to be told when it is done
     block: str | None = None  # the table, where a `-- rebuild:` block stands for the step
@@ -46,10 +47,11 @@ class Step:
     @cached_property
     def statements(self) -> tuple[Statement, ...]:
         """The statements that are run, without a BEGIN and COMMIT around them: a step is a transaction already."""
-        return without_transaction(self._all_statements)
+        return self.settings + without_transaction(self.all_statements)
 
     @cached_property
-    def _all_statements(self) -> list[Statement]:
+    def all_statements(self) -> list[Statement]:
+        """The statements of its text."""
         return split(self.sql, first_line=self.first_line)
 
     @cached_property
@@ -70,7 +72,7 @@ class Step:
         # Around it may stand commands of psql's that are skipped (a backslash in a comment there counts as one).
         around = self.sql.replace(self.statements[0].sql, "", 1) if self.statements else self.sql
         as_it_is = (
-            len(self._all_statements) == len(self.statements)
+            len(self.all_statements) == len(self.statements)
             and "\\" not in around
             and self._texts == [one.sql for one in self.statements]
         )
@@ -79,6 +81,11 @@ class Step:
     @cached_property
     def _texts(self) -> list[str]:
         return [as_run(one) for one in self.statements]
+
+    @property
+    def recorded(self) -> list[str]:
+        """Its statements as they are written; a COPY with the rows below it as the INSERT that is run."""
+        return [one.sql if one.data is None else as_run(one) for one in self.statements]
 
     @cached_property
     def begins_a_copy(self) -> bool:
@@ -186,11 +193,7 @@ class Migration:
                 f"{self.file} cannot be recorded for the Supabase CLI: `supabase db reset` would run it where rpc_migrations is not.",
                 hint="Leave --record out for this file. Nothing was run.",
             )
-        statements = [
-            sql
-            for step in steps
-            for sql in ((one.sql for one in step.statements) if step.block is None else step.written)
-        ]
+        statements = [sql for step in steps for sql in (step.written if step.block else step.recorded)]
         return {"version": version, "name": name, "statements": statements}
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .copy_data import CannotBeInsertedError, as_insert
 from .sql_text import Statement, walk
 
 _DIRECTLY = "or run it by psql over a direct connection"
@@ -33,15 +34,6 @@ _PSQL_VARIABLE = re.compile(
 )
 _LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
-# A transaction as each step is one anyway, spelled out or not.
-_PLAIN_BEGIN = re.compile(
-    "(begin( work| transaction)?|start transaction)"
-    "(( ,)? (isolation level read (un)?committed|read write|(not )?deferrable))*"
-)
-_PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
-
-# What may stand behind the COMMIT: NOTIFY is sent at the commit wherever it stands, and the others look at what was made.
-_BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain", "analyze", "analyse")
 
 
 @dataclass(frozen=True)
@@ -51,22 +43,6 @@ class Refusal:
     line: int
     what: str
     instead: str
-
-
-def without_transaction(statements: Sequence[Statement]) -> tuple[Statement, ...]:
-    """The statements without the one BEGIN and the COMMIT at the end that make them what a step is already: a transaction.
-
-    If they are anything else, nothing is left out, and `refusals` says so.
-    """
-    begins = [one for one in statements if one.words(1)[0] in ("begin", "start")]
-    ends = [one for one in statements if one.words(1)[0] not in _BEHIND_THE_COMMIT][-1:]
-    if len(begins) == 1 and ends and _is(begins[0], _PLAIN_BEGIN) and _is(ends[0], _PLAIN_END):
-        return tuple(one for one in statements if one is not begins[0] and one is not ends[0])
-    return tuple(statements)
-
-
-def _is(statement: Statement, words: re.Pattern[str]) -> bool:
-    return words.fullmatch(" ".join(statement.words(limit=20))) is not None
 
 
 def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
@@ -101,6 +77,8 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
         return f"psql command {statement.sql.split()[0]}", _PSQL
     if variable := _psql_variable(statement.sql):
         return f"psql's variable {variable}", _VARIABLE
+    if first == "copy" and statement.data is not None:
+        return _copy(statement)
     rule = _RULES.get(first)
     return rule(statement.words()) if rule else None
 
@@ -112,6 +90,15 @@ def _psql_variable(sql: str) -> str | None:
         kind = next(kind for kind, start, end, _ in walk(sql) if start <= place < end)
         if kind == "other":
             return found[0]
+    return None
+
+
+def _copy(statement: Statement) -> tuple[str, str] | None:
+    """COPY with the rows below it, if it cannot become an INSERT."""
+    try:
+        as_insert(statement)
+    except CannotBeInsertedError as error:
+        return f"copy between database and client, which cannot become an INSERT: {error}", _COPY
     return None
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from .copy_data import as_insert
 from .sql_text import COMMENTS, IDENTIFIER, Statement, split, unquoted, walk
 
 _NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
@@ -37,7 +38,7 @@ _BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
 def as_run(statement: Statement) -> str:
     """The statement as it is sent: as it is written, with these exceptions.
 
-    SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. An UPDATE or DELETE without WHERE, also in a DO block,
+    SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. COPY FROM stdin becomes an INSERT. An UPDATE or DELETE without WHERE, also in a DO block,
     gets `where true`: pg-safeupdate refuses it without. An SQL function that has one in its body is created without a check of the
     body, because pg-safeupdate refuses that as well. And a DO block must not catch that a lock was not to be had within our own
     short timeout: psql would have waited.
@@ -47,6 +48,8 @@ def as_run(statement: Statement) -> str:
         return _with_where(_without_into(statement.sql))
     if first in ("update", "delete", "explain"):
         return _with_where(statement.sql)
+    if first == "copy" and statement.data is not None:
+        return as_insert(statement)
     if first == "do":
         return _block_as_run(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):

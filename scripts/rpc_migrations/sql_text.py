@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Everything beyond ASCII is a letter. Written as an exclusion, because Python takes 20 ms to compile a range up to the last character.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
@@ -69,6 +69,8 @@ class Statement:
 
     sql: str
     line: int  # of its first word in the text, counted from 1
+    end: int  # where in the text it ends, with its semicolon
+    data: str | None = None  # what stands below a COPY ... FROM stdin
 
     def words(self, limit: int | None = None) -> list[str]:
         """Its words, marks and values in order, without comments; words that are not quoted in lower case."""
@@ -83,35 +85,35 @@ class Statement:
 
 def split(text: str, *, first_line: int = 1) -> list[Statement]:
     """The statements of a text, in order. `first_line`: the number of the text's first line in its file."""
-    statements = []
+    statements: list[Statement] = []
     line, counted = first_line, 0
     begins: int | None = None
     ends = 0
 
-    def add(start: int, stop: int) -> None:
-        nonlocal line, counted
-        line += text.count("\n", counted, start)
-        counted = start
-        statements.append(Statement(text[start:stop], line))
+    def add(end: int) -> None:
+        nonlocal line, counted, begins
+        if begins is not None:
+            line += text.count("\n", counted, begins)
+            counted = begins
+            statements.append(Statement(text[begins:ends], line, end))
+            begins = None
 
     for kind, start, end, depth in walk(text):
+        if kind == "data":
+            statements[-1] = replace(statements[-1], end=end, data=text[start:end])
         if kind in _BETWEEN:
             continue
         if kind == "command":
             if begins is None and _FOR_PSQL_ALONE.match(text[start:end]):
                 continue
-            if begins is not None:
-                add(begins, ends)
-                begins = None
-            add(start, end)
+            add(ends)
+            begins, ends = start, end
+            add(end)
         elif kind == "mark" and depth == 0 and text[start] == ";":
-            if begins is not None:
-                add(begins, ends)
-                begins = None
+            add(end)
         else:
             begins, ends = start if begins is None else begins, end
-    if begins is not None:
-        add(begins, ends)
+    add(ends)
     return statements
 
 

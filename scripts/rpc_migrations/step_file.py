@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,8 @@ from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import marks
 from .rebuild import REBUILD_LINE, read_rebuild
 from .refusals import Refusal, lost_search_path, refusals
-from .sql_text import COMMENTS, split, walk, with_plain_line_ends
+from .sql_text import COMMENTS, Statement, split, walk, with_plain_line_ends
+from .transactions import commits, may_commit, session_settings
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
@@ -50,12 +51,8 @@ def check(migrations: Iterable[Migration]) -> None:
         (migration.file, refusal)
         for migration in migrations
         for next_steps in [_next_steps(migration)]
-        for step in migration.steps
-        for refusal in (
-            *marks(step.file, step.sql, step.first_line),
-            *refusals(step.statements),
-            *_lost(step, next_steps.get(id(step))),
-        )
+        for _, parts in groupby(migration.steps, key=lambda step: step.line)
+        for refusal in _refusals(list(parts), next_steps)
     ]
     if not found:
         return
@@ -76,6 +73,14 @@ def check(migrations: Iterable[Migration]) -> None:
     )
 
 
+def _refusals(parts: list[Step], next_steps: dict[int, Step]) -> Iterator[Refusal]:
+    """What cannot run of a step, which is here in the parts that its COMMITs divide it into."""
+    yield from marks(parts[0].file, "".join(part.sql for part in parts), parts[0].first_line)
+    for part in parts:
+        yield from refusals(part.statements[len(part.settings) :])
+        yield from _lost(part, next_steps.get(id(part)))
+
+
 def _next_steps(migration: Migration) -> dict[int, Step]:
     """The step that follows in the file, by the id of each step of it."""
     steps = migration.file_steps or migration.steps
@@ -84,7 +89,7 @@ def _next_steps(migration: Migration) -> dict[int, Step]:
 
 def _lost(step: Step, later: Step | None) -> Iterator[Refusal]:
     """Settings of a step that the next one of the file would lack."""
-    if later is not None:
+    if later is not None and not later.settings:
         yield from lost_search_path(step.statements, later.statements, later.name)
 
 
@@ -264,7 +269,7 @@ def _steps(path: Path, text: str) -> list[Step]:
     """The steps of a text: each from its step line to the next; without step lines the whole text."""
     marks = _marks(path, text) if _MAY_HAVE_STEPS.search(text) else []
     if not marks:
-        return [Step(name_of(path), text, False, path, 1, 1)]
+        return list(_between_commits(Step(name_of(path), text, False, path, 1, 1)))
     if stray := split(text[: marks[0].start]):
         first = text[marks[0].start : marks[0].end].strip()
         raise StepFileError(
@@ -289,8 +294,30 @@ def _steps(path: Path, text: str) -> list[Step]:
                 f'{path}, line {step.line}: step "{step.name}" is empty.',
                 hint="Write its SQL below the line that names it.",
             )
-        steps.append(step)
+        steps += _between_commits(step)
     return steps
+
+
+def _between_commits(step: Step) -> Iterator[Step]:
+    """A step; or, if its text commits in the middle, the steps that it is then: NAME, NAME (2) and so on. The text of each goes on where
+    that of the one before it ends.
+    """
+    ends = [one.end for one in commits(step.all_statements)] if not step.batch and may_commit(step.sql) else []
+    if not ends:
+        yield step
+        return
+    settings: tuple[Statement, ...] = ()
+    for number, (start, end) in enumerate(pairwise((0, *ends, len(step.sql))), start=1):
+        part = replace(
+            step,
+            name=step.name if number == 1 else f"{step.name} ({number})",
+            sql=step.sql[start:end],
+            first_line=step.first_line + step.sql.count("\n", 0, start),
+            formerly=step.formerly if number == 1 else (),
+            settings=settings,
+        )
+        settings += tuple(session_settings(part.all_statements))
+        yield part
 
 
 def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:

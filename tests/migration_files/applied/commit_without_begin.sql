@@ -1,3 +1,2 @@
--- refused: line 3: commit
 create table a (id int);
 commit;

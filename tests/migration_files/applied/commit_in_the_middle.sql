@@ -1,4 +1,3 @@
--- refused: line 3: commit
 create table a (id int);
 commit;
 create table b (id int);

@@ -1,4 +1,3 @@
--- refused: line 2: begin
 begin;
 create table a (id int);
 commit;

@@ -1,0 +1,15 @@
+set search_path = extensions, auth;
+begin;
+set datestyle = 'SQL, DMY';
+create table public.dates (place text default current_schema, at date);
+commit;
+select pg_catalog.set_config('search_path', 'public', false);
+begin;
+insert into dates (at) values ('01/02/2026');
+end;
+reset search_path;
+start transaction;
+set local datestyle = 'SQL, MDY';
+insert into public.dates (at) values ('01/02/2026');
+commit work;
+insert into dates (at) values ('01/02/2026');

@@ -1,0 +1,4 @@
+-- refused: line 2: copy between database and client, which cannot become an INSERT: it has options
+copy public.audit (what) from stdin with (format csv);
+"a, b"
+\.

@@ -1,0 +1,7 @@
+-- refused: line 5: begin
+begin;
+create table a (id int);
+commit;
+begin;
+drop table a;
+rollback;
