@@ -261,6 +261,21 @@ def test_statements_know_their_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_a_commit_in_the_middle_ends_a_step(tmp_path: Path) -> None:
+    """What was set for the session before it still holds; whoever looks for its line finds it in the file."""
+    text = (
+        "-- step: one\nset search_path = x;\nset local y = 1;\nbegin;\nselect 1;\ncommit; -- Why.\nselect 2;\nstart transaction;\nselect 3;\nend;\n\n"
+        "analyze;\nreset y;\n-- step: two\nbegin; select 4; commit;\nselect 5;\n"
+    )
+    steps = read(tmp_path, text).steps
+    assert [(step.name, [(one.line, one.sql) for one in step.statements]) for step in steps] == [
+        ("one", [(2, "set search_path = x"), (3, "set local y = 1"), (5, "select 1")]),
+        ("one (2)", [(2, "set search_path = x"), (7, "select 2"), (9, "select 3")]),
+        ("one (3)", [(2, "set search_path = x"), (12, "analyze"), (13, "reset y")]),
+        ("two", [(15, "select 4"), (16, "select 5")]),
+    ]
+
+
 @pytest.mark.parametrize("middle", ["select 1", "select '\n;\n'", "select $$\n;;\n$$", "select '\n;\n;;\n'"])
 def test_what_is_sent_can_be_taken_apart(tmp_path: Path, middle: str) -> None:
     (step,) = read(tmp_path, f"select 0;{middle};select 2").steps
