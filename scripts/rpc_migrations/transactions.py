@@ -15,7 +15,8 @@ _PLAIN_BEGIN = re.compile(
     "(( ,)? (isolation level read (un)?committed|read write|(not )?deferrable))*"
 )
 _PLAIN_END = re.compile("(commit|end)( work| transaction)?( and no chain)?")
-_MAY_COMMIT = re.compile(r"\bcommit\b|\bend(\s+(work|transaction))?\s*;", re.IGNORECASE)
+# To take statements apart takes as long as all else that is done with a file. (In PL/pgSQL no semicolon follows a BEGIN.)
+_MAY_COMMIT = re.compile(r"\bcommit\b|\b(begin|start)(\s+(work|transaction))?\s*;", re.IGNORECASE)
 
 # What may stand behind the COMMIT: NOTIFY is sent at the commit wherever it stands, and the others look at what was made.
 _BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain", "analyze", "analyse")
