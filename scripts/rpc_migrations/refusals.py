@@ -19,6 +19,7 @@ _CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCU
 _OWN_STEP = "Each step is a transaction already: leave it out. If what follows needs a commit first, put a line `-- step: NAME` here: each step commits on its own."
 _ROLE = "The role cannot be changed here: everything runs as the owner of execute_sql. Leave it out; `alter ... owner to` gives a thing to another role."
 _PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
+_INCLUDED = "Only psql knows it. Run the files themselves: run_migration.py takes several."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = (
     "This would deallocate the API's statements, too. Name your own; at the end of a step they are gone anyway."
@@ -32,6 +33,7 @@ _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
     r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
+_INCLUDES = ("\\i", "\\ir", "\\include", "\\include_relative")
 _LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
 
@@ -74,7 +76,8 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
     """What a statement is and what to do instead, if it cannot run."""
     (first,) = statement.words(1)
     if first.startswith("\\"):
-        return f"psql command {statement.sql.split()[0]}", _PSQL
+        command = statement.sql.split()[0]
+        return f"psql command {command}", _INCLUDED if command in _INCLUDES else _PSQL
     if variable := _psql_variable(statement.sql):
         return f"psql's variable {variable}", _VARIABLE
     if first == "copy" and statement.data is not None:
