@@ -69,6 +69,8 @@ _HINTS = {
     "42501": "The role that owns execute_sql may not do this. Run this step's SQL in the SQL Editor, or grant the right first.",
     "25006": "The database takes no writes at present (a replica, or out of disk space). See the project's dashboard.",
     "0A000": "Take begin, commit and rollback out of the step: it takes effect as a whole already.",
+    "2D000": "A step is a transaction already. Leave COMMIT and ROLLBACK out of blocks and procedures; for work in batches that commit, write a "
+    "step `-- step: NAME (batch)`.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
     "57014": "The step ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own) and was undone. Make it smaller or a "

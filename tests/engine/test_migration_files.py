@@ -197,11 +197,19 @@ def test_a_role_changed_from_within_is_told_as_what_it_is(twins: Twins, tmp_path
 
 
 @pytest.mark.slow
-def test_an_enum_value_used_at_once_is_told_with_the_step_line_that_it_needs(twins: Twins) -> None:
-    """PostgreSQL's own hint says that it must be committed first, and not how."""
-    outcome, _ = by_us(twins.copy(), FILES / "failing" / "enum_value_used_at_once.sql")
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("enum_value_used_at_once", "Put a line `-- step: NAME` between the two"),
+        ("do_block_that_commits", "write a step `-- step: NAME (batch)`"),
+        ("procedure_that_commits", "write a step `-- step: NAME (batch)`"),
+    ],
+)
+def test_what_needs_a_commit_is_told_with_the_step_line_that_it_needs(twins: Twins, name: str, hint: str) -> None:
+    """PostgreSQL's own hint, if there is one, says that it must be committed first, and not how."""
+    outcome, _ = by_us(twins.copy(), FILES / "failing" / f"{name}.sql")
     assert isinstance(outcome.error, SqlError)
-    assert "Put a line `-- step: NAME` between the two" in (outcome.error.hint or "")
+    assert hint in (outcome.error.hint or "")
 
 
 @pytest.mark.parametrize("name", files("refused"))
