@@ -28,7 +28,7 @@ def as_insert(copy: Statement) -> str:
         return f"select {', '.join(columns)} from {table} where false"
     for line, row in rows:
         if columns and len(row) != len(columns):
-            raise CannotBeInsertedError(f"line {line} has {len(row)} values for {len(columns)} columns")
+            raise CannotBeInsertedError(f"line {line} does not have as many values as there are columns")
     listed = f" ({', '.join(columns)})" if columns else ""
     values = ",\n".join(f"({', '.join(map(_value, row))})" for _, row in rows)
     return f"insert into {table}{listed} overriding system value values\n{values}"
