@@ -32,10 +32,16 @@ def test_rows_that_cannot_be_inserted(text: str, reason: str) -> None:
     ("text", "statements"),
     [
         ("copy t from stdin;", ["select  from t where false"]),
-        ('copy s."T, (x)" ("a, b") from stdin; -- why\n\\.\nselect 1', ['select "a, b" from s."T, (x)" where false', None]),
+        (
+            'copy s."T, (x)" ("a, b") from stdin; -- why\n\\.\nselect 1',
+            ['select "a, b" from s."T, (x)" where false', None],
+        ),
         ("copy t (a) from stdin;\n1\n", ["insert into t (a) overriding system value values\n('1')"]),
         ("copy t (a) from stdin;\r\n1\r\n\\.", ["insert into t (a) overriding system value values\n('1')"]),
-        ("copy t from stdin;\n\\\\N\t\\N\t\n\\.\n", ["insert into t overriding system value values\n( E'\\\\N', null, '')"]),
+        (
+            "copy t from stdin;\n\\\\N\t\\N\t\n\\.\n",
+            ["insert into t overriding system value values\n( E'\\\\N', null, '')"],
+        ),
     ],
 )
 def test_where_rows_end(text: str, statements: list[str | None]) -> None:
