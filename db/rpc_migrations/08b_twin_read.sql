@@ -134,14 +134,17 @@ end;
 $function$;
 
 
--- The columns of the old table that the statements have renamed, and those that they have dropped ("new_name" is null).
-create or replace function rpc_migrations.changed_columns(alteration jsonb) returns table (name text, new_name text)
-language sql immutable
+-- The columns of the old table that the statements have renamed, and those that they have dropped ("new_name" is null), generated ones
+-- among them, which "dropped" leaves out because they have no values to be put back.
+create or replace function rpc_migrations.changed_columns(copy rpc_migrations.copies, alteration jsonb)
+returns table (name text, new_name text)
+language sql stable
 set search_path = ''
 as $function$
-    select c.old, c.new from jsonb_to_recordset(alteration -> 'columns') as c (old text, new text) where c.old <> c.new
-    union all
-    select d.name, null from jsonb_array_elements_text(alteration -> 'dropped') as d (name);
+    select a.attname::text, c.new
+    from pg_catalog.pg_attribute as a
+    left join jsonb_to_recordset(alteration -> 'columns') as c (old text, new text) on c.old = a.attname
+    where a.attrelid = copy.old_table and a.attnum > 0 and not a.attisdropped and c.new is distinct from a.attname;
 $function$;
 
 
@@ -167,7 +170,7 @@ as $function$
     select format('column %I %s and is renamed, dropped or converted; do that in a step after the rebuild', k.name,
         case when k.operator is null then 'tells the rows apart, as the table has no primary key,' else 'belongs to the primary key' end)
     from rpc_migrations.key_columns(copy.old_table) as k
-    where k.name::text in (select c.name from rpc_migrations.changed_columns(alteration) as c) or alteration -> 'conversions' ? k.name::text;
+    where k.name::text in (select c.name from rpc_migrations.changed_columns(copy, alteration) as c) or alteration -> 'conversions' ? k.name::text;
 $function$;
 
 
@@ -179,7 +182,7 @@ set search_path = ''
 as $function$
     select distinct format('column %I is %s, and this depends on it: %s', c.name, case when c.new_name is null then 'dropped' else 'renamed' end,
         pg_describe_object(d.classid, d.objid, d.objsubid))
-    from rpc_migrations.changed_columns(alteration) as c
+    from rpc_migrations.changed_columns(copy, alteration) as c
     inner join pg_catalog.pg_attribute as a on a.attrelid = copy.old_table and a.attname = c.name
     inner join pg_catalog.pg_depend as d
         on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = copy.old_table and d.refobjsubid = a.attnum
@@ -305,9 +308,11 @@ begin
         where a.attrelid = twin and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
             and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('new', a.attname))
     loop
+        -- An array, because nulls count as well; a hundred, because the clock or a random number may be the same twice.
         select a.answer into has_differing
         from rpc_migrations.ask(format(
-            'select exists (select from %1$s as t where (%2$s)::text is not distinct from (%2$s)::text and t.%3$I::text is distinct from (%2$s)::text)',
+            'select (select count(distinct array[(%2$s)::text]) = 1 from generate_series(1, 100)) '
+            'and exists (select from %1$s as t where t.%3$I::text is distinct from (%2$s)::text)',
             twin::regclass, col.default_value, col.name)) as a (answer boolean);
         if has_differing then
             return format('existing rows would get another value in column %I than its default gives new ones', col.name);

@@ -223,6 +223,14 @@ REFUSED = {
         "create policy through on public.lines using (exists (select from public.orders as o where o.old_two = 1))",
         "alter table orders drop old_two cascade", "policy through",
     ),
+    "view on a generated column that is made anew": (
+        "create view public.doubles as select twice from public.orders",
+        "alter table orders drop twice cascade, add twice integer generated always as (cents * 3) stored", "view",
+    ),
+    "policy of another table on a generated column that is made anew": (
+        "create policy through on public.lines using (exists (select from public.orders as o where o.twice = 1))",
+        "alter table orders drop twice, add twice integer generated always as (cents * 3) stored", "policy through",
+    ),
     "published column": (
         "create publication part for table public.orders (id, note)", "alter table orders rename note to remark", "publication",
     ),
@@ -290,6 +298,47 @@ def test_refused(orders: Connection, database: Database, tmp_path: Path, before:
     assert orders.execute(
         "select to_regclass('rpc_migrations.orders'), to_regnamespace('rpc_migrations_twin')"
     ).fetchone() == (None, None)
+
+
+@pytest.mark.parametrize("default", ["clock_timestamp()::text", "floor(random() * 3)::text"])
+def test_a_default_that_is_another_one_each_time(orders: Connection, tmp_path: Path, default: str) -> None:
+    """It may give the same value twice in a row, which says nothing of the values that rows get from it."""
+    run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders add column one text default {default} not null"))
+    assert orders.execute("select count(*), min(one) < max(one) from public.orders").fetchone() == (60, True)
+
+
+INDEXED = """
+alter table public.orders add name text;
+update public.orders set name = 'Name ' || id where true;
+create index some_names on public.orders (name) where level is not null;
+create index both_names on public.orders (name, lower(level));
+"""
+
+
+@pytest.mark.parametrize("kind", ["extensions.citext", "text collate public.german"])
+def test_an_index_follows_the_type_of_its_column(
+    orders: Connection, database: Database, other: Database, tmp_path: Path, kind: str
+) -> None:
+    """To a type, or a collation, that PostgreSQL does not have by itself, and from there to another one."""
+    for each in (database, other):
+        with each.connect("supabase_admin") as superuser:
+            if superuser.execute("select from pg_available_extensions where name = 'citext'").fetchone() is None:
+                pytest.skip("no citext")
+            superuser.execute("create extension citext schema extensions")
+        with each.connect() as connection:
+            connection.execute('create collation public.german from "C"')
+            connection.execute(INDEXED)
+    there, back = (f"alter table orders alter column name type {each}" for each in (kind, "text"))
+    with other.connect() as connection:
+        connection.execute(there.encode())
+        expected = dump_schema(other)
+        connection.execute(back.encode())
+        expected_again = dump_schema(other)
+    run(orders, rebuild(tmp_path / "there.sql", there), "there")
+    assert dump_schema(database) == expected
+    run(orders, read("finish.sql"), "there")
+    run(orders, rebuild(tmp_path / "back.sql", back), "back")
+    assert dump_schema(database) == expected_again
 
 
 EVENT_TRIGGER = """
