@@ -372,6 +372,7 @@ SINCE = {
             "alter table public.things add empty text; alter table public.things add constraint not_empty not null empty not valid; "
             "alter table public.things alter empty set default 'e'"
         ),
+        "check that is not enforced": "alter table public.things add constraint hoped check (amount < -5) not enforced",
         "foreign key that is not enforced": (
             "create table public.loose (id bigint primary key); alter table public.things add loose bigint "
             "constraint loosely references public.loose not enforced"

@@ -292,7 +292,7 @@ as $function$
     select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
     from jsonb_to_recordset(parts) as p (kind text, name text, statement text)
     inner join pg_catalog.pg_constraint as c on c.conrelid = relation and c.contype = 'c' and c.conname = p.name and not c.convalidated
-    where p.kind = 'check constraint' and p.statement !~ ' NOT VALID$';
+    where p.kind = 'check constraint' and p.statement !~ ' NOT (VALID|ENFORCED)$';
 $function$;
 
 
