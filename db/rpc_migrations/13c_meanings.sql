@@ -29,8 +29,9 @@ $function$;
 
 -- The texts of a table and of what depends on it, and what they refer to, by name: {"KIND NAME": {text, refers_to}}. Left out are built-in
 -- things, which are not in pg_depend; keys, because it does not matter which one makes a "group by" complete; types that a default
--- refers to, and operator classes and collations that an index does, because those that they name are in their texts, and the
--- column's own may have changed; and the table's columns where "excluded" stands for a row of them all, new ones included.
+-- refers to, and columns, operator classes and collations that an index does, because those of its expressions are in their texts,
+-- and its plain columns may have got other names and types; and the table's columns where "excluded" stands for a row of them all,
+-- new ones included.
 create or replace function rpc_migrations.meanings(relation oid) returns jsonb
 language sql stable
 set search_path = ''
@@ -74,8 +75,9 @@ as $function$
             d.classid = t.catalog and d.objid = t.object and d.refclassid <> 'pg_catalog.pg_constraint'::regclass
             and not (d.classid = 'pg_catalog.pg_attrdef'::regclass and d.refclassid = 'pg_catalog.pg_type'::regclass)
             and not (
-                d.classid = 'pg_catalog.pg_class'::regclass
-                and d.refclassid in ('pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_collation'::regclass))
+                d.classid = 'pg_catalog.pg_class'::regclass and (
+                    d.refclassid in ('pg_catalog.pg_opclass'::regclass, 'pg_catalog.pg_collation'::regclass)
+                    or d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation))
             and not (
                 d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.refobjsubid > 0
                 and t.text ~ ' ON CONFLICT.*DO UPDATE')

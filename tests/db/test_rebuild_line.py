@@ -74,6 +74,7 @@ ACCEPTED = {
     "drop columns": "alter table orders drop column old_one, drop column if exists nothing, drop cents cascade",
     "drop and add": "alter table orders drop column old_one, add column old_one integer default 5",
     "rename": "alter table orders rename column note to remark",
+    "rename a column of a partial index": "alter table orders rename customer to buyer",
     "exchange names": "alter table orders rename old_one to a; alter table orders rename level to old_one; alter table orders rename a to level",
     "type": "alter table orders alter number type bigint",
     "type with length": "alter table orders alter column old_one type varchar(100)",
