@@ -119,13 +119,17 @@ class RpcClient:
         MigrationError at once where waiting does not help.
         """
         attempts = attempts or Attempts(self._settings.patience if patience is None else patience)
+        return self.insist(lambda: self._send(arguments), attempts)
+
+    def insist(self, send: Callable[[], Any], attempts: Attempts, most: int = MAX_ATTEMPTS) -> Any:
+        """Call `send` until it raises no TransientError, up to `most` times; return what it does. Raises as `call` does."""
         while True:
             try:
-                return self._send(arguments)
+                return send()
             except TransientError as fault:
                 attempts.failed(fault)
                 pause = self._pause(attempts.number, fault)
-                if not attempts.may_go_on(self._most_attempts(fault), pause):
+                if not attempts.may_go_on(min(most, self._most_attempts(fault)), pause):
                     raise _give_up(fault, attempts) from fault
                 self._on_retry(fault, pause, attempts.number)
                 time.sleep(pause)

@@ -109,12 +109,17 @@ class ErrorAnswer:
         )
 
 
+def is_transient(code: str) -> bool:
+    """Whether an HTTP status, an SQLSTATE or a code of PostgREST stands for something that passes."""
+    return _TRANSIENT.fullmatch(code) is not None
+
+
 def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     """Return the error that an answer stands for. `retry_after`: seconds from its header, if any."""
     code, message, details = error.code, error.message, error.details
     if code == "RM006" and details in CONFLICTS:
         code, details = details, None
-    if _TRANSIENT.fullmatch(code) or (code in TOKEN_CODES and message in _TOO_EARLY):
+    if is_transient(code) or (code in TOKEN_CODES and message in _TOO_EARLY):
         return TransientError(
             f"{_describe(code)}{f', {message}' if message else ''}", retry_after=retry_after, details=details, code=code
         )

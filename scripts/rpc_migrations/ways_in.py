@@ -15,7 +15,19 @@ from .deployment import (
     deployment_sql,
     version_number,
 )
-from .errors import Absent, AccessRefused, Closed, MigrationError, NotDeployed, NoWayIn, SqlError
+from .errors import (
+    Absent,
+    AccessRefused,
+    Closed,
+    MigrationError,
+    NotDeployed,
+    NoWayIn,
+    SqlError,
+    TransientError,
+    Unreachable,
+)
+from .patience import Attempts
+from .rest_errors import is_transient
 from .settings import Settings
 from .sql import dollar_quote
 
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
     from .console import Console
 
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
+_PATIENCE = 60.0  # seconds to go on trying one way in
 OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # if execute_sql has closed
 
 _OPEN_FUNCTIONS_QUERY = """
@@ -152,17 +165,30 @@ def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
 
 
 def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str, str]) -> None:
-    """POST the SQL, as one transaction, to a service that takes {"query"}. Raises WayClosed or SqlError."""
+    """POST the SQL, as one transaction, to a service that takes {"query"}; again where the answer was lost, since deploying twice does
+    no harm. Raises WayClosed or SqlError.
+    """
     import httpx
 
+    from .client import MAX_ATTEMPTS_BEFORE_FIRST_ANSWER
+
+    def send() -> httpx.Response:
+        try:
+            answer = client.http.post(
+                url,
+                json={"query": f"begin;\n{sql}\ncommit;"},
+                headers={"Authorization": f"Bearer {bearer}", **headers},
+            )
+        except httpx.HTTPError as error:
+            raise TransientError(f"not reachable ({type(error).__name__})") from error
+        if is_transient(str(answer.status_code)):
+            raise TransientError(f"not open here ({_status(answer)})")
+        return answer
+
     try:
-        answer = client.http.post(
-            url,
-            json={"query": f"begin;\n{sql}\ncommit;"},
-            headers={"Authorization": f"Bearer {bearer}", **headers},
-        )
-    except httpx.HTTPError as error:
-        raise WayClosed(f"not reachable ({type(error).__name__})") from error
+        answer = client.insist(send, Attempts(_PATIENCE), MAX_ATTEMPTS_BEFORE_FIRST_ANSWER)
+    except Unreachable as error:
+        raise WayClosed(error.message) from error
     if answer.status_code in (200, 201):
         return
     body = _json(answer)
@@ -173,8 +199,14 @@ def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str,
             details=_word(body, "detail"),
             hint=_word(body, "hint") or "Nothing was changed. Fix the cause, then run the same command again.",
         )
-    reason = f"HTTP {answer.status_code}" + (f", {body['message']}" if isinstance(body.get("message"), str) else "")
+    reason = _status(answer)
     raise WayClosed(f"refused ({reason})" if answer.status_code in (401, 403) else f"not open here ({reason})")
+
+
+def _status(answer: Any) -> str:
+    """The HTTP status, and the message with it."""
+    message = _word(_json(answer), "message")
+    return f"HTTP {answer.status_code}" + (f", {message}" if message is not None else "")
 
 
 def _json(answer: Any) -> dict[str, Any]:

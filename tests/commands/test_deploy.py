@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 from checkout import FUNCTION_FILE, Checkout, said
+from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Cluster, Database, LocalSupabase
 from projects import deploy, one, project
 from rpc_migrations import deployment, ways_in
@@ -129,6 +130,32 @@ def test_a_closed_way_says_why(
         )
         assert META not in done.stdout, "--via names the only way"
         assert version(running) is None
+
+
+@pytest.mark.parametrize("is_done", [True, False], ids=["answer lost", "504"])
+@pytest.mark.parametrize("way", [META, MANAGEMENT])
+def test_a_way_whose_answer_is_lost_is_not_closed(checkout: Checkout, cluster: Cluster, way: str, is_done: bool) -> None:
+    """It was said that no way in was open, when the function was there already."""
+    faults: list[Fault] = [lost if is_done else lambda exchange: exchange.page(504)]
+    path = "/pg/query" if way == META else "/database/query"
+
+    def choose(request: Request) -> Fault | None:
+        return faults.pop() if faults and request.path.endswith(path) else None
+
+    with (
+        project(cluster, rows=None, deployed=False, meta=way == META) as running,
+        FaultProxy(running.url, choose) as proxy,
+    ):
+        address = {"SUPABASE_URL": proxy.url, "MIGRATION_MANAGEMENT_URL": proxy.url}
+        done = checkout.run(DEPLOY, env=management(running, **address))
+        said(done, "attempt 1 failed", f"Deployed through {way}")
+        assert version(running) == current_version()
+
+
+def lost(exchange: Exchange) -> None:
+    """All is done, and nobody is told."""
+    exchange.forward()
+    exchange.close()
 
 
 def test_via_rpc_needs_an_older_version(checkout: Checkout, cluster: Cluster) -> None:
