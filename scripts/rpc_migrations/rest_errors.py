@@ -125,7 +125,7 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
         )
     if code in ("401", "403") or code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303"):
         return _refused(error)
-    if code in ("PGRST202", "PGRST203"):
+    if code in ("PGRST202", "PGRST203") or _is_gone(error):
         return _not_deployed(error)
     if stopped := _stopped_before_it(code, message) or _may_not_call(code, message, details):
         return stopped
@@ -200,6 +200,13 @@ def _refused(error: ErrorAnswer) -> AccessRefused:
         return AccessRefused(f"The key was refused: {message}.", code=code, hint=_NEW_KEY)
     hint = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
     return AccessRefused(f"The key was refused: {message}.", code=code, hint=hint)
+
+
+def _is_gone(error: ErrorAnswer) -> bool:
+    """Whether execute_sql was dropped, and the REST layer has not noticed yet. What execute_sql itself says has details."""
+    return (
+        error.code == "42883" and error.message.startswith("function public.execute_sql(") and error.details is None
+    )
 
 
 def _not_deployed(error: ErrorAnswer) -> NotDeployed:

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from checkout import Checkout, said
 from conftest import ROOT, Scripts
-from local_supabase import LocalSupabase, create_old_table
+from faults.proxy import Exchange, Fault, FaultProxy, Request
+from local_supabase import Database, LocalSupabase, create_old_table
 from projects import deploy, one
 from rpc_migrations.deployment import SIGNATURE
 from step_runner import read, run
@@ -31,6 +32,42 @@ def test_it_takes_everything_away_and_says_so_again(
     again = checkout.run("remove_sql_function.py", env=supabase.environment())
     assert again.returncode == 0
     assert "execute_sql is not there" in again.stdout
+
+
+@pytest.mark.parametrize("delay", [0.0, 5.0], ids=["known at once", "not known yet"])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["remove_sql_function.py"], "execute_sql was removed. The journal and the private schema went with it."),
+        (["remove_sql_function.py", "--keep-journal"], "execute_sql was removed. The journal is kept."),
+        (["migrate_clusters.py", "--remove-when-done"], "execute_sql was removed; the journal is kept."),
+    ],
+)
+def test_a_lost_answer_is_no_failure(
+    checkout: Checkout, database: Database, admin: psycopg.Connection[Any], command: list[str], words: str, delay: float
+) -> None:
+    """The second attempt finds nothing to remove, because the first one has removed it; nor does any later command that is run
+    before the REST layer has noticed.
+    """
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    faults: list[Fault] = [lost]
+
+    def choose(request: Request) -> Fault | None:
+        return faults.pop() if faults and request.query.startswith("-- Removes public.execute_sql") else None
+
+    with LocalSupabase(database, reload_delay=delay) as running, FaultProxy(running.url, choose) as proxy:
+        env = running.environment() | {"SUPABASE_URL": proxy.url}
+        said(checkout.run(*command, env=env), "attempt 1 failed", words)
+        assert one(admin, FUNCTION) is None
+        said(checkout.run("remove_sql_function.py", env=env), "Nothing to do. execute_sql is not there.")
+        said(checkout.run("migrate_clusters.py", env=env), "The function execute_sql is not deployed", code=1)
+
+
+def lost(exchange: Exchange) -> None:
+    """All is done, and nobody is told."""
+    exchange.forward()
+    exchange.close()
 
 
 def test_it_first_writes_what_only_the_journal_knows(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..console import Console
 from ..deployment import opening_sql
-from ..errors import NotDeployed, NoWayIn
+from ..errors import Absent, NoWayIn
 from ..settings import PROJECT_ROOT, Settings
 from .by_hand import lead_through
 from .connection import connected, file_as_way_out, say_written, write_instead
@@ -57,10 +57,8 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
                 )  # 0 is the bootstrap, without a journal; an older version cannot tell what only its journal knows
                 before_removing(client, settings, console)
                 _write_putting_back(client, console)
-            client.query(output_files.removal_sql(keep_journal=options.keep_journal))
-        except NotDeployed as reason:
-            if reason.code != "PGRST202":  # it is there, and somebody else's
-                raise
+            send_removal(client, keep_journal=options.keep_journal)
+        except Absent:
             console.nothing_to_do("execute_sql is not there. Should the schema rpc_migrations be, this removes it:")
             say_written(console, settings, write())
             return 0
@@ -69,6 +67,16 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         + (" The journal is kept." if options.keep_journal else " The journal and the private schema went with it.")
     )
     return 0
+
+
+def send_removal(client: RpcClient, *, keep_journal: bool) -> None:
+    """Remove execute_sql, and the private schema unless the journal is to be kept. Raises Absent only if it was not there before."""
+    before = client.requests
+    try:
+        client.query(output_files.removal_sql(keep_journal=keep_journal))
+    except Absent:  # most likely an earlier attempt, whose answer was lost, has removed it
+        if client.requests == before + 1:
+            raise
 
 
 def _write_putting_back(client: RpcClient, console: Console) -> None:

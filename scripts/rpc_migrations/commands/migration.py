@@ -21,6 +21,7 @@ from ..settings import PROJECT_ROOT, Settings
 from ..step_file import check, read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
+from .execute_sql import send_removal
 from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
 from .stops import check_stops, up_to
 
@@ -173,7 +174,7 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
 def remove_when_done(options: argparse.Namespace, client: RpcClient, console: Console) -> None:
     """Remove execute_sql if the options ask for it, and keep the journal."""
     if options.remove_when_done:
-        client.query(output_files.removal_sql(keep_journal=True))
+        send_removal(client, keep_journal=True)
         later = "To verify" if options.finish else "To verify or to roll back"
         console.say(f"execute_sql was removed; the journal is kept. {later}: {DEPLOY_COMMAND} --for 1h")
 
