@@ -9,6 +9,7 @@
 
 
 -- step: check the old table
+-- formerly: 5913302e2cdf76830ae36214eb760d37dcead8b4ba28a5e1dccd962ff5d1d757
 -- formerly: 843c308c511b8087da2ed03562a8481f2478fab0e2fce678ef23ca9e6f61ce9d
 -- formerly: d2365ab6e166ffcefd429a1961f6eec687e50aaccdc887d4913ff4f90b641bc4
 -- formerly: 6c40b32d6c008bafcdeb4ecb8995d4cbfc4cf6e6994b1b2b68a5d3cbfd447e4e
@@ -25,8 +26,19 @@ begin
             a.attrelid = to_regclass('public.user_clusters') and not a.attisdropped
             and a.attname in ('learning_style_factor', 'technical_depth_factor', 'quiz_performance_factor', 'feedback_pattern_factor')
     ) then
-        raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
-        using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed. Nothing to do.';
+        -- What the swap has moved aside is closed, and has its indexes; what was made by hand may be all that is left of the rows.
+        if exists (
+            select from pg_catalog.pg_class as c
+            where c.oid = to_regclass('public.user_clusters_backup') and c.relrowsecurity and c.relhasindex
+        ) then
+            raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup is there'
+            using errcode = 'RM000', hint = 'It was migrated before, and the journal of that was removed.';
+        end if;
+        raise exception 'public.user_clusters has its new columns already, and public.user_clusters_backup was made by hand'
+        using
+            errcode = 'RM001',
+            hint = 'Nothing was changed. See whether public.user_clusters has all rows of the backup, and put those back that are '
+                'missing. Then rename or drop the backup, and run the same command again: it does the rest.';
     end if;
     if exists (
         select from pg_catalog.pg_class as c

@@ -401,6 +401,12 @@ TABLES = {
         "create table public.user_clusters_backup (only_copy text)",
         ["public.user_clusters_backup is already there", "Rename it"],
     ),
+    "the guide was left after its third step": (
+        "create table public.user_clusters_backup as select * from public.user_clusters; delete from public.user_clusters; "
+        "alter table public.user_clusters add learning_style_factor jsonb, add technical_depth_factor jsonb, "
+        "add quiz_performance_factor jsonb, add feedback_pattern_factor jsonb",
+        ["public.user_clusters_backup was made by hand", "all rows of the backup"],
+    ),
     "no primary key": (
         "alter table public.user_clusters drop constraint user_clusters_pkey, add doc json",
         ["public.user_clusters cannot be rebuilt", "primary key", "cannot be compared", "doc"],

@@ -32,6 +32,12 @@ def test_it_takes_everything_away_and_says_so_again(
     again = checkout.run("remove_sql_function.py", env=supabase.environment())
     assert again.returncode == 0
     assert "execute_sql is not there" in again.stdout
+    deploy(admin)
+    said(
+        checkout.run("migrate_clusters.py", env=supabase.environment()),
+        "Nothing to do",
+        "the journal of that was removed",
+    )
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["lost", "twice"])
