@@ -17,7 +17,9 @@ from .errors import StepFileError
 from .sql import quote_identifier, quote_literal
 from .sql_text import COMMENTS, Statement, split, walk
 
-REBUILD_LINE = re.compile(r"--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>\S+))?\s*", re.IGNORECASE)
+REBUILD_LINE = re.compile(
+    r"""--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>("[^"]*"|[^\s"])+))?\s*""", re.IGNORECASE
+)
 _OR_A_COMMENT = "; or, if that line is only a comment, start it with another word"
 _MOST_BYTES = 63  # of a name
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_$]*")

@@ -155,6 +155,21 @@ def test_expressions(tmp_path: Path) -> None:
     assert "'public.\"My Orders\"',\n    backup => 'public.kept'" in begin
 
 
+@pytest.mark.parametrize(
+    ("line", "table", "backup"),
+    [
+        ('public.orders backup "Orders of 2025"', "public.orders", '"Orders of 2025"'),
+        ('public.orders backup public."a ""b"" backup c"', "public.orders", '"a ""b"" backup c"'),
+        ('public."my backup x"', '"my backup x"', '"my backup x_backup"'),
+        ('public."my backup x" backup "y z"', '"my backup x"', '"y z"'),
+    ],
+)
+def test_names_with_blanks(tmp_path: Path, line: str, table: str, backup: str) -> None:
+    steps = read(tmp_path, f"-- rebuild: {line}\nalter table {table} add y int;\n").steps
+    begin = next(step.sql for step in steps if "begin_rebuild" in step.sql)
+    assert f"backup => 'public.{backup}'" in begin
+
+
 def test_long_name_of_the_backup(tmp_path: Path) -> None:
     """It has at most 63 bytes."""
     begin = read(tmp_path, f"-- rebuild: public.{'x' * 63}\nalter table {'x' * 63} add y int").steps[0].sql
