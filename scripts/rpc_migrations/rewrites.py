@@ -92,7 +92,7 @@ def _with_where(sql: str, *, in_block: bool = False) -> str:
     pieces, place = [], 0
     for number, word in enumerate(words):
         if word in ("update", "delete") and _begins_a_write(words, number, in_block=in_block):
-            write = _up_to_its_end(words[number:])
+            write = _up_to_its_end(words, number)
             if "where" not in _same_level(write):
                 end = tokens[number + len(write) - 1][1]
                 pieces.append(sql[place:end] + " where true")
@@ -152,17 +152,17 @@ def _begins_a_write(words: list[str], place: int, *, in_block: bool) -> bool:
         return False
     if words[place] == "delete":
         return words[place + 1 : place + 2] == ["from"]
-    return words[place + 1 : place + 2] != ["set"] and "set" in _same_level(_up_to_its_end(words[place:]))
+    return words[place + 1 : place + 2] != ["set"] and "set" in _same_level(_up_to_its_end(words, place))
 
 
-def _up_to_its_end(words: Sequence[str]) -> list[str]:
-    """The words of an UPDATE or DELETE up to its RETURNING, or its end."""
+def _up_to_its_end(words: list[str], begin: int) -> list[str]:
+    """The words of the UPDATE or DELETE at `begin` up to its RETURNING, or its end."""
     depth = 0
-    for place, word in enumerate(words):
-        depth += {"(": 1, ")": -1}.get(word, 0)
-        if depth < 0 or (depth == 0 and word in ("returning", ";")):
-            return list(words[:place])
-    return list(words)
+    for place in range(begin, len(words)):
+        depth += {"(": 1, ")": -1}.get(words[place], 0)
+        if depth < 0 or (depth == 0 and words[place] in ("returning", ";")):
+            return words[begin:place]
+    return words[begin:]
 
 
 def _same_level(words: Sequence[str]) -> list[str]:
