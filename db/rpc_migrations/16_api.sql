@@ -236,12 +236,12 @@ end;
 $function$;
 
 
--- Who may execute execute_sql, to be compared.
+-- Who may execute execute_sql, and with whose rights and search_path it runs, to be compared.
 create or replace function rpc_migrations.rights_on_execute_sql() returns text
 language sql volatile
 set search_path = ''
 as $function$
-    select p.proacl::text
+    select concat_ws(' ', p.proacl, p.prosecdef, p.proconfig)
     from pg_catalog.pg_proc as p
     where p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
 $function$;
@@ -249,7 +249,8 @@ $function$;
 
 -- Puts the rights on execute_sql back if a text has changed them: `grant execute on all functions in schema public to anon` is
 -- meant for the application's own, and after `revoke ... from service_role` a run could do nothing more. A text that names
--- execute_sql may revoke service_role's right, but never grant it to others.
+-- execute_sql may revoke service_role's right, but never grant it to others. In the same way a loop over all functions of
+-- public, which makes them `security invoker` or gives them a search_path, is not meant for this one.
 create or replace function rpc_migrations.keep_rights(texts text) returns void
 language plpgsql
 set search_path = ''
@@ -269,6 +270,7 @@ begin
     if not has_function_privilege('service_role', signature, 'execute') and strpos(texts, 'execute_sql') = 0 then
         execute format('grant execute on function %s to service_role', signature);
     end if;
+    execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', signature);
 end;
 $function$;
 

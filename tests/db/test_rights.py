@@ -255,6 +255,29 @@ def test_a_text_about_all_functions_leaves_execute_sql_as_it_was(
     assert refused.value.code == DENIED
 
 
+def test_a_loop_over_all_functions_leaves_execute_sql_as_it_was(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase
+) -> None:
+    """Database advisors complain of `security definer` and of a search_path that is not set; migrations mend it by loops like this."""
+    deploy(admin)
+    look = "select prosecdef, proconfig from pg_proc where proname = 'execute_sql'"
+    before = admin.execute(look).fetchone()
+    text = """
+        do $$
+        declare one regprocedure;
+        begin
+            for one in select oid from pg_proc where pronamespace = 'public'::regnamespace loop
+                execute format('alter function %s security invoker set search_path = public, pg_temp', one);
+            end loop;
+        end $$"""
+    execute_sql = make_clients(supabase)["service"].rpc("execute_sql", {"query": text})
+    execute_sql.execute()
+    after = admin.execute(look).fetchone()
+    assert before and after
+    assert (after[0], sorted(after[1])) == (before[0], sorted(before[1]))
+    execute_sql.execute()
+
+
 def test_a_right_that_somebody_has_granted_opens_nothing(
     admin: psycopg.Connection[Any], supabase: LocalSupabase
 ) -> None:
