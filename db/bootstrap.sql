@@ -1,12 +1,15 @@
--- Makes public.execute_sql, which runs the SQL that it is given: for the project's service key, and for nobody else.
--- deploy_sql_function.py sends the rest through it, which takes its place. One that is there already stays as it is.
+-- Makes public.execute_sql, which runs the SQL that it is given: for the service key alone.
+-- deploy_sql_function.py sends the rest through it. One that is there already stays as it is.
 do $block$
+declare
+    note text;
 begin
-    if exists (
-        select from pg_catalog.pg_proc as p where p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
-    ) then
-        return;
-    end if;
+    for note in select obj_description(p.oid, 'pg_proc') from pg_catalog.pg_proc as p
+        where p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+    loop
+        if note like 'rpc_migrations %' then return; end if;
+        raise 'another execute_sql is there. If nobody uses it, drop it and run this again';
+    end loop;
     create function public.execute_sql(query text) returns jsonb
     language plpgsql
     security definer

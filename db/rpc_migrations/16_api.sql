@@ -19,7 +19,7 @@ begin
         if not other.is_ours then
             raise exception 'there is a function % of role % already, which this project did not make', other.signature, other.owner
             using errcode = 'RM001',
-                hint = format('See who uses it. If nobody does, run: drop function %s; and then deploy again.', other.signature);
+                hint = format('See who uses it. If nobody does, run: drop routine %s; and then deploy again.', other.signature);
         end if;
         if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)' then
             execute format('drop function %s', other.signature);

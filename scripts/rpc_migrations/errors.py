@@ -85,9 +85,13 @@ class Closed(NotDeployed):
     """execute_sql is there, but the time for which it was opened is over (RM007)."""
 
 
-def not_ours(*, code: str | None = None, details: str | None = None) -> NotDeployed:
+class NotOurs(NotDeployed):
+    """There is an execute_sql that this project did not make."""
+
+
+def not_ours(*, code: str | None = None, details: str | None = None) -> NotOurs:
     """What to say of an execute_sql that this project did not make. `code`: PostgREST's, where the call did not get as far as the function."""
-    return NotDeployed(
+    return NotOurs(
         "There is a function execute_sql that this project did not make.",
         code=code,
         details=details,

@@ -210,8 +210,10 @@ def _is_gone(error: ErrorAnswer) -> bool:
 
 
 def _not_deployed(error: ErrorAnswer) -> NotDeployed:
-    """No execute_sql takes our arguments, or more than one does."""
-    if error.code == "PGRST203" or (error.hint and "execute_sql" in error.hint):
+    """No execute_sql takes our arguments, or more than one does. The hint may have another function with a name like it."""
+    if error.code == "PGRST203":
+        return not_ours(code=error.code, details=error.message)
+    if error.hint and "public.execute_sql(" in error.hint:
         return not_ours(code=error.code, details=error.hint)
     return Absent("The function execute_sql is not deployed.", code=error.code, hint=f"Run: {DEPLOY_COMMAND}")
 

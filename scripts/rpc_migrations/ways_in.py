@@ -21,6 +21,7 @@ from .errors import (
     Closed,
     MigrationError,
     NotDeployed,
+    NotOurs,
     NoWayIn,
     SqlError,
     TransientError,
@@ -73,9 +74,9 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
     """Deploy by the first way that is open, or by the one that `via` names; wait until the REST layer knows the function. `opening`:
     the statement that opens it (see opening_sql).
 
-    Raises AccessRefused, SqlError; if no way is open, NoWayIn (some SQL run by hand opens one) or NotDeployed.
+    Raises AccessRefused, SqlError, NotOurs; if no way is open, NoWayIn (some SQL run by hand opens one) or NotDeployed.
     """
-    why_not_rpc, by_hand = None, None
+    why_not_rpc, by_hand, others = None, None, None
     try:
         before = deployed_version(client)
         if before == current_version():
@@ -85,25 +86,22 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
         is_ours = version_number(before) > 0
     except Closed as reason:
         is_ours, why_not_rpc, by_hand = True, reason.message, OPENED_BY_HAND
-    except NotDeployed as reason:
-        if reason.code is None:  # it answers, and is somebody else's
+    except NotOurs as reason:
+        if reason.code is None:  # it answers
             raise
+        is_ours, why_not_rpc, others = False, "it is somebody else's", reason  # the other ways can name it
+    except NotDeployed as reason:
         is_ours, why_not_rpc = False, "it is not there yet"
         if isinstance(reason, Absent):
             by_hand = BOOTSTRAP_FILE.read_text(encoding="utf-8")
-    for way in [way for way in WAYS if via in (None, way.name)]:
-        try:
-            if way is RPC and why_not_rpc:
-                raise WayClosed(f"not open ({why_not_rpc})")
-            _send(way, client, settings, f"{deployment_sql()}\n{opening}")
-        except WayClosed as reason:
-            console.say(f"{way.title}: {reason.message}")
-            continue
+    if way := _send_by_first_open_way(client, settings, console, via, opening, why_not_rpc):
         console.say(f"{'Brought up to date' if is_ours else 'Deployed'} through {way.title}.")
         _wait_for_rest_layer(client, console)
         console.say(describe_access(read_access(client)))
         _warn_of_open_functions(client, console)
         return
+    if others:
+        raise others
     message = (
         f"execute_sql could not be {'brought up to date' if is_ours else 'deployed'}: no way in over HTTPS is open."
     )
@@ -114,6 +112,22 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
         message,
         hint="Paste the written file into the SQL Editor; or set SUPABASE_ACCESS_TOKEN and run the same command again.",
     )
+
+
+def _send_by_first_open_way(
+    client: RpcClient, settings: Settings, console: Console, via: str | None, opening: str, why_not_rpc: str | None
+) -> Way | None:
+    """The way by which the deployment's SQL was run; None if none is open, which is said of each. Raises SqlError."""
+    for way in [way for way in WAYS if via in (None, way.name)]:
+        try:
+            if way is RPC and why_not_rpc:
+                raise WayClosed(f"not open ({why_not_rpc})")
+            _send(way, client, settings, f"{deployment_sql()}\n{opening}")
+        except WayClosed as reason:
+            console.say(f"{way.title}: {reason.message}")
+        else:
+            return way
+    return None
 
 
 def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:

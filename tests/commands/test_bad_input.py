@@ -348,8 +348,23 @@ def test_nobody_lets_us_deploy(checkout: Checkout, bare: LocalSupabase) -> None:
         "(query text) returns jsonb language plpgsql as 'declare r jsonb; begin "
         "execute ''select json_agg(t) from ('' || query || '') as t'' into r; return r; end'",
         "(query text, params jsonb default null) returns integer language sql as 'select 1'",
+        "(query text) returns json language plpgsql as 'begin raise ''Only SELECT queries are allowed''; end'",
+        "(query text) returns setof json language plpgsql as 'begin return query execute query; end'",
+        "(query text) returns json language plpgsql as "
+        "'declare r json; begin execute ''with t as ('' || query || '';) table t'' into r; return r; end'",
     ],
-    ids=["sql text", "void", "text", "object", "setof text", "rows", "integer"],
+    ids=[
+        "sql text",
+        "void",
+        "text",
+        "object",
+        "setof text",
+        "rows",
+        "integer",
+        "allows no such query",
+        "other rows",
+        "within another",
+    ],
 )
 def test_somebody_elses_function_is_left_alone(checkout: Checkout, cluster: Cluster, function: str) -> None:
     with project(cluster, deployed=False) as running:
@@ -360,7 +375,7 @@ def test_somebody_elses_function_is_left_alone(checkout: Checkout, cluster: Clus
             # One that takes no "query" is invisible to us until we deploy.
             refused(done, "that this project did not make" if "(query" in function else "is not deployed", DEPLOY)
             done = checkout.run(DEPLOY, env=running.environment())
-            refused(done, "did not make", "drop function")
+            refused(done, "did not make", "drop routine" if "(sql" in function else "drop function")
         with running.database.connect() as connection:
             assert one(connection, "select count(*) from pg_proc where proname = 'execute_sql'") == 1
             assert one(connection, "select to_regnamespace('rpc_migrations')") is None
@@ -376,7 +391,31 @@ def test_somebody_elses_function_beside_ours(checkout: Checkout, cluster: Cluste
                 "that this project did not make",
                 "deploy_sql_function.py",
             )
-            refused(checkout.run(DEPLOY, env=running.environment()), "execute_sql(text)", "drop function")
+            refused(checkout.run(DEPLOY, env=running.environment()), "execute_sql(text)", "drop routine")
+
+
+@pytest.mark.parametrize("parameters", ["sql_query text", "query text, params jsonb"])
+def test_somebody_elses_function_that_the_api_hints_at(checkout: Checkout, cluster: Cluster, parameters: str) -> None:
+    """On a hosted project, the SQL Editor would refuse the file as well: nobody is to paste it in vain."""
+    with project(cluster, deployed=False, meta=False) as running:
+        with running.database.connect() as connection:
+            connection.execute(
+                f"create function public.execute_sql({parameters}) returns void begin atomic; end".encode()
+            )
+        with nothing_changes(running):
+            for command in (DEPLOY, MIGRATE, "remove_sql_function.py"):
+                done = checkout.run(command, env=running.environment())
+                refused(done, "that this project did not make", "drop function")
+                assert "not there" not in done.stdout + done.stderr
+
+
+def test_a_function_with_a_name_like_it(checkout: Checkout, cluster: Cluster) -> None:
+    with project(cluster, deployed=False, meta=False) as running:
+        with running.database.connect() as connection:
+            connection.execute("create function public.execute_sql_v2(query text) returns void begin atomic; end")
+        with nothing_changes(running):
+            refused(checkout.run(MIGRATE, env=running.environment()), "The function execute_sql is not deployed")
+            said(checkout.run(DEPLOY, env=running.environment()), "press Run", code=1)
 
 
 def test_half_of_the_function_is_made_whole(checkout: Checkout, cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import psycopg
 import pytest
 from checkout import FUNCTION_FILE, Checkout, said
 from conftest import POSTGREST_VERSIONS, ROOT
@@ -19,6 +20,7 @@ from terminal import Person
 DEPLOY, MIGRATE = "deploy_sql_function.py", "migrate_clusters.py"
 BOOTSTRAP = (ROOT / "db" / "bootstrap.sql").read_text(encoding="utf-8")
 COMMENT = "select obj_description(oid, 'pg_proc') from pg_proc where proname = 'execute_sql'"
+ROUTINES = "select p.*, p.xmin from pg_proc as p where proname = 'execute_sql'"
 PRESS = "Press Enter when it has been run"
 
 
@@ -86,19 +88,35 @@ def test_it_is_taken_away_like_the_whole(checkout: Checkout, hosted: LocalSupaba
         assert one(connection, COMMENT) is None
 
 
-@pytest.mark.parametrize("there", ["the bootstrap", "ours", "somebody else's"])
+@pytest.mark.parametrize("there", ["the bootstrap", "ours"])
 def test_what_is_there_stays_as_it_is(hosted: LocalSupabase, there: str) -> None:
     with hosted.database.connect() as connection:
         if there == "ours":
             deploy(connection)
-        elif there == "the bootstrap":
-            run_by_hand(hosted)
         else:
-            connection.execute("create function public.execute_sql(q text) returns text language sql as 'select q'")
-        before = connection.execute("select p.*, p.xmin from pg_proc as p where proname = 'execute_sql'").fetchall()
+            run_by_hand(hosted)
+        before = connection.execute(ROUTINES).fetchall()
         run_by_hand(hosted)
-        after = connection.execute("select p.*, p.xmin from pg_proc as p where proname = 'execute_sql'").fetchall()
-        assert after == before
+        assert connection.execute(ROUTINES).fetchall() == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "function public.execute_sql(sql text) returns text language sql as 'select sql'",
+        "procedure public.execute_sql(query text) language plpgsql as 'begin execute query; end'",
+    ],
+    ids=["function", "procedure"],
+)
+def test_somebody_elses_stays_and_the_sql_editor_says_so(checkout: Checkout, hosted: LocalSupabase, other: str) -> None:
+    """The API shows neither to us: that somebody runs this is the first that is heard of it."""
+    with hosted.database.connect() as connection:
+        connection.execute(f"create {other}".encode())
+        before = connection.execute(ROUTINES).fetchall()
+        said(checkout.run(DEPLOY, env=hosted.environment()), "press Run", code=1)
+        with pytest.raises(psycopg.errors.RaiseException, match="another execute_sql is there"):
+            run_by_hand(hosted)
+        assert connection.execute(ROUTINES).fetchall() == before
 
 
 def test_without_a_terminal_the_steps_are_told(checkout: Checkout, hosted: LocalSupabase) -> None:
@@ -113,7 +131,7 @@ def test_on_a_terminal_it_leads_through(checkout: Checkout, hosted: LocalSupabas
     person = Person(checkout, hosted.environment(), DEPLOY)
     person.sees(PRESS)
     person.types("")
-    person.sees("It has not been run yet")
+    person.sees("this has not been run yet")
     person.sees(PRESS)
     run_by_hand(hosted)
     person.types("")

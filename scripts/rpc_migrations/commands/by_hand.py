@@ -34,7 +34,9 @@ def lead_through(reason: NoWayIn, client: RpcClient, settings: Settings, console
     while console.ask(lines, "Press Enter when it has been run (Ctrl-C to stop):") is not None:
         if is_open_by_hand(client):
             return
-        lines = ["It has not been run yet, or not in this project: execute_sql does not answer."]
+        lines = [
+            "execute_sql does not answer: this has not been run yet, or not in this project, or it ended with an error."
+        ]
     raise reason
 
 

@@ -52,10 +52,9 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
         from ..deployment import check_deployed, deployed_version, version_number
 
         try:
+            # 0 is the bootstrap, without a journal; an older version cannot tell what only its journal knows.
             if version_number(deployed_version(client)) > 0 and not options.keep_journal:
-                check_deployed(
-                    client
-                )  # 0 is the bootstrap, without a journal; an older version cannot tell what only its journal knows
+                check_deployed(client)
                 before_removing(client, settings, console)
                 _write_putting_back(client, console)
             send_removal(client, keep_journal=options.keep_journal)
