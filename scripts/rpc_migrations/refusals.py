@@ -26,6 +26,8 @@ _DEALLOCATE = (
 )
 _LIMIT = "A step has a limit of its own, which the function would keep. Write the value, or 0 for none."
 _PATH = "It ends with its step, where with psql it would still hold in the next one. Begin the next step with it, too; or write `set local` if it is meant for one step."
+_BESIDE_OURS = "Everything here is sent to public.execute_sql. Beside another one, the API could not tell which is meant. Give it another name, or another schema."
+_DROPS_OURS = "That would be the one that this runs through. Name its parameters, as in `(text)`; remove_sql_function.py removes ours."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
 # The variables that psql sets by itself, by its manual, without those for its own behaviour.
@@ -82,6 +84,8 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
         return f"psql's variable {variable}", _VARIABLE
     if first == "copy" and statement.data is not None:
         return _copy(statement)
+    if first in ("create", "drop") and (found := _execute_sql(statement.words(10))):
+        return found
     rule = _RULES.get(first)
     return rule(statement.words()) if rule else None
 
@@ -161,6 +165,19 @@ def _outside_a_transaction(words: list[str]) -> tuple[str, str] | None:
     elif first == "vacuum" or (first, second) in (("alter", "system"), ("discard", "all")):
         what = first if first == "vacuum" else f"{first} {second}"
     return (what, _OUTSIDE) if what else None
+
+
+def _execute_sql(words: list[str]) -> tuple[str, str] | None:
+    """Another function execute_sql in public, or DROP of one without its parameters."""
+    kind = next(
+        (place for place, word in enumerate(words[:4]) if word in ("function", "procedure", "routine")), len(words)
+    )
+    name = [word.strip('"') for word in words[kind + 1 :]]
+    name = name[2:] if name[:2] == ["if", "exists"] else name
+    name = name[2:] if name[:2] == ["public", "."] else name
+    if name[:1] != ["execute_sql"] or (words[0] == "drop" and name[1:2] == ["("]):
+        return None
+    return f"{words[0]} {words[kind]} execute_sql", _BESIDE_OURS if words[0] == "create" else _DROPS_OURS
 
 
 def _definition(words: list[str]) -> tuple[str, str] | None:
