@@ -204,9 +204,7 @@ def _refused(error: ErrorAnswer) -> AccessRefused:
 
 def _is_gone(error: ErrorAnswer) -> bool:
     """Whether execute_sql was dropped, and the REST layer has not noticed yet. What execute_sql itself says has details."""
-    return (
-        error.code == "42883" and error.message.startswith("function public.execute_sql(") and error.details is None
-    )
+    return error.code == "42883" and error.message.startswith("function public.execute_sql(") and error.details is None
 
 
 def _not_deployed(error: ErrorAnswer) -> NotDeployed:

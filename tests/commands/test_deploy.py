@@ -134,7 +134,9 @@ def test_a_closed_way_says_why(
 
 @pytest.mark.parametrize("is_done", [True, False], ids=["answer lost", "504"])
 @pytest.mark.parametrize("way", [META, MANAGEMENT])
-def test_a_way_whose_answer_is_lost_is_not_closed(checkout: Checkout, cluster: Cluster, way: str, is_done: bool) -> None:
+def test_a_way_whose_answer_is_lost_is_not_closed(
+    checkout: Checkout, cluster: Cluster, way: str, is_done: bool
+) -> None:
     """It was said that no way in was open, when the function was there already."""
     faults: list[Fault] = [lost if is_done else lambda exchange: exchange.page(504)]
     path = "/pg/query" if way == META else "/database/query"

@@ -51,7 +51,13 @@ def test_it_takes_everything_away_and_says_so_again(
     ],
 )
 def test_a_lost_answer_is_no_failure(
-    checkout: Checkout, database: Database, admin: psycopg.Connection[Any], command: list[str], words: str, delay: float, twice: bool
+    checkout: Checkout,
+    database: Database,
+    admin: psycopg.Connection[Any],
+    command: list[str],
+    words: str,
+    delay: float,
+    twice: bool,
 ) -> None:
     """The second attempt, or a gateway's own, finds nothing to remove, because the first one has removed it; nor does any later
     command that is run before the REST layer has noticed.

@@ -485,7 +485,8 @@ def test_refusals_of_the_gateway_stop_at_once(bench: Bench, fault: Fault) -> Non
 GATEWAYS: dict[str, tuple[Fault, list[str]]] = {
     "a step before has dropped it, and PostgREST does not know yet": (
         lambda exchange: exchange.json(
-            404, {"code": "42883", "message": "function public.execute_sql(query => text) does not exist", "details": None}
+            404,
+            {"code": "42883", "message": "function public.execute_sql(query => text) does not exist", "details": None},
         ),
         ["execute_sql is not deployed", "deploy_sql_function.py"],
     ),
