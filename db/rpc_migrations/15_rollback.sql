@@ -118,7 +118,7 @@ begin
     end if;
     select d.differing into rows from rpc_migrations.differences(copy) as d;
     message := format('%s row(s) were added, changed or deleted since the migration', rows)
-        || coalesce(format(' (without what cannot be compared: %s)', lost), '');
+        || coalesce(' (without what cannot be compared: ' || lost || ')', '');
 end;
 $function$;
 

@@ -13,7 +13,7 @@ declare
 begin
     rows := 0;
     if copy.id is not null and copy.state <> 'rolling back' then
-        message := 'no rollback is under way, and nothing was changed';
+        message := 'no rollback is under way any more';  -- of one whose answer was lost, that is the effect
         return;
     end if;
     if copy.id is null then

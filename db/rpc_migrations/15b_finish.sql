@@ -110,7 +110,7 @@ begin
     end if;
     if copy.old_table is not null and to_regclass(backup) is distinct from original then
         raise exception '% is not the table that the swap moved aside%', backup,
-            coalesce(format(', which is called %s now', original), '') || rpc_migrations.restored_in_words(copy)
+            coalesce(', which is called ' || original::text || ' now', '') || rpc_migrations.restored_in_words(copy)
         using errcode = 'RM001', hint = 'Nothing was changed. It was renamed or replaced since. Give the original table this name again, or drop it by hand '
             'and rename the other one; then run the same command again.';
     end if;
@@ -281,6 +281,6 @@ begin
     set state = 'finished', ended_at = clock_timestamp(), unvalidated = '[]', quieted = '{}', quieted_rules = '{}'
     where c.id = copy.id;
     notify pgrst, 'reload schema';
-    message := coalesce(format('dropped %s', dropped), 'there was nothing to drop');
+    message := coalesce('dropped ' || dropped, 'there was nothing to drop');
 end;
 $function$;

@@ -327,10 +327,16 @@ def test_a_migration_that_is_not_over_is_refused(running: LocalSupabase, admin: 
 
 
 def test_a_backup_that_was_dropped_by_hand_is_no_obstacle(migrated: LocalSupabase, admin: Admin) -> None:
-    """As earlier versions of README said."""
+    """As earlier versions of README said. Nor does another table of that name go in its place."""
+    admin.execute("drop table public.user_clusters_backup; create table public.user_clusters_backup (id uuid)")
+    admin.execute("alter table public.user_clusters_backup enable row level security")
+    admin.execute("revoke all on public.user_clusters_backup from anon, authenticated, service_role")
+    assert "user_clusters_backup is not the table that the swap moved aside Nothing was changed" in refused(migrated)
     admin.execute("drop table public.user_clusters_backup")
     assert here(migrated).error is None
     assert one(admin, STATE) == "finished"
+    said = "select result ->> 'message' from rpc_migrations.journal where step ~ '^close the way back' and undone_at is null"
+    assert one(admin, said) == "there was nothing to drop"
 
 
 def test_a_kept_table_that_was_renamed_is_somebodys(migrated: LocalSupabase, admin: Admin) -> None:
