@@ -155,12 +155,13 @@ def test_a_file_by_hand_or_on_demand_is_the_outcome_written(
     [
         ("raise ModuleNotFoundError('', name='supabase')", "The Python package supabase is not installed."),
         ("create_client = 1", "supabase cannot be used: cannot import name 'SyncClientOptions'"),
+        ("import supabase_auth.http_clients", "The Python package supabase_auth.http_clients is not installed."),
         (
             "class SyncClientOptions: ...\ndef create_client(url, key, options): ...",
             "supabase cannot be used: SyncClient",
         ),
     ],
-    ids=["none", "1.2", "2.15"],
+    ids=["none", "1.2", "2.22.0, withdrawn", "2.15"],
 )
 def test_a_release_of_supabase_that_cannot_be_used(
     checkout: Checkout, shared: LocalSupabase, tmp_path: Path, package: str, text: str
@@ -170,7 +171,7 @@ def test_a_release_of_supabase_that_cannot_be_used(
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(package)
     done = checkout.run("migrate_clusters.py", env=shared.environment() | {"PYTHONPATH": str(tmp_path)})
-    refused(done, text, "What to do: Run: python -m pip install -r requirements.txt", code=2)
+    refused(done, text, "What to do: Run: python -m pip install --upgrade -r requirements.txt", code=2)
 
 
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:

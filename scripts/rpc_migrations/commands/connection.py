@@ -41,7 +41,8 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
 
 def _client(settings: Settings, console: Console) -> RpcClient:
     """A client. Raises SettingsError if the package supabase is missing, or a release that cannot be used."""
-    install = "Run: python -m pip install -r requirements.txt"
+    # Without --upgrade, pip leaves a release alone that is recent enough; some have been withdrawn, and fit no others.
+    install = "Run: python -m pip install --upgrade -r requirements.txt"
     try:
         from ..client import RpcClient
 
