@@ -1,5 +1,6 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
+.NOTPARALLEL:  # with -j, which MAKEFLAGS may have, migration-all would migrate while it deploys
 .PHONY: help deploy-function migrate migrate-clusters migration-all verify-clusters rollback-clusters finish-clusters remove-function doctor \
         demo local test test-quick test-oldest test-faults bench bench-large lint clean
 

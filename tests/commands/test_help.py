@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_script
@@ -79,6 +82,20 @@ def test_what_make_lists_is_whole_at_80_columns(makefile: str) -> None:
     listed = re.findall(r"^([a-z-]+):.*## (.*)$", makefile, re.MULTILINE)
     assert listed
     assert [target for target, text in listed if len(f"  {target:18} {text}") > 80] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_deploys_before_it_migrates(makefile: str, tmp_path: Path) -> None:
+    """Also where MAKEFLAGS, in somebody's profile, has make run everything at once."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / ".venv/scripts").touch()
+    (tmp_path / "slow").write_text("case $1 in *deploy*) sleep 0.3 ;; esac; echo $1\n")
+    (tmp_path / "Makefile").write_text(makefile)
+    done = subprocess.run(
+        ["make", "-s", "-j4", "RUN=sh slow", "migration-all"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["scripts/deploy_sql_function.py", "scripts/migrate_clusters.py"]
 
 
 def test_a_terminal_without_width() -> None:
