@@ -126,7 +126,9 @@ def run_migration() -> int:
         "--to", metavar="NAME", help="with a folder: stop after this file (its name, or the digits it begins with)"
     )
     parser.add_argument(
-        "--include-all", action="store_true", help="with a folder: also run files that sort before one that is applied"
+        "--include-all",
+        action="store_true",
+        help="with a folder: also run files that sort before one that is applied, or that look as if they had been run by hand",
     )
     parser.add_argument(
         "--record",

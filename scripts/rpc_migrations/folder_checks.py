@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from . import other_tools, step_file
 from .errors import MigrationError, StepFileError, run_command
@@ -11,16 +12,30 @@ from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
+from .sql import quote_literal
+from .sql_text import IDENTIFIER
+
+if TYPE_CHECKING:
+    from .client import RpcClient
 
 _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
+_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
+_TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}(?: \. {_NAME})?) (?!\.)")
+_TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"
 
 
 def check(
-    files: Sequence[MigrationState], wanted: Sequence[MigrationState], history: History, *, include_all: bool
+    client: RpcClient,
+    files: Sequence[MigrationState],
+    wanted: Sequence[MigrationState],
+    history: History,
+    *,
+    include_all: bool,
 ) -> None:
     """Raise MigrationError, before any file is run, if one of the wanted files that are not applied cannot run as it is or is not
-    plainly meant to, or if any file is being rolled back. `include_all`: files that sort before an applied one may be run.
+    plainly meant to, or if any file is being rolled back. `include_all`: files that sort before an applied one may be run, and files that
+    look as if they had been run by hand.
     """
     chosen = [one for one in wanted if not one.is_applied]
     step_file.check(one.migration for one in chosen)
@@ -41,6 +56,7 @@ def check(
     _refuse_noted_otherwise(chosen, noted)
     if not include_all:
         _refuse_late(wanted, noted)
+        _refuse_run_by_hand(client, files, chosen)
 
 
 def _refuse_names(names: Sequence[str], chosen: Sequence[str]) -> None:
@@ -180,6 +196,32 @@ def _refuse_late(wanted: Sequence[MigrationState], noted: Mapping[str, str]) -> 
                 hint="Nothing was run. If it is the same, give it that number. Otherwise give it a later one; or add --include-all, which runs "
                 "it now.",
             )
+
+
+def _refuse_run_by_hand(client: RpcClient, files: Sequence[MigrationState], chosen: Sequence[MigrationState]) -> None:
+    """Raise MigrationError if no file is known as applied, but tables that the chosen ones make are there: whoever runs files in the SQL
+    Editor leaves no note of it, and the first ones often begin with DROP TABLE.
+    """
+    if any((one.is_applied or one.state == BEGUN) and _has_statements(one.migration) for one in files):
+        return
+    made = {name: one.migration.file for one in chosen for name in _tables_made(one.migration)}
+    names = ", ".join(quote_literal(name) for name in made)
+    there = [row["name"] for row in client.rows(_TABLES_THERE.format(names=names), {"name": str})] if made else []
+    if there:
+        raise MigrationError(
+            "None of the files is known as applied, but tables that they make are there: "
+            f"{listed([f'{name} ({made[name]})' for name in there])}. If they were run by hand, they would be run again.",
+            hint="Nothing was run. Run those that are new, each by its name; or add --include-all, which runs all of them. What was run by hand "
+            "is made known by: supabase migration repair NUMBER --status applied",
+        )
+
+
+def _tables_made(migration: Migration) -> Iterator[str]:
+    """The names of the tables that its statements make, as they are written."""
+    for step in migration.steps:
+        for statement in step.statements:
+            if found := _TABLE_MADE.match(" ".join(statement.words(12)) + " "):
+                yield found["name"].replace(" . ", ".")
 
 
 def _texts_done(history: History, name: str) -> tuple[str, ...]:

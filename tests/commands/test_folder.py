@@ -111,6 +111,37 @@ def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> No
     assert project.tables == ["a", "b", "c", "late"]
 
 
+@pytest.mark.parametrize(
+    ("named", "statement"),
+    [
+        ("a", "drop table if exists a cascade; create table a (id integer);"),
+        ("public.a", "drop table if exists a; CREATE TABLE IF NOT EXISTS Public . A (id integer);"),
+        ('"public"."A ""b"', 'drop table "A ""b"; create unlogged table "public"."A ""b" as select 2 as id;'),
+    ],
+)
+def test_files_that_were_run_by_hand_are_not_run_again(project: Project, named: str, statement: str) -> None:
+    """The SQL Editor leaves no note of it, and the first file often drops what it makes."""
+    with project.database.connect() as connection:
+        connection.execute(f"create table {named} (id integer); insert into {named} values (1)")
+    project.write(_001_first=f"select 1;\n{statement}\n", _002_new=make("new"))
+    for outcome in (project.run(), project.run(dry_run=True), project.run("001_first", "002_new")):
+        error = failure(outcome)
+        assert f"tables that they make are there: {named} (001_first.sql)" in error.message
+        assert "--include-all" in (error.hint or "") and "by its name" in (error.hint or "")
+    with project.database.connect() as connection:
+        assert one(connection, f"select id from {named}") == 1
+    assert project.run("002_new").exit_code == 0
+    assert "001_first.sql" in failure(project.run()).message, "it sorts before one that is applied"
+    assert project.run(include_all=True).exit_code == 0
+
+
+def test_files_that_make_what_is_there_are_run_where_others_are_known_as_applied(project: Project) -> None:
+    project.write(_1_a=make("a"))
+    project.run()
+    project.write(_2_a="create table if not exists public.a (id integer);\n")
+    assert project.run().exit_code == 0
+
+
 @pytest.mark.parametrize("name", ["20260102000000", "20260102000000_b", "20260102000000_b.sql"])
 def test_to_stops_after_a_file(project: Project, name: str) -> None:
     project.write(**THREE)

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
         files = look_up(folder, history)
         _settle_edits(client, files, console, accept=options.accept_edits)
         wanted = stop_after(_stopped(options, files) if is_one_file else files, options.to)
-        check(files, wanted, history, include_all=options.include_all or is_one_file)
+        check(client, files, wanted, history, include_all=options.include_all or is_one_file)
         chosen = [one for one in wanted if not one.is_applied]
         planned = list(runs(folder, chosen, record=options.record))
         _tell_of_others(folder, console)
@@ -78,9 +78,12 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> in
 
 def plan(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """List what would be run, and run nothing."""
-    folder, history, files = _read(options, settings, console)
-    wanted = stop_after(files, options.to)
-    check(files, wanted, history, include_all=options.include_all)
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        history = journal.read_history(client)
+        wanted = stop_after(files := look_up(folder, history), options.to)
+        check(client, files, wanted, history, include_all=options.include_all)
     chosen = [one for one in wanted if not one.is_applied]
     _tell_of_others(folder, console)
     console.folder(f"Plan of {folder.name}: nothing is run.", chosen, [], outcome="dry run")
@@ -89,7 +92,11 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
 
 def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """List all files, and all other migrations of the journal."""
-    folder, history, files = _read(options, settings, console)
+    folder = read_folder(options.paths)
+    require_credentials(settings)
+    with connected(settings, console) as client:
+        history = journal.read_history(client)
+    files = look_up(folder, history)
     _tell_of_others(folder, console)
     own = {migration.name for migration in folder.migrations}
     versions = {migration.version for migration in folder.migrations}
@@ -100,17 +107,6 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     ]
     console.folder(f"Files of {folder.name}", files, others, outcome="done")
     return 0
-
-
-def _read(
-    options: argparse.Namespace, settings: Settings, console: Console
-) -> tuple[Folder, journal.History, list[MigrationState]]:
-    """The folder, what has been applied, and where each of its migrations stands."""
-    folder = read_folder(options.paths)
-    require_credentials(settings)
-    with connected(settings, console) as client:
-        history = journal.read_history(client)
-    return folder, history, look_up(folder, history)
 
 
 def _tell_of_others(folder: Folder, console: Console) -> None:
