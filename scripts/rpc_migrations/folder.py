@@ -14,7 +14,7 @@ from .file_names import file_of, name_of, version_and_name
 from .journal import History, Status
 from .migration import Migration, Step
 from .other_tools import ways_back
-from .step_file import read_migrations, refuse_what_is_no_text
+from .step_file import read_migrations, refuse_name, refuse_what_is_no_text
 
 MOST_NAMES = 5  # that are told at once
 APPLIED, BEGUN, TO_DO = "applied", "begun", "to do"
@@ -71,7 +71,7 @@ def read_folder(paths: Sequence[Path]) -> Folder:
     subfolder for each migration, 20260101000000_init/migration.sql.
 
     Raises StepFileError for a folder with no .sql file, or with something that only looks like one; for two files of the same name;
-    and as read_migrations does.
+    and for a single file as read_migrations does.
     """
     files: list[Path] = []
     within: list[str] = []
@@ -98,14 +98,28 @@ def read_folder(paths: Sequence[Path]) -> Folder:
                 f"{one} and {other} have the same name, by which the journal knows a migration.",
                 hint="Rename one of them, or give one of them only.",
             )
-    migrations = tuple(migration for file in files for migration in read_migrations(file))
+    if not is_folder(paths):
+        migrations = read_migrations(files[0])
+        return Folder(migrations[0].name, migrations)
+    migrations = tuple(migration for file in files for migration in _read_file(file))
     if len(paths) > 1:
         return Folder("several files", migrations, tuple(within), tuple(left_out))
-    if not is_folder(paths):
-        return Folder(migrations[0].name, migrations)
     name = f"{paths[0].resolve().name}/"
     refuse_what_is_no_text(name, f"The name of the folder {name!r}")
     return Folder(name, migrations, tuple(within), tuple(left_out))
+
+
+def _read_file(file: Path) -> tuple[Migration, ...]:
+    """The migrations of one of several files. What is wrong with its text is kept until it is known whether another tool has applied it:
+    in old files a comment may look like a step line, and nobody edits what is applied.
+    """
+    refuse_name(file)
+    try:
+        return read_migrations(file)
+    except StepFileError as error:
+        if not os.access(file, os.R_OK):
+            raise
+        return (Migration(name_of(file), file, (), error=error),)
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -155,7 +169,9 @@ def look_up(folder: Folder, history: History) -> list[MigrationState]:
 
 def _look_up(migration: Migration, history: History, *, by_cli: bool) -> MigrationState:
     status = history.of(migration)
-    if status.has_done(migration):
+    if migration.error and (status.is_begun or not history.applied_elsewhere(migration, by_cli=by_cli)):
+        raise migration.error
+    if status.has_done(migration) and not migration.error:
         state = APPLIED
     elif status.is_begun:
         state = BEGUN

@@ -118,6 +118,7 @@ class Migration:
     closing: str | None = None  # the closing line of its run, if it is not "NAME is applied"
     stops_before: str | None = None  # the first step that is not to be run yet
     file_steps: tuple[Step, ...] = ()  # the steps of the whole file, if that is several migrations
+    error: StepFileError | None = None  # why it has no steps: a file that another tool has applied
 
     @property
     def file(self) -> str:

@@ -106,8 +106,7 @@ def read_migrations(path: Path, *, name: str | None = None) -> tuple[Migration, 
     Raises StepFileError: no such file, it or its name not UTF-8, SQL above the first step, an empty step, a line that only looks like a
     step line, a control character in a name, a name used twice or reserved for rollbacks, a table rebuilt twice.
     """
-    _refuse_controls(file_of(path), f"The name of the file {file_of(path)!r}", "Rename the file.")
-    refuse_what_is_no_text(file_of(path), f"The name of the file {file_of(path)!r}")
+    refuse_name(path)
     text = _read(path)
     steps = _steps(path, text)
     _check_names(path, steps, is_ours=name is not None)
@@ -196,6 +195,12 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
         *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
         migration.forgetting(line),
     ]
+
+
+def refuse_name(path: Path) -> None:
+    """Raise StepFileError for the name of a file that has control characters, or would be decoded differently elsewhere."""
+    _refuse_controls(file_of(path), f"The name of the file {file_of(path)!r}", "Rename the file.")
+    refuse_what_is_no_text(file_of(path), f"The name of the file {file_of(path)!r}")
 
 
 def refuse_what_is_no_text(name: str, what: str) -> None:

@@ -112,6 +112,34 @@ def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> No
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        b"create table public.a (id integer);\n-- step: by step, a comment\nselect 1;\n",
+        b"-- Step: one\nselect 1;\n-- Step: one\nselect 2;\n",
+        b"select 1;\n-- Rebuild: the trigger, anew\nselect 2;\n",
+        "select 'caf\xe9';\n".encode("latin-1"),
+        "select 1;\n".encode("utf-16"),
+    ],
+    ids=["step", "two steps", "rebuild", "latin-1", "utf-16"],
+)
+def test_what_is_wrong_with_a_file_that_the_cli_has_applied_does_not_matter(project: Project, text: bytes) -> None:
+    """Nobody edits it any more. Not applied, it stops the folder before anything is run."""
+    project.write(_20260102000000_b=make("b"))
+    (project.folder / "20260101000000_a.sql").write_bytes(text)
+    wanted = failure(project.run("20260101000000_a"))
+    for outcome in (project.run(), project.run(dry_run=True), project.run(status=True)):
+        assert str(failure(outcome)) == str(wanted)
+    assert project.tables == []
+    with project.database.connect() as connection:
+        connection.execute("create schema supabase_migrations")
+        connection.execute("create table supabase_migrations.schema_migrations (version text primary key, name text)")
+        connection.execute("insert into supabase_migrations.schema_migrations values ('20260101000000', 'a')")
+    for outcome in (project.run(dry_run=True), project.run(), project.run(), project.run(status=True)):
+        assert outcome.exit_code == 0
+    assert project.tables == ["b"]
+
+
+@pytest.mark.parametrize(
     ("named", "statement"),
     [
         ("a", "drop table if exists a cascade; create table a (id integer);"),
