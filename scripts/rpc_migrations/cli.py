@@ -128,7 +128,7 @@ def run_migration() -> int:
     parser.add_argument(
         "--include-all",
         action="store_true",
-        help="with a folder: also run files that sort before one that is applied, or that look as if they had been run by hand",
+        help="with a folder: also run files that sort before one that is applied, or that drop and make anew a table that is there",
     )
     parser.add_argument(
         "--record",

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
-_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
-_TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}(?: \. {_NAME})?) (?!\.)")
+_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")(?: \. (?:{IDENTIFIER}|"(?:[^"]|"")+"))?"""
+_TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
+_TABLES_DROPPED = re.compile(rf"drop table (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
+_PUBLIC = re.compile(r'"?public"?\.')
 _TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"
 
 
@@ -199,29 +201,37 @@ def _refuse_late(wanted: Sequence[MigrationState], noted: Mapping[str, str]) -> 
 
 
 def _refuse_run_by_hand(client: RpcClient, files: Sequence[MigrationState], chosen: Sequence[MigrationState]) -> None:
-    """Raise MigrationError if no file is known as applied, but tables that the chosen ones make are there: whoever runs files in the SQL
-    Editor leaves no note of it, and the first ones often begin with DROP TABLE.
+    """Raise MigrationError if no file is known as applied, but tables are there that the chosen ones drop and make: whoever runs files in
+    the SQL Editor leaves no note of it.
     """
     if any((one.is_applied or one.state == BEGUN) and _has_statements(one.migration) for one in files):
         return
-    made = {name: one.migration.file for one in chosen for name in _tables_made(one.migration)}
+    made = {name: one.migration.file for one in chosen for name in _tables_made_anew(one.migration)}
     names = ", ".join(quote_literal(name) for name in made)
     there = [row["name"] for row in client.rows(_TABLES_THERE.format(names=names), {"name": str})] if made else []
     if there:
         raise MigrationError(
-            "None of the files is known as applied, but tables that they make are there: "
-            f"{listed([f'{name} ({made[name]})' for name in there])}. If they were run by hand, they would be run again.",
+            "None of the files is known as applied, but tables that they drop and make anew are there: "
+            f"{listed([f'{name} ({made[name]})' for name in there])}. If they were run by hand, their rows would be lost.",
             hint="Nothing was run. Run those that are new, each by its name; or add --include-all, which runs all of them. What was run by hand "
             "is made known by: supabase migration repair NUMBER --status applied",
         )
 
 
-def _tables_made(migration: Migration) -> Iterator[str]:
-    """The names of the tables that its statements make, as they are written."""
+def _tables_made_anew(migration: Migration) -> Iterator[str]:
+    """The names, as they are written, of the tables that its statements drop and then make."""
+    dropped: set[str] = set()
     for step in migration.steps:
         for statement in step.statements:
-            if found := _TABLE_MADE.match(" ".join(statement.words(12)) + " "):
-                yield found["name"].replace(" . ", ".")
+            if statement.words(1)[0] not in ("create", "drop"):
+                continue
+            text = " ".join(statement.words(40)) + " "
+            if found := _TABLES_DROPPED.match(text):
+                dropped |= {_PUBLIC.sub("", name.replace(" . ", "."), count=1) for name in found["names"].split(" , ")}
+            elif found := _TABLE_MADE.match(text):
+                name = found["name"].replace(" . ", ".")
+                if _PUBLIC.sub("", name, count=1) in dropped:
+                    yield name
 
 
 def _texts_done(history: History, name: str) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def test_what_is_wrong_with_a_file_that_the_cli_has_applied_does_not_matter(proj
     ("named", "statement"),
     [
         ("a", "drop table if exists a cascade; create table a (id integer);"),
-        ("public.a", "drop table if exists a; CREATE TABLE IF NOT EXISTS Public . A (id integer);"),
+        ("public.a", "drop table if exists other, a; CREATE TABLE IF NOT EXISTS Public . A (id integer);"),
         ('"public"."A ""b"', 'drop table "A ""b"; create unlogged table "public"."A ""b" as select 2 as id;'),
     ],
 )
@@ -154,7 +154,7 @@ def test_files_that_were_run_by_hand_are_not_run_again(project: Project, named: 
     project.write(_001_first=f"select 1;\n{statement}\n", _002_new=make("new"))
     for outcome in (project.run(), project.run(dry_run=True), project.run("001_first", "002_new")):
         error = failure(outcome)
-        assert f"tables that they make are there: {named} (001_first.sql)" in error.message
+        assert f"tables that they drop and make anew are there: {named} (001_first.sql)" in error.message
         assert "--include-all" in (error.hint or "") and "by its name" in (error.hint or "")
     with project.database.connect() as connection:
         assert one(connection, f"select id from {named}") == 1
@@ -163,11 +163,14 @@ def test_files_that_were_run_by_hand_are_not_run_again(project: Project, named: 
     assert project.run(include_all=True).exit_code == 0
 
 
-def test_files_that_make_what_is_there_are_run_where_others_are_known_as_applied(project: Project) -> None:
-    project.write(_1_a=make("a"))
-    project.run()
-    project.write(_2_a="create table if not exists public.a (id integer);\n")
+def test_files_that_make_what_is_there_are_run_where_nothing_is_lost(project: Project) -> None:
+    with project.database.connect() as connection:
+        connection.execute("create table public.a (id integer)")
+    again = "create table if not exists public.a (id integer);\n"
+    project.write(_1_a=f"{again}alter table a rename to b;\n{again}")
     assert project.run().exit_code == 0
+    project.write(_2_a="drop table a;\ncreate table a (id integer);\n")
+    assert project.run().exit_code == 0, "others are known as applied"
 
 
 @pytest.mark.parametrize("name", ["20260102000000", "20260102000000_b", "20260102000000_b.sql"])
