@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .deployment import check_deployed
 from .errors import MigrationError
 from .journal_words import moment
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
+from .migration import FINISH_PREFIX, GIVEN_UP, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import applied_by
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
@@ -50,7 +50,9 @@ class Status:
     def is_rolling_back(self) -> bool:
         """Whether a rollback has begun and has steps left, also those after the swap back."""
         if self.copy is None:
-            return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) for name in self.steps)
+            return self.is_begun and any(
+                name.startswith(ROLLBACK_PREFIX) and name != GIVEN_UP for name in self.steps
+            )
         state = self.copy["state"]
         return state == "rolling back" or (state == "rolled back" and bool(self.copy["unvalidated"]))
 

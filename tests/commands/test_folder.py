@@ -18,7 +18,7 @@ from local_supabase import Cluster, LocalSupabase
 from migration_folder import Project, failure
 from projects import one
 from schema_dump import dump_schema
-from step_runner import deploy
+from step_runner import ROLLBACK, deploy, read, run
 
 CLI_HISTORY = "select version, name, statements from supabase_migrations.schema_migrations order by version"
 
@@ -385,6 +385,25 @@ def test_a_rollback_that_failed_is_finished_first(project: Project) -> None:
     project.write(_1_a=text.format("a"))
     assert project.run("1_a", rollback=True).exit_code == 0
     assert project.tables == []
+
+
+def test_a_rollback_that_was_given_up_is_none_that_is_under_way(project: Project) -> None:
+    """The folder was refused from then on: "give it up", and there was nothing to give up."""
+    rebuild = "-- rebuild: public.t\nalter table t add column b integer;"
+    project.write(_1_a="create table public.t (id integer primary key);", _2_b=rebuild)
+    assert project.run().error is None
+    with project.database.connect() as connection:
+        run(connection, read(ROLLBACK), migration="2_b", until="roll back: begin")
+    project.write(_3_c="create table public.c ();")
+    assert "rollback of 2_b is under way" in failure(project.run()).message
+    assert project.run("2_b", rollback=True, give_up=True).error is None
+    assert project.run().error is None
+    assert "c" in project.tables
+    assert project.run("2_b", rollback=True).error is None
+    assert project.run(include_all=True).error is None
+    project.write(_4_d="create table public.d ();")
+    assert project.run().error is None, "nor is one that was done, and migrated again"
+
 
 
 def test_a_file_without_a_way_back_says_so(project: Project) -> None:
