@@ -50,9 +50,7 @@ class Status:
     def is_rolling_back(self) -> bool:
         """Whether a rollback has begun and has steps left, also those after the swap back."""
         if self.copy is None:
-            return self.is_begun and any(
-                name.startswith(ROLLBACK_PREFIX) and name != GIVEN_UP for name in self.steps
-            )
+            return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) and name != GIVEN_UP for name in self.steps)
         state = self.copy["state"]
         return state == "rolling back" or (state == "rolled back" and bool(self.copy["unvalidated"]))
 

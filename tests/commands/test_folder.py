@@ -405,7 +405,6 @@ def test_a_rollback_that_was_given_up_is_none_that_is_under_way(project: Project
     assert project.run().error is None, "nor is one that was done, and migrated again"
 
 
-
 def test_a_file_without_a_way_back_says_so(project: Project) -> None:
     project.write(_1_a="create table public.a (id integer);")
     project.run()
