@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import other_tools, step_file
@@ -22,8 +22,7 @@ _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
 _NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")(?: \. (?:{IDENTIFIER}|"(?:[^"]|"")+"))?"""
 _TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
-_TABLES_DROPPED = re.compile(rf"drop table (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
-_PUBLIC = re.compile(r'"?public"?\.')
+_DROPPED = re.compile(rf"drop (?P<kind>table|schema) (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
 _TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"
 
 
@@ -206,7 +205,7 @@ def _refuse_run_by_hand(client: RpcClient, files: Sequence[MigrationState], chos
     """
     if any((one.is_applied or one.state == BEGUN) and _has_statements(one.migration) for one in files):
         return
-    made = {name: one.migration.file for one in chosen for name in _tables_made_anew(one.migration)}
+    made = dict(_tables_made_anew(one.migration for one in chosen))
     names = ", ".join(quote_literal(name) for name in made)
     there = [row["name"] for row in client.rows(_TABLES_THERE.format(names=names), {"name": str})] if made else []
     if there:
@@ -218,20 +217,30 @@ def _refuse_run_by_hand(client: RpcClient, files: Sequence[MigrationState], chos
         )
 
 
-def _tables_made_anew(migration: Migration) -> Iterator[str]:
-    """The names, as they are written, of the tables that its statements drop and then make."""
-    dropped: set[str] = set()
-    for step in migration.steps:
-        for statement in step.statements:
-            if statement.words(1)[0] not in ("create", "drop"):
-                continue
-            text = " ".join(statement.words(40)) + " "
-            if found := _TABLES_DROPPED.match(text):
-                dropped |= {_PUBLIC.sub("", name.replace(" . ", "."), count=1) for name in found["names"].split(" , ")}
+def _tables_made_anew(migrations: Iterable[Migration]) -> Iterator[tuple[str, str]]:
+    """The names, as they are written, of the tables that are dropped, alone or with their schema, and then made; and the files that do it."""
+    dropped: set[tuple[str, ...]] = set()  # (schema,) and (schema, table)
+    for migration in migrations:
+        for statement in (one for step in migration.steps for one in step.statements):
+            (first,) = statement.words(1)
+            text = (
+                " ".join(statement.words(12 if first == "create" else None)) + " "
+                if first in ("create", "drop")
+                else ""
+            )
+            if found := _DROPPED.match(text):
+                of_public = ("public",) if found["kind"] == "table" else ()
+                dropped |= {_parts(name, of_public) for name in found["names"].split(" , ")}
             elif found := _TABLE_MADE.match(text):
-                name = found["name"].replace(" . ", ".")
-                if _PUBLIC.sub("", name, count=1) in dropped:
-                    yield name
+                schema, table = _parts(found["name"], ("public",))
+                if dropped & {(schema,), (schema, table)}:
+                    yield found["name"].replace(" . ", "."), migration.file
+
+
+def _parts(name: str, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Schema and table of a name, or what it has of them behind `before`; written in quotes or not."""
+    parts = tuple(part.strip('"') for part in name.split(" . "))
+    return parts if len(parts) > len(before) else (*before, *parts)
 
 
 def _texts_done(history: History, name: str) -> tuple[str, ...]:

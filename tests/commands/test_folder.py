@@ -163,6 +163,30 @@ def test_files_that_were_run_by_hand_are_not_run_again(project: Project, named: 
     assert project.run(include_all=True).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("drop table if exists other cascade;\ndrop table a;\n", "create table a (id integer);\n"),
+        (
+            "drop table if exists " + "".join(f"o{n}, " for n in range(30)) + "a;\n",
+            "create table public.a (id text);\n",
+        ),
+        ("drop schema public cascade;\ncreate schema public;\n", "create table a (id integer);\n"),
+        ('drop schema if exists other, "public" cascade;\n', 'create table if not exists "public"."a" (id integer);\n'),
+    ],
+)
+def test_what_one_file_drops_and_another_makes_was_perhaps_run_by_hand(
+    project: Project, first: str, second: str
+) -> None:
+    """A first file that clears the way, or one in the middle of an old folder that begins anew."""
+    with project.database.connect() as connection:
+        connection.execute("create table a (id integer); insert into a values (1)")
+    project.write(_001_clear=first, _002_make=second)
+    assert "make anew are there" in failure(project.run()).message
+    with project.database.connect() as connection:
+        assert one(connection, "select id from a") == 1
+
+
 def test_files_that_make_what_is_there_are_run_where_nothing_is_lost(project: Project) -> None:
     with project.database.connect() as connection:
         connection.execute("create table public.a (id integer)")
