@@ -68,7 +68,7 @@ language sql stable
 set search_path = ''
 as $function$
     with rights as (select r.* from rpc_migrations.rights_on(rights_again.catalog, rights_again.object) as r)
-    select concat_ws('; ',
+    select nullif(concat_ws('; ',
         (
             select format('revoke all on %s from %s', o.name, string_agg(distinct rpc_migrations.role_name(d.grantee), ', '))
             from (select r.name, r.owner from rights as r limit 1) as o
@@ -96,7 +96,7 @@ as $function$
         ),
         (
             select string_agg(format('revoke %s on %s from %s', r.privilege, r.name, r.owner::regrole), '; ') from rights as r where r.is_taken
-        ));
+        )), '');
 $function$;
 
 

@@ -151,9 +151,9 @@ begin
             format('it belongs to %s, not to %s', c.relowner::regrole, current_user::regrole), null,
             format('alter table %s owner to %s', c.oid::regclass, current_user::regrole),
             concat_ws('; ', format('alter table %s owner to %s', c.oid::regclass, c.relowner::regrole), (
-                select concat_ws('; ',
+                select nullif(concat_ws('; ',
                     string_agg(format('revoke %s on %s from %s', r.privilege, r.name, r.owner::regrole), '; ') filter (where r.is_of_column and r.grantee <> r.owner),
-                    string_agg(rpc_migrations.grant_statement(r.privilege, r.name, r.owner, r.grantor, r.grantee, r.is_grantable), '; ' order by r.place))
+                    string_agg(rpc_migrations.grant_statement(r.privilege, r.name, r.owner, r.grantor, r.grantee, r.is_grantable), '; ' order by r.place)), '')
                 from (
                     select c.oid as object
                     union all

@@ -178,6 +178,7 @@ WAYS = {
         "grant select on public.things to postgres with grant option; grant update (name) on public.things to postgres; "
         "grant usage on sequence public.things_number_seq to postgres"
     ),
+    "owner alone": "superuser alter table public.things owner to keeper",
     "policy on a table of another role": (
         "superuser create policy about on auth.users as restrictive for select to anon using (exists (select from public.things)); "
         "comment on policy about on auth.users is 'p'"
@@ -215,6 +216,7 @@ def test_nothing_is_lost(things: Connection, database: Database, kind: str) -> N
         connection.execute(definition.removeprefix("superuser ").encode())
         before = dump_schema(database), sorted(superuser.execute(DETAILS).fetchall())
         away, back = ways(things)
+        assert "; ;" not in away + back, "a statement of nothing"
         connection.execute(away.encode())
         run(things, STEP_FILE)
         connection.execute(back.encode())
