@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import math
 import os
@@ -128,9 +129,11 @@ def _environment() -> Mapping[str, str]:
         from dotenv import dotenv_values
 
         try:  # with or without a byte order mark
-            with env_file.open(encoding="utf-8-sig") as stream:
-                values = {name: value for name, value in dotenv_values(stream=stream).items() if value}
-        except (OSError, UnicodeDecodeError) as error:
+            text = env_file.read_text(encoding="utf-8-sig")
+            if "\0" in text:
+                raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
+            values = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
+        except (OSError, ValueError) as error:
             raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
     return {name: value.strip() for name, value in (values | os.environ).items()}
 

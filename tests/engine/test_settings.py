@@ -105,7 +105,9 @@ def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert (load_settings().patience, load_settings(patience=3).patience) == (7, 3)
 
 
-@pytest.mark.parametrize("content", [b"SUPABASE_URL=caf\xe9", "SUPABASE_URL=x".encode("utf-16")])
+@pytest.mark.parametrize(
+    "content", [b"SUPABASE_URL=caf\xe9", "SUPABASE_URL=x".encode("utf-16"), "SUPABASE_URL=x".encode("utf-16-le")]
+)
 def test_a_file_that_is_no_text_is_told(root: Path, load: Load, content: bytes) -> None:
     (root / ".env").write_bytes(content)
     with pytest.raises(SettingsError, match=r"\.env cannot be read"):
