@@ -72,7 +72,8 @@ begin
                 select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
             ) as loose_key,
-            rpc_migrations.views_on(old_table, o.attnum) as views
+            rpc_migrations.views_on(old_table, o.attnum) as views,
+            rpc_migrations.uses_of_type(old_table, o.attnum, o.atttypid, n.atttypid) as uses
         from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
         full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
             on n.attname = o.attname
@@ -100,6 +101,10 @@ begin
         if col.views is not null and (col.old_type_name <> col.new_type_name or col.other_collation) then
             problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
                 col.name, case when col.other_collation then 'one of another collation' else col.new_type_name end, col.views));
+        end if;
+        if col.uses is not null then
+            problems := array_append(problems, format('column %I becomes %s, with which these may mean something else; drop them before and make '
+                'them again afterwards: %s', col.name, col.new_type_name, col.uses));
         end if;
         if col.loose_key then
             problems := array_append(problems, format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; '
@@ -164,6 +169,34 @@ as $function$
         where o.attrelid = old_table
             and not exists (select from columns as n where n.attrelid = new_table and n.attname = o.attname and n.place = o.place)
     );
+$function$;
+
+
+-- The policies and the functions with an SQL body that use a column, if an expression with it may mean something else once the column has
+-- another type: 3 / 2 is 1 of an integer and 1.5 of a numeric. Null if there are none, or if the type is a wider integer, or one that has
+-- the same values (text and varchar).
+create or replace function rpc_migrations.uses_of_type(relation oid, column_number smallint, old_type oid, new_type oid) returns text
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    old_type := rpc_migrations.base_type(old_type);
+    new_type := rpc_migrations.base_type(new_type);
+    if old_type = new_type
+        or old_type in ('pg_catalog.int2'::regtype, 'pg_catalog.int4'::regtype) and new_type in ('pg_catalog.int4'::regtype, 'pg_catalog.int8'::regtype)
+        or exists (
+            select from pg_catalog.pg_cast as c
+            where c.castsource = old_type and c.casttarget = new_type and c.castmethod = 'b' and c.castcontext = 'i')
+    then
+        return null;
+    end if;
+    return (
+        select string_agg(distinct pg_describe_object(d.classid, d.objid, 0), ', ')
+        from pg_catalog.pg_depend as d
+        where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.refobjsubid = column_number
+            and d.classid in ('pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_proc'::regclass)
+    );
+end;
 $function$;
 
 

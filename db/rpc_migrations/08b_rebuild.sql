@@ -143,7 +143,8 @@ begin
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
             o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
             o.attnum as number, n.attnum as new_number, o.attcollation <> n.attcollation as other_collation,
-            rpc_migrations.views_on(copy.old_table, o.attnum) as views
+            rpc_migrations.views_on(copy.old_table, o.attnum) as views,
+            rpc_migrations.uses_of_type(copy.old_table, o.attnum, o.atttypid, n.atttypid) as uses
         from jsonb_to_recordset(copy.alteration -> 'columns') as c (old name, new name)
         inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.old and not o.attisdropped
         inner join pg_catalog.pg_attribute as n on n.attrelid = new_table and n.attname = c.new and not n.attisdropped
@@ -164,6 +165,10 @@ begin
         if col.views is not null and col.old_type_name <> col.new_type_name then
             problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
                 col.name, col.new_type_name, col.views));
+        end if;
+        if col.uses is not null then
+            problems := array_append(problems, format('column %I becomes %s, with which these may mean something else; drop them before and make '
+                'them again afterwards: %s', col.name, col.new_type_name, col.uses));
         end if;
         problems := problems || array(
             select p from rpc_migrations.problems_of_key(copy.old_table, col.number, col.other_collation, col.old_type <> col.new_type) as p);

@@ -212,6 +212,14 @@ REFUSED = {
     "view on a column of another type": (
         "create view public.notes as select old_one from public.orders", "alter table orders alter old_one type varchar(90)", "view",
     ),
+    "function on a column of another type": (
+        "create function public.halves() returns bigint return (select count(*) from public.orders where price / 2 = 1)",
+        "alter table orders alter price type real", "function public.halves()",
+    ),
+    "policy of another table on a column of another type": (
+        "create policy halves on public.lines using (exists (select from public.orders as o where o.price / 2 = 1))",
+        "alter table orders alter price type real", "policy halves",
+    ),
     "function on a renamed column": (
         "create function public.notes() returns bigint return (select count(note) from public.orders)",
         "alter table orders rename note to remark", "function public.notes()",
@@ -441,6 +449,16 @@ def test_what_depends_on_it(orders: Connection, database: Database, other: Datab
     run(orders, read(ROLLBACK))
     assert dump_schema(database) == before
     assert orders.execute("select count(*), max(again), max(old_two) from public.orders").fetchone() == (61, 61, 60)
+
+
+@pytest.mark.parametrize("kind", ["bigint", "integer"])
+def test_what_depends_on_it_means_the_same_with_a_wider_type(orders: Connection, tmp_path: Path, kind: str) -> None:
+    """Policies of other tables, where psql would have them dropped before: integers of any size are counted alike."""
+    orders.execute("drop policy others on public.orders; drop index public.orders_some")
+    orders.execute("alter table public.orders alter old_two type smallint")
+    orders.execute("create policy half on public.lines using (exists (select from public.orders as o where o.old_two / 2 = lines.id))")
+    run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders alter old_two type {kind}"))
+    assert orders.execute("select count(*) from pg_policies where policyname = 'half'").fetchone() == (1,)
 
 
 PLAIN = """
