@@ -456,7 +456,9 @@ def test_what_depends_on_it_means_the_same_with_a_wider_type(orders: Connection,
     """Policies of other tables, where psql would have them dropped before: integers of any size are counted alike."""
     orders.execute("drop policy others on public.orders; drop index public.orders_some")
     orders.execute("alter table public.orders alter old_two type smallint")
-    orders.execute("create policy half on public.lines using (exists (select from public.orders as o where o.old_two / 2 = lines.id))")
+    orders.execute(
+        "create policy half on public.lines using (exists (select from public.orders as o where o.old_two / 2 = lines.id))"
+    )
     run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders alter old_two type {kind}"))
     assert orders.execute("select count(*) from pg_policies where policyname = 'half'").fetchone() == (1,)
 
