@@ -172,9 +172,9 @@ as $function$
 $function$;
 
 
--- The policies and the functions with an SQL body that use a column, if an expression with it may mean something else once the column has
--- another type: 3 / 2 is 1 of an integer and 1.5 of a numeric. Null if there are none, or if the type is a wider integer, or one that has
--- the same values (text and varchar).
+-- The policies, publications with a condition and functions with an SQL body that use a column, if an expression with it may mean something
+-- else once the column has another type: 3 / 2 is 1 of an integer and 1.5 of a numeric. Null if there are none, or if the type is a wider
+-- integer, or one that has the same values (text and varchar).
 create or replace function rpc_migrations.uses_of_type(relation oid, column_number smallint, old_type oid, new_type oid) returns text
 language plpgsql stable
 set search_path = ''
@@ -194,7 +194,11 @@ begin
         select string_agg(distinct pg_describe_object(d.classid, d.objid, 0), ', ')
         from pg_catalog.pg_depend as d
         where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = relation and d.refobjsubid = column_number
-            and d.classid in ('pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_proc'::regclass)
+            and (
+                d.classid in ('pg_catalog.pg_policy'::regclass, 'pg_catalog.pg_proc'::regclass)
+                or d.classid = 'pg_catalog.pg_publication_rel'::regclass and exists (
+                    select from pg_catalog.pg_publication_rel as r where r.oid = d.objid and r.prqual is not null)
+            )
     );
 end;
 $function$;
