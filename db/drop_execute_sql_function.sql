@@ -2,9 +2,25 @@
 -- the migration could neither go on nor be rolled back over HTTPS.
 do $block$
 declare
+    began timestamptz := clock_timestamp();
     under_way text;
     old_function regprocedure;
 begin
+    -- A step that is at work may have begun a copy or a rollback, which is seen when it has ended. As in a deployment, the locks are asked
+    -- for with a short timeout, because whoever holds one of them may be waiting for the other.
+    while to_regclass('rpc_migrations.copies') is not null loop
+        begin
+            perform set_config('lock_timeout', '100ms', true);
+            lock table rpc_migrations.journal, rpc_migrations.copies in share mode;
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() > began + interval '20 seconds' then
+                raise exception 'a migration step is still running'
+                using errcode = 'RM001', hint = 'Nothing was removed. Wait until it has ended, then run the same command again.';
+            end if;
+        end;
+        perform pg_sleep(0.1);
+    end loop;
     if to_regclass('rpc_migrations.copies') is not null then
         select string_agg(format('%s (%s)', c.migration, c.state), ', ') into under_way
         from rpc_migrations.copies as c

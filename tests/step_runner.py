@@ -6,12 +6,14 @@ Unlike the real runner it never sleeps: it hands every answer to the test, "wait
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from local_supabase import Database
 from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.step_file import read_migration
 
@@ -63,6 +65,16 @@ def wait_until_blocked(watcher: Connection, pid: int) -> None:
 def is_blocked(watcher: Connection, pid: int) -> bool:
     """Whether a session waits for another one."""
     return watcher.execute("select pg_blocking_pids(%s) <> '{}'", (pid,)).fetchone() == (True,)
+
+
+def wait_until_it_waits(database: Database, other: Connection) -> None:
+    """Wait until a connection waits for a lock, or pauses before it tries again."""
+    query = "select from pg_stat_activity where pid = %s and wait_event_type in ('Lock', 'Timeout')"
+    deadline = time.monotonic() + 20
+    with database.connect("supabase_admin") as observer:
+        while not observer.execute(query, [other.info.backend_pid]).fetchall():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def read(file: str) -> str:

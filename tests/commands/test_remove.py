@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -12,7 +13,8 @@ from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase, create_old_table
 from projects import deploy, one
 from rpc_migrations.deployment import SIGNATURE
-from step_runner import read, run
+from rpc_migrations.output_files import removal_sql
+from step_runner import ROLLBACK, read, run, wait_until_it_waits
 
 MIGRATION = ROOT / "db" / "migrate_user_clusters.sql"
 FUNCTION = "select to_regproc('public.execute_sql')::text"
@@ -157,6 +159,30 @@ def test_the_journal_can_be_kept_and_used_again(
     back = scripts("rollback_clusters.py", env=environment)
     assert back.returncode == 0, back.stderr
     assert one(admin, "select to_regclass('public.user_clusters_backup')::text") is None
+
+
+@pytest.mark.parametrize("rolling_back", [False, True], ids=["a copy", "a rollback"])
+@pytest.mark.parametrize("keep_journal", [False, True])
+def test_a_step_at_work_ends_first(
+    database: Database, admin: psycopg.Connection[Any], keep_journal: bool, rolling_back: bool
+) -> None:
+    """Only when that is committed can it be seen that it has begun a copy or a rollback, and that nothing may be removed. It was: with the
+    journal went the foreign keys that the rollback had just taken off the backup.
+    """
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    text, until = read("migrate_user_clusters.sql"), "begin the copy"
+    if rolling_back:
+        run(admin, text)
+        text, until = read(ROLLBACK), "roll back: begin"
+    with database.connect() as other, ThreadPoolExecutor(1) as thread:
+        with admin.transaction():
+            run(admin, text, until=until)
+            removal = thread.submit(other.execute, removal_sql(keep_journal=keep_journal).encode())
+            wait_until_it_waits(database, other)
+        with pytest.raises(psycopg.Error, match="a migration is under way: test"):
+            removal.result()
+    assert one(admin, FUNCTION) is not None
 
 
 @pytest.mark.parametrize("stop_after", ["begin the copy", "compare the old and the new table"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.output_files import migration_sql
 from rpc_migrations.step_file import read_migration, read_migrations
 from schema_dump import dump_schema
-from step_runner import DB, Connection
+from step_runner import DB, Connection, wait_until_it_waits
 
 EARLIER = Path(__file__).parent / "earlier_versions"
 pytestmark = pytest.mark.slow
@@ -209,16 +208,6 @@ def test_a_release_has_a_number_of_its_own() -> None:
 
 
 # --- two at once, and in the middle of something
-
-
-def wait_until_it_waits(database: Database, other: Connection) -> None:
-    """Wait until a connection waits for a lock, or pauses before it tries again."""
-    query = "select from pg_stat_activity where pid = %s and wait_event_type in ('Lock', 'Timeout')"
-    deadline = time.monotonic() + 20
-    with database.connect("supabase_admin") as observer:
-        while not observer.execute(query, [other.info.backend_pid]).fetchall():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("before", [None, "470665e", "b602f0d"])
