@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -9,7 +10,20 @@ import pytest
 from local_supabase import Database, create_old_table
 from local_supabase.sample import Variant
 from schema_dump import dump_schema
-from step_runner import DISCARD, ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, step_names
+from step_runner import (
+    DISCARD,
+    GIVE_UP,
+    ONE_AT_A_TIME,
+    ROLLBACK,
+    Connection,
+    calls,
+    deploy,
+    read,
+    rebuild_file,
+    run,
+    step_names,
+    wait_until_it_waits,
+)
 
 CLUSTERS = "migrate_user_clusters.sql"
 USER = "00000000-0000-4000-8000-000000000001"
@@ -275,6 +289,19 @@ def test_a_rollback_that_would_lose_something_is_refused(
     assert caught.value.sqlstate == "RM001"
     assert caught.value.diag.message_hint
     assert dump_schema(database) == before
+
+
+def test_the_status_while_it_is_given_up(admin: Connection, database: Database) -> None:
+    """The log was there when it was looked for, and gone when its entries were counted: "not all that execute_sql needs"."""
+    _, text = set_up(admin, "orders")
+    run(admin, text)
+    run(admin, read(ROLLBACK), until="roll back: begin")
+    with database.connect() as other, ThreadPoolExecutor(1) as thread:
+        with admin.transaction():
+            run(admin, read(GIVE_UP))
+            status = thread.submit(other.execute, "select rpc_migrations.status('test') -> 'copy' ->> 'state'")
+            wait_until_it_waits(database, other)
+        assert status.result().fetchone() is not None
 
 
 def test_kept_changes_cannot_be_discarded_half_way(admin: Connection) -> None:
