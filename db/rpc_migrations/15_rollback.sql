@@ -49,6 +49,7 @@ begin
         filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;
+    perform rpc_migrations.revoke_all(copy.old_table);  -- somebody may have granted themselves a look at the backup
     perform rpc_migrations.rehearse_swap_back(copy);
     if discard_changes then
         select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;

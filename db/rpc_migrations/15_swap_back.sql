@@ -262,7 +262,7 @@ end;
 $function$;
 
 
--- Gives the original table the rights back that the swap took from it.
+-- Gives the original table the rights and the row level security back that it had before the swap.
 create or replace function rpc_migrations.reopen_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -273,8 +273,7 @@ begin
         from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
         where e.value ->> 'kind' = 'grant'
     ), 'statement');
-    if not copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then
-        execute format('alter table %s disable row level security', copy.old_table::regclass);
-    end if;
+    execute format('alter table %s %s row level security', copy.old_table::regclass,
+        case when copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then 'enable' else 'disable' end);
 end;
 $function$;

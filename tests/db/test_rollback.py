@@ -291,6 +291,19 @@ def test_a_rollback_that_would_lose_something_is_refused(
     assert dump_schema(database) == before
 
 
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+def test_who_was_let_at_the_backup_is_not_let_at_the_table(admin: Connection, database: Database, file: str) -> None:
+    """Somebody has opened the backup to have a look at it: what it had is what it has again."""
+    _, text = set_up(admin, "orders")
+    admin.execute("alter table public.orders enable row level security; revoke all on public.orders from anon")
+    before = dump_schema(database)
+    run(admin, text)
+    admin.execute("grant select on public.orders_backup to public, anon; grant update (amount) on public.orders_backup to authenticated")
+    admin.execute("alter table public.orders_backup disable row level security")
+    run(admin, read(file))
+    assert dump_schema(database) == before
+
+
 def test_the_status_while_it_is_given_up(admin: Connection, database: Database) -> None:
     """The log was there when it was looked for, and gone when its entries were counted: "not all that execute_sql needs"."""
     _, text = set_up(admin, "orders")
