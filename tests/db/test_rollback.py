@@ -298,7 +298,9 @@ def test_who_was_let_at_the_backup_is_not_let_at_the_table(admin: Connection, da
     admin.execute("alter table public.orders enable row level security; revoke all on public.orders from anon")
     before = dump_schema(database)
     run(admin, text)
-    admin.execute("grant select on public.orders_backup to public, anon; grant update (amount) on public.orders_backup to authenticated")
+    admin.execute(
+        "grant select on public.orders_backup to public, anon; grant update (amount) on public.orders_backup to authenticated"
+    )
     admin.execute("alter table public.orders_backup disable row level security")
     run(admin, read(file))
     assert dump_schema(database) == before
