@@ -21,7 +21,7 @@ begin
         select from rpc_migrations.runs as r
         where
             r.migration = start_run.migration and r.ended_at is null and r.id is distinct from start_run.dead
-            and r.last_seen_at > clock_timestamp() - make_interval(secs => start_run.patience)
+            and abs(extract(epoch from clock_timestamp() - r.last_seen_at)) < start_run.patience  -- the clock may have been set back
     ) then
         return rpc_migrations.busy(start_run.migration);
     end if;
@@ -233,7 +233,7 @@ begin
             using errcode = 'disk_full', hint = 'Roll the migration back, which gives back the room that the copy has taken; or make room and '
                 'run the same file again: the copy begins anew.';
         else
-            raise exception 'another session is inside this migration%', ': backend ' || (answer -> 'holder' ->> 'pid')
+            raise exception 'another session is inside this migration%', coalesce(': backend ' || (answer -> 'holder' ->> 'pid'), '')
             using errcode = 'RM005', hint = 'Wait until it has ended, then run the same file again.';
     end case;
 end;
