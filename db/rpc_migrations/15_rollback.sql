@@ -278,6 +278,14 @@ begin
         raise exception 'the original table is not at % any more%', backup, rpc_migrations.restored_in_words(copy)
         using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
     end if;
+    select format('%s belongs to %s, and %s to %s', backup, o.relowner::regrole, name_in_use, n.relowner::regrole) into reasons
+    from pg_catalog.pg_class as o inner join pg_catalog.pg_class as n on n.oid = copy.new_table and n.relowner <> o.relowner
+    where o.oid = copy.old_table;
+    if found then
+        raise exception '%', reasons
+        using errcode = 'RM001', hint = format('Nothing was changed. Give it back, and run the same command again. To do that, run: alter table %s owner to %s;',
+            backup, (select c.relowner::regrole from pg_catalog.pg_class as c where c.oid = copy.new_table));
+    end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup

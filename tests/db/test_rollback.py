@@ -306,6 +306,21 @@ def test_who_was_let_at_the_backup_is_not_let_at_the_table(admin: Connection, da
     assert dump_schema(database) == before
 
 
+@pytest.mark.usefixtures("keeper")
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+def test_a_backup_that_was_given_to_another_role(admin: Connection, file: str) -> None:
+    """It would be the table in use, and that role's."""
+    _, text = set_up(admin, "orders")
+    run(admin, text)
+    admin.execute("grant create on schema public to keeper; alter table public.orders_backup owner to keeper")
+    with pytest.raises(
+        psycopg.Error, match="public.orders_backup belongs to keeper, and public.orders to postgres"
+    ) as caught:
+        run(admin, read(file))
+    admin.execute(str(caught.value.diag.message_hint).partition("run: ")[2].partition(";")[0].encode())
+    run(admin, read(file))
+
+
 def test_the_status_while_it_is_given_up(admin: Connection, database: Database) -> None:
     """The log was there when it was looked for, and gone when its entries were counted: "not all that execute_sql needs"."""
     _, text = set_up(admin, "orders")
