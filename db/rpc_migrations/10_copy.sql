@@ -1,6 +1,7 @@
 -- The copy: rows in physical order, by ranges of ctid, up to the size that the table had when the copy began. Rows move when
 -- they are updated; every row whose key is in the log is left out, and the replay brings it in. Indexes and constraints
--- are built after the copy, which is far cheaper than keeping them up to date during it.
+-- are built after the copy, which is far cheaper than keeping them up to date during it. The order matters: ALTER TABLE numbers
+-- the rows of a new identity column in it, and neighbours that belong together are read together.
 
 -- Copies rows in physical order, chunk by chunk, until about a second has gone by. Chunks grow while they are quick and
 -- shrink while they are slow; after a statement timeout the caller asks for smaller ones (see batch_size).
@@ -13,6 +14,7 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
     parts record;
+    not_logged text := rpc_migrations.not_logged(copy, 's');
     chunk_rows bigint;
 begin
     perform rpc_migrations.refuse_no_copy(copy);
@@ -33,12 +35,15 @@ begin
         if pg_relation_size(parts.log) > 16000000 then
             -- Each chunk would read all of a long log; looking up each row's key costs a little more and stays the same.
             perform set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true);
+        else
+            -- Not made a join, which could have the rows of the source in its hash table (since 16), and give them in the order of that.
+            not_logged := format('coalesce(%s, false)', not_logged);
         end if;
         for chunk_rows in
             select c.rows from rpc_migrations.each_chunk(copy, format(
                 'insert into %1$s (%2$s) overriding system value select %3$s from only %4$s as s '
                 'where s.ctid >= ($1)[1]::tid and s.ctid < ($1)[2]::tid and %5$s',
-                parts.target, parts.columns, parts.read, parts.source, rpc_migrations.not_logged(copy, 's')
+                parts.target, parts.columns, parts.read, parts.source, not_logged
             )) as c
         loop
             rows := rows + chunk_rows;

@@ -660,3 +660,16 @@ def test_any_name(orders: Connection, database: Database, other: Database, tmp_p
     assert dump_schema(database) == expected
     run(orders, read(ROLLBACK))
     assert dump_schema(database) == before
+
+
+@pytest.mark.parametrize("analyze", ["", "analyze public.things;"])
+def test_rows_stay_in_their_physical_order(orders: Connection, tmp_path: Path, analyze: str) -> None:
+    """ALTER TABLE numbers those of a new identity column in it. A hash join with the log gave them in the order of its hash table."""
+    orders.execute(
+        "create table public.things (a uuid default gen_random_uuid(), b bigint, primary key (a, b)); "
+        f"insert into public.things (b) select n from generate_series(1, 3000) as n; {analyze}"
+    )
+    file = tmp_path / "rebuild.sql"
+    file.write_text("-- rebuild: public.things\nalter table things add column n bigint generated always as identity;")
+    run(orders, steps_of(file))
+    assert orders.execute("select count(*) filter (where b <> n), count(*) from public.things").fetchone() == (0, 3000)

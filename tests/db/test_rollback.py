@@ -314,7 +314,7 @@ def test_a_backup_that_was_given_to_another_role(admin: Connection, file: str) -
     run(admin, text)
     admin.execute("grant create on schema public to keeper; alter table public.orders_backup owner to keeper")
     with pytest.raises(
-        psycopg.Error, match="public.orders_backup belongs to keeper, and public.orders to postgres"
+        psycopg.Error, match=r"public\.orders_backup belongs to keeper, and public\.orders to postgres"
     ) as caught:
         run(admin, read(file))
     admin.execute(str(caught.value.diag.message_hint).partition("run: ")[2].partition(";")[0].encode())
