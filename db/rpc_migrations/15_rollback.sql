@@ -136,6 +136,7 @@ begin
     if copy.id is null or copy.state not in ('copying', 'copied') then
         raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
     end if;
+    perform rpc_migrations.refuse_only_copy(copy, new_table);
     if copy.source is not null then
         perform rpc_migrations.end_capture(copy.id);
     end if;
@@ -152,6 +153,33 @@ begin
     delete from rpc_migrations.foreign_keys as k where k.relation = copy.new_table;
     update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
     perform rpc_migrations.mark_undone(copy.migration);
+end;
+$function$;
+
+
+-- Raises RM001 if somebody has dropped the old table meanwhile, and the new one has rows of it, which nobody else may have.
+create or replace function rpc_migrations.refuse_only_copy(copy rpc_migrations.copies, new_table regclass) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    old_name text := format('%I.%I', copy.schema_name, copy.table_name);
+    has_rows boolean := false;
+begin
+    if copy.source is null or new_table is null or to_regclass(old_name) is not null
+        or exists (select from pg_catalog.pg_class as c where c.oid = copy.source)
+        or not exists (
+            select from pg_catalog.pg_class as c
+            where c.oid = new_table and c.relnamespace in (select rpc_migrations.schemas_of_new_tables()))
+    then
+        return;
+    end if;
+    execute format('select exists (select from %s)', new_table) into has_rows;
+    if has_rows then
+        raise exception '% was dropped, and % has the rows that were copied before', old_name, new_table
+        using errcode = 'RM001', hint = format('Nothing was changed. To keep them: alter table %1$s set schema %2$I; to let them go: drop table %1$s; '
+            'then run the same command again.', new_table, copy.schema_name);
+    end if;
 end;
 $function$;
 

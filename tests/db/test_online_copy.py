@@ -221,6 +221,21 @@ def test_a_table_that_was_dropped_meanwhile_is_told(things: Connection) -> None:
     assert things.execute("select count(*) from rpc_migrations.copies where ended_at is null").fetchone() == (0,)
 
 
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [("alter table rpc_migrations.things set schema public", 40), ("drop table rpc_migrations.things", None)],
+)
+def test_the_only_copy_of_a_dropped_table_is_not_removed(things: Connection, statement: str, left: int | None) -> None:
+    """Unless the person says so."""
+    run(things, STEP_FILE, until="copy the rows")
+    things.execute("drop table public.things")
+    assert "rpc_migrations.things has the rows that were copied before" in refused(things, read(ROLLBACK), "RM001")
+    things.execute(statement)
+    run(things, read(ROLLBACK))
+    assert things.execute("select to_regclass('public.things') is null").fetchone() == (left is None,)
+    assert left is None or len(rows(things)) == left
+
+
 MISFITS = {
     "null": ("update public.things set name = null where id < 4", "id integer not null, name text not null, amount integer", "in 3 row"),
     "too long": ("select", "id integer not null, name varchar(10), amount integer", "in 40 row"),
