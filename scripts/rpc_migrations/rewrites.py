@@ -38,10 +38,10 @@ _BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
 def as_run(statement: Statement) -> str:
     """The statement as it is sent: as it is written, with these exceptions.
 
-    SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. COPY FROM stdin becomes an INSERT. An UPDATE or DELETE without WHERE, also in a DO block,
-    gets `where true`: pg-safeupdate refuses it without. An SQL function that has one in its body is created without a check of the
-    body, because pg-safeupdate refuses that as well. And a DO block must not catch that a lock was not to be had within our own
-    short timeout: psql would have waited.
+    SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. COPY ... FROM stdin, which needs psql's own connection,
+    becomes an INSERT. An UPDATE or DELETE without WHERE, also in a DO block, gets `where true`: pg-safeupdate refuses it without. An SQL
+    function that has one in its body is created without a check of the body, because pg-safeupdate refuses that as well. And a DO block
+    must not catch that a lock was not to be had within our own short timeout: psql would have waited.
     """
     (first,) = statement.words(1)
     if first in ("select", "with", "("):

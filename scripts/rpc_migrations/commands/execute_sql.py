@@ -71,9 +71,8 @@ def remove(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 def send_removal(client: RpcClient, *, keep_journal: bool) -> None:
     """Remove execute_sql, which has just answered, and the private schema unless the journal is to be kept."""
-    with suppress(
-        Absent
-    ):  # an earlier attempt, whose answer was lost, has removed it; or a gateway has sent this twice
+    # Absent: an earlier attempt, whose answer was lost, has removed it; or a gateway has sent this twice.
+    with suppress(Absent):
         client.query(output_files.removal_sql(keep_journal=keep_journal))
 
 
