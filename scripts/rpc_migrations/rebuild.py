@@ -112,6 +112,11 @@ def read_rebuild(path: Path, line: int, table: str, backup: str | None, text: st
     return rebuild
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is one name, with a schema or without."""
+    return _names(text) is not None
+
+
 def quoted_table(text: str) -> str | None:
     """The name of a table with its schema, quoted for SQL; None if it is not one."""
     name = _names(text)

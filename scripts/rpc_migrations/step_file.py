@@ -26,7 +26,7 @@ from .errors import StepFileError
 from .file_names import file_of, name_of
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import marks
-from .rebuild import REBUILD_LINE, read_rebuild
+from .rebuild import REBUILD_LINE, is_name, read_rebuild
 from .refusals import Refusal, lost_search_path, refusals
 from .sql_text import COMMENTS, Statement, split, walk, with_plain_line_ends
 from .transactions import commits, may_commit, session_settings
@@ -336,6 +336,11 @@ def _rebuild_steps(path: Path, mark: _Mark, text: str) -> Iterator[Step]:
         yield replace(step, formerly=replace(step, sql=former).checksums) if former else step
 
 
+def _alters_a_table(text: str) -> bool:
+    """Whether a text begins with ALTER TABLE. If it does not, `-- Rebuild: the view, anew` above it is a comment like others."""
+    return any(one.words(2) == ["alter", "table"] for one in split(text)[:1])
+
+
 def _marks(path: Path, text: str) -> list[_Mark]:
     """The lines that begin a step or a rebuild; not those within a string, a comment, parentheses or a function's body.
 
@@ -355,7 +360,8 @@ def _marks(path: Path, text: str) -> list[_Mark]:
         if match and not _NEARLY_A_BATCH.search(match["name"]):
             marks.append(_Mark(line, start, end, match["name"], match["batch"] is not None))
         elif start == line_start and (rebuild := REBUILD_LINE.fullmatch(comment)):
-            marks.append(_Mark(line, start, end, rebuild["table"], False, rebuild))
+            if is_name(rebuild["table"]) or _alters_a_table(text[end:]):
+                marks.append(_Mark(line, start, end, rebuild["table"], False, rebuild))
         elif _NEARLY_A_REBUILD.fullmatch(comment) and not text[line_start:start].strip():
             raise StepFileError(
                 f"{path}, line {line}: `{comment.strip()}` looks like a line that begins a rebuild, but is not one.",

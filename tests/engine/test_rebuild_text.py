@@ -94,7 +94,6 @@ def test_line_that_is_none(tmp_path: Path, line: str, said: str) -> None:
     "text",
     [
         "-- Rebuild: public.inbox\n-- with another parameter\ndrop function public.inbox();\n",
-        "-- Rebuild: public may insert unpaid rows only.\nselect 1;\n",
         "-- rebuild: public.orders\n-- as it was\n",
         "select 1;\n-- Rebuild: public.inbox\ndrop function public.inbox();\n",
         "-- rebuild public.inbox\ndrop function public.inbox();\n",
@@ -104,6 +103,25 @@ def test_what_is_a_comment_like_others_is_told_what_to_do(tmp_path: Path, text: 
     with pytest.raises(StepFileError) as caught:
         read(tmp_path, text)
     assert "start it with another word" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-- Rebuild: public may insert unpaid rows only.\nselect 1;\n",
+        "select 1;\n-- Rebuild: the trigger's function, anew\n/* why */ drop function public.inbox();\nalter table orders add x int;\n",
+    ],
+)
+def test_words_that_are_no_name_are_a_comment(tmp_path: Path, text: str) -> None:
+    """Unless ALTER TABLE follows."""
+    assert [step.sql for step in read(tmp_path, text).steps] == [text]
+    with pytest.raises(StepFileError):
+        read(
+            tmp_path,
+            text.replace("select 1", "alter table orders add y int").replace(
+                "drop function public.inbox()", "alter table a add x int"
+            ),
+        )
 
 
 def test_steps(tmp_path: Path) -> None:
