@@ -116,7 +116,7 @@ def test_a_file_that_sorts_before_an_applied_one_is_told(project: Project) -> No
     [
         b"create table public.a (id integer);\n-- step: by step, a comment\nselect 1;\n",
         b"-- Step: one\nselect 1;\n-- Step: one\nselect 2;\n",
-        b"select 1;\n-- Rebuild: the trigger, anew\nselect 2;\n",
+        b"select 1;\n-- Rebuild: public.inbox\nselect 2;\n",
         "select 'caf\xe9';\n".encode("latin-1"),
         "select 1;\n".encode("utf-16"),
     ],
