@@ -13,14 +13,14 @@ from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 from .sql import quote_literal
-from .sql_text import IDENTIFIER
+from .sql_text import NAME
 
 if TYPE_CHECKING:
     from .client import RpcClient
 
 _NUMBER = re.compile(r"\d+")
 _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
-_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")(?: \. (?:{IDENTIFIER}|"(?:[^"]|"")+"))?"""
+_NAME = rf"{NAME}(?: \. {NAME})?"
 _TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
 _DROPPED = re.compile(rf"drop (?P<kind>table|schema) (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
 _TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from .copy_data import as_insert
-from .sql_text import COMMENTS, IDENTIFIER, Statement, split, unquoted, walk
+from .sql_text import COMMENTS, NAME, Statement, split, unquoted, walk
 
-_NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""
 _GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
 _TABLE_OF_INTO = re.compile(
     rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
-    rf"(?P<name>{_NAME}(?:\s*\.\s*{_NAME})*)",
+    rf"(?P<name>{NAME}(?:\s*\.\s*{NAME})*)",
     re.IGNORECASE | re.DOTALL,
 )
 

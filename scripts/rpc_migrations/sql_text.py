@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
 IDENTIFIER = rf"{_LETTER}[^\x00-#%-/:-@\[-^`{{-\x7f]*+"  # a dollar as well
+NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""  # quoted or not
 _ESCAPED = r"'(?:[^'\\]++|\\.|'')*+'"
 _PLAIN = r"'(?:[^']++|'')*+'"
 # A string continues after a line break, also one that ends a comment. A group that may fail half-way is not possessive: Python 3.11.0 to

@@ -107,14 +107,19 @@ def test_the_other_goes_on_where_the_first_one_failed(bench: Bench) -> None:
     assert counts(bench) == [1, 1, 1]
 
 
-def test_a_run_whose_last_sign_of_life_is_to_come(bench: Bench) -> None:
-    """The database's clock was set back, and nobody is at it: it would be waited for until then."""
-    slow(bench, 0, 0, 0)
+def run_elsewhere(bench: Bench, seen: str) -> None:
+    """A run on another machine, last seen then."""
     with bench.database.connect() as connection:
         connection.execute(
             "insert into rpc_migrations.runs (id, migration, action, client, pid, last_seen_at) "
-            "values (gen_random_uuid(), 'slow', 'migrate', 'ann@elsewhere', 12, now() + interval '1 hour')"
+            f"values (gen_random_uuid(), 'slow', 'migrate', 'ann@elsewhere', 12, {seen})"
         )
+
+
+def test_a_run_whose_last_sign_of_life_is_to_come(bench: Bench) -> None:
+    """The database's clock was set back, and nobody is at it: it would be waited for until then."""
+    slow(bench, 0, 0, 0)
+    run_elsewhere(bench, seen="now() + interval '1 hour'")
     assert bench.run_past_the_proxy(patience=0.5).exit_code == 0
 
 
@@ -130,11 +135,7 @@ def test_who_is_inside_is_gone_by_the_time_it_is_looked_for(bench: Bench) -> Non
 def test_a_run_on_another_machine(bench: Bench) -> None:
     """It is waited for while it shows signs of life, up to our patience; then its place is taken."""
     slow(bench, 0, 0, 0)
-    with bench.database.connect() as connection:
-        connection.execute(
-            "insert into rpc_migrations.runs (id, migration, action, client, pid) "
-            "values (gen_random_uuid(), 'slow', 'migrate', 'ann@elsewhere', 12)"
-        )
+    run_elsewhere(bench, seen="now()")
     outcome = bench.run_past_the_proxy(patience=0.5)
     assert isinstance(outcome.error, Blocked)
     assert "Another run of slow is under way: ann@elsewhere (process 12), since " in outcome.error.message
