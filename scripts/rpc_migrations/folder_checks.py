@@ -223,11 +223,9 @@ def _tables_made_anew(migrations: Iterable[Migration]) -> Iterator[tuple[str, st
     for migration in migrations:
         for statement in (one for step in migration.steps for one in step.statements):
             (first,) = statement.words(1)
-            text = (
-                " ".join(statement.words(12 if first == "create" else None)) + " "
-                if first in ("create", "drop")
-                else ""
-            )
+            if first not in ("create", "drop"):
+                continue
+            text = " ".join(statement.words(12 if first == "create" else None)) + " "  # a DROP may list many
             if found := _DROPPED.match(text):
                 of_public = ("public",) if found["kind"] == "table" else ()
                 dropped |= {_parts(name, of_public) for name in found["names"].split(" , ")}

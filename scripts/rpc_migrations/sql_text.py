@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 # Everything beyond ASCII is a letter. Written as an exclusion, because Python takes 20 ms to compile a range up to the last character.
 _LETTER = r"[^\x00-@\[-^`{-\x7f]"
 _LETTER_OR_DIGIT = r"[^\x00-/:-@\[-^`{-\x7f]"
-IDENTIFIER = rf"{_LETTER}[^\x00-#%-/:-@\[-^`{{-\x7f]*+"  # a dollar as well
-NAME = rf"""(?:{IDENTIFIER}|"(?:[^"]|"")+")"""  # quoted or not
+_IDENTIFIER = rf"{_LETTER}[^\x00-#%-/:-@\[-^`{{-\x7f]*+"  # a dollar as well
+NAME = rf"""(?:{_IDENTIFIER}|"(?:[^"]|"")+")"""  # quoted or not
 _ESCAPED = r"'(?:[^'\\]++|\\.|'')*+'"
 _PLAIN = r"'(?:[^']++|'')*+'"
 # A string continues after a line break, also one that ends a comment. A group that may fail half-way is not possessive: Python 3.11.0 to
@@ -31,7 +31,7 @@ _TOKEN = re.compile(
     | (?P<quoted>(?:[uU]&)?"(?:[^"]++|"")*+")
     | (?P<opened>[eE]?'|")
     | (?P<dollar>\$(?:{_LETTER}{_LETTER_OR_DIGIT}*+)?\$)
-    | (?P<word>{IDENTIFIER})
+    | (?P<word>{_IDENTIFIER})
     | (?P<number>[0-9][A-Za-z0-9_.]*+ | \$[0-9]++)
     | (?P<command>\\[^\n\r]*+)
     | (?P<mark>[();])
