@@ -208,7 +208,9 @@ begin
             coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname, s.oid
         from rpc_migrations.foreign_keys as k
         left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
-        where k.relation = taken_off_keys.relation and (k.stand_in is null or s.oid is not null);
+        where k.relation = taken_off_keys.relation and (
+            s.oid is not null or k.stand_in is null and exists (select from pg_catalog.pg_class as c where c.oid = k.refers_to)
+        );
 end;
 $function$;
 

@@ -85,6 +85,9 @@ begin
 exception when sqlstate 'RM099' then
     return definition;
 when others then
+    if not rpc_migrations.tells_against_it(sqlstate) then
+        raise;
+    end if;
     return null;  -- it is another one, then, and refused
 end;
 $function$;

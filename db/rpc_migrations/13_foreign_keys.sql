@@ -181,6 +181,21 @@ end;
 $function$;
 
 
+-- Adds a foreign key that was removed, as not valid, so that no row is read.
+create or replace function rpc_migrations.add_key(relation oid, name name, definition text, comment text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    execute format('alter table %s add constraint %I %s%s', relation::regclass, name, definition,
+        case when definition !~ ' NOT ENFORCED$' then ' not valid' end);
+    if comment is not null then
+        execute format('comment on constraint %I on %s is %L', name, relation::regclass, comment);
+    end if;
+end;
+$function$;
+
+
 -- Makes the foreign keys that were removed from a table, or one of them, again as not valid, which takes no time. Returns those that have
 -- to be validated: [{relation, name}]. A key that a step has declared is validated, unless the other table has it as not valid. Keys that
 -- "key_order" does not name come last, in the order of their declaration.
@@ -203,9 +218,7 @@ begin
         if key.stand_in is not null then
             execute format('alter table %s drop constraint %I', relation::regclass, key.stand_in);
         end if;
-        execute format('alter table %s add constraint %I %s%s', relation::regclass, key.name, key.definition,
-            case when key.definition !~ ' NOT ENFORCED$' then ' not valid' end);
-        execute format('comment on constraint %I on %s is %L', key.name, relation::regclass, key.comment);
+        perform rpc_migrations.add_key(relation, key.name, key.definition, key.comment);
         if key.is_valid and not (key.stand_in is not null and exists (
             select from pg_catalog.pg_constraint as o
             where o.conrelid = other_table and o.contype = 'f' and o.conname = key.name and not o.convalidated
@@ -304,13 +317,9 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    copy rpc_migrations.copies;
+    copy rpc_migrations.copies := rpc_migrations.last_copy(current_setting('rpc_migrations.migration', true));
     key record;
 begin
-    select c.* into copy
-    from rpc_migrations.copies as c
-    where c.migration = current_setting('rpc_migrations.migration', true)
-    order by c.id desc limit 1;
     select k.* into key from jsonb_to_record(copy.unvalidated -> 0) as k (relation regclass, name name);
     done := key.name is null;
     rows := 0;

@@ -78,7 +78,7 @@ declare
     left_ms integer := budget_ms - floor(1000 * extract(epoch from clock_timestamp() - began));
 begin
     if left_ms < 1 then
-        raise exception 'the swap has taken longer than % ms (MIGRATION_LOCK_BUDGET, in seconds, allows it more)', budget_ms
+        raise exception 'this attempt has taken longer than % ms (MIGRATION_LOCK_BUDGET, in seconds, allows it more)', budget_ms
         using errcode = 'lock_not_available';
     end if;
     perform set_config('lock_timeout', least(left_ms, 20 * 2 ^ least(copy.attempts / 5, 4))::integer || 'ms', true);
@@ -103,7 +103,8 @@ create or replace function rpc_migrations.what_was_waited_for(error text) return
 language sql immutable
 set search_path = ''
 as $function$
-    select case when error ~ '^the swap has taken longer than | was altered since the comparison$| is being altered by another session$' then 'the next attempt, as ' || error end;
+    select 'the next attempt, as ' || error
+    where error ~ '^(this attempt has taken longer than |rights were given or taken )| was altered since the comparison$| is being altered by another session$';
 $function$;
 
 

@@ -35,33 +35,27 @@ end;
 $function$;
 
 
--- Makes the foreign keys that were removed from a table and delete its rows again, as not valid; returns those to be validated. One whose
--- other table was dropped in the meantime would be gone as well.
+-- Makes the foreign keys that were removed from a table and delete its rows again, as not valid; returns those to be validated.
 create or replace function rpc_migrations.put_cascades_back(relation oid, key_order name[]) returns jsonb
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    key rpc_migrations.foreign_keys;
+    key record;
     made jsonb := '[]';
 begin
     for key in
-        with taken as (
-            delete from rpc_migrations.foreign_keys as k
-            using pg_catalog.pg_class as c
-            where k.relation = put_cascades_back.relation and c.oid = k.relation and k.definition ~ ' ON DELETE CASCADE'
-            returning k.*
-        )
-        select t.* from taken as t order by array_position(key_order, t.name), t.name
+        select k.*
+        from rpc_migrations.taken_off_keys(relation) as k
+        where k.definition ~ ' ON DELETE CASCADE'
+        order by array_position(key_order, k.name), k.name
     loop
-        continue when not exists (select from pg_catalog.pg_class as c where c.oid = key.refers_to);
-        execute format('alter table %s add constraint %I %s%s', relation::regclass, key.name, key.definition,
-            case when key.definition !~ ' NOT ENFORCED$' then ' not valid' end);
-        execute format('comment on constraint %I on %s is %L', key.name, relation::regclass, key.comment);
+        perform rpc_migrations.add_key(relation, key.name, key.definition, key.comment);
         if key.is_valid then
             made := made || jsonb_build_object('relation', relation::regclass::text, 'name', key.name);
         end if;
     end loop;
+    delete from rpc_migrations.foreign_keys as k where k.relation = put_cascades_back.relation and k.definition ~ ' ON DELETE CASCADE';
     return made;
 end;
 $function$;

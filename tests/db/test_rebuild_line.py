@@ -503,6 +503,21 @@ def test_a_step_file_after_it(orders: Connection, tmp_path: Path) -> None:
         run(orders, rebuild_file("plain", columns), "second")
 
 
+def test_a_comparison_of_names_in_the_way_of_another_one(orders: Connection, database: Database) -> None:
+    """What both have under one name is made on a scratch table. Another session that does so at that moment is waited for."""
+    orders.execute("create table public.named (id integer primary key, name text constraint named check (name <> 'x'))")
+    columns = "id integer primary key, name varchar constraint named check (name <> 'x')"
+    text = rebuild_file("named", columns)
+    run(orders, text, until="copy the rows")
+    with database.connect(autocommit=False) as other:
+        other.execute("create schema rpc_migrations_scratch")
+        waits = next(call for call in calls(orders, text) if call.step == "carry over")
+        other.rollback()
+    assert waits.answer["state"] == "waiting"
+    run(orders, text)
+    assert orders.execute("select count(*) from public.named_backup").fetchone() == (0,)
+
+
 class Writer(threading.Thread):
     """An application that changes, adds and deletes rows until it is stopped, and remembers what was acknowledged."""
 
