@@ -20,7 +20,7 @@ ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal besi
 GIVEN_UP = f"{ROLLBACK_PREFIX}validate the foreign keys of the backup"  # the end of a rollback that was given up
 FINISH_PREFIX = "close the way back: "  # and so do these
 
-_BEGINS_A_COPY = re.compile(r"\brpc_migrations\s*\.\s*begin_(copy|rebuild)\s*\(")
+_CALL = re.compile(r'\brpc_migrations"? ?\. ?"?(\w+)"? ?\(')  # in a canonical text
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,25 @@ class Step:
         return [one.sql if one.data is None else as_run(one) for one in self.statements]
 
     @cached_property
+    def calls(self) -> frozenset[str]:
+        """The names of our functions that it calls."""
+        # Most steps do not name our schema, and canonical() takes seconds for large ones.
+        return frozenset(_CALL.findall(canonical(self.sql)) if "rpc_migrations" in self.sql else ())
+
+    @property
     def begins_a_copy(self) -> bool:
         """Whether it begins to rebuild a table."""
-        # Most steps do not name our schema, and canonical() takes seconds for large ones.
-        return "rpc_migrations" in self.sql and _BEGINS_A_COPY.search(canonical(self.sql)) is not None
+        return not self.calls.isdisjoint(("begin_copy", "begin_rebuild"))
 
     @property
     def swaps(self) -> bool:
         """Whether it puts a new table in the old one's place, or the old one back."""
-        return "rpc_migrations.swap(" in self.sql or "rpc_migrations.swap_back(" in self.sql
+        return not self.calls.isdisjoint(("swap", "swap_back"))
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether its "rows" are rows of a table; those of our other functions are constraints, log entries or nothing."""
+        return self.calls <= {"copy_batch", "batch_size"}
 
     @cached_property
     def checksums(self) -> tuple[str, ...]:
@@ -165,9 +175,9 @@ class Migration:
         """The steps before the swap that replay and compare."""
         found: list[Step] = []
         for step in self.steps:
-            if "rpc_migrations.swap(" in step.sql:
+            if step.swaps:
                 break
-            if "rpc_migrations.replay(" in step.sql or "rpc_migrations.compare(" in step.sql:
+            if not step.calls.isdisjoint(("replay", "compare")):
                 found.append(step)
         return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .shapes import Maybe
 from .sql import quote_literal
+from .sql_text import canonical, unquoted
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -22,7 +23,10 @@ ROWS_TO_COUNT, BYTES_TO_COUNT = 1_000_000, 200_000_000  # the rows of smaller ta
 
 NOTHING_CARRIED = "nothing but columns and rights"
 
-_BEGIN_COPY = re.compile(r"rpc_migrations\.begin_(copy|rebuild)\(\s*'([^']+)'(?:\s*,\s*(?:backup\s*=>\s*)?'([^']+)')?")
+_STRING = r"E?'(?:[^']|'')*'"
+_BEGIN_COPY = re.compile(
+    rf"\bbegin_(copy|rebuild)\"? ?\( ?({_STRING})(?: , (?:backup => )?({_STRING}))?"
+)  # in a canonical text
 
 _TABLE_QUERY = """
 select
@@ -110,9 +114,9 @@ class RebuiltTable:
 def find_table(migration: Migration) -> NamedTable | None:
     """The table that a migration rebuilds; None if it rebuilds none."""
     for step in migration.steps:
-        if found := _BEGIN_COPY.search(step.sql):
+        if step.begins_a_copy and (found := _BEGIN_COPY.search(canonical(step.sql))):
             must_be_there = found[1] == "rebuild" and not migration.may_need_others(step)
-            return NamedTable(found[2], found[3] or "", must_be_there)
+            return NamedTable(unquoted(found[2]), unquoted(found[3] or "''"), must_be_there)
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,6 @@ if TYPE_CHECKING:
     from .errors import MigrationError
     from .journal import Status
     from .migration import Migration, Step
-
-# Functions of ours whose "rows" are not rows of a table, but constraints, log entries or nothing.
-_COUNTS_OTHER_THINGS = re.compile(r"rpc_migrations\.(?!copy_batch\b|batch_size\b)\w+\s*\(")
 
 
 @dataclass
@@ -31,7 +27,7 @@ class StepReport:
     progress: float | None = None  # of a batch step, from 0 to 1
     message: str | None = None  # what the database said of it
     began: float | None = None  # on the monotonic clock
-    counts_rows: bool = False  # its rows are those of a table, not constraints or entries of a log
+    counts_rows: bool = False  # see Step
     rows_before: int = 0  # rows that earlier runs did
     first_progress: tuple[float, float] | None = None  # seconds and progress after the first call of this run
 
@@ -88,7 +84,7 @@ class RunReport:
         steps = {step.name: StepReport(step.name, step.batch) for step in migration.steps}
         for step in migration.steps:
             one = steps[step.name]
-            one.counts_rows = not _COUNTS_OTHER_THINGS.search(step.sql)
+            one.counts_rows = step.counts_rows
             one.rows = one.rows_before = status.steps[step.name]["rows"] if step.name in status.steps else 0
             if status.is_done(step):
                 steps[step.name].state, steps[step.name].already = "done", True

@@ -810,7 +810,9 @@ def test_a_parent_is_dropped_after_the_swap(orders: Connection, tmp_path: Path, 
     """With CASCADE it takes the key of the table in use along; the one that the backup had is then gone as well."""
     refer(orders, action)
     before = rows(orders)
-    run(orders, short_way(tmp_path / "orders.sql", "public.orders", "alter table public.orders add column paid boolean"))
+    run(
+        orders, short_way(tmp_path / "orders.sql", "public.orders", "alter table public.orders add column paid boolean")
+    )
     orders.execute("drop table public.customers cascade")
     told = orders.execute("select rpc_migrations.putting_back()").fetchone()
     run(orders, read(ROLLBACK))

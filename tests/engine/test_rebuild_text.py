@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rpc_migrations.errors import StepFileError
 from rpc_migrations.migration import Migration
+from rpc_migrations.rebuilt_table import find_table
 from rpc_migrations.step_file import read_migration
 
 REFUSED = {
@@ -192,3 +193,25 @@ def test_long_name_of_the_backup(tmp_path: Path) -> None:
     """It has at most 63 bytes."""
     begin = read(tmp_path, f"-- rebuild: public.{'x' * 63}\nalter table {'x' * 63} add y int").steps[0].sql
     assert f"'public.{'x' * 56}_backup'" in begin
+
+
+@pytest.mark.parametrize("table", ["public.orders", """public."it's\"""", r'public."a\b"'])
+def test_the_table_is_found_in_the_steps(tmp_path: Path, table: str) -> None:
+    """By its name, however the steps have to quote it."""
+    found = find_table(read(tmp_path, f"-- rebuild: {table}\nalter table {table} add n int;\n"))
+    assert found is not None
+    assert (found.name, found.must_be_there) == (table, True)
+
+
+def test_calls_are_found_however_they_are_written(tmp_path: Path) -> None:
+    """With blanks, line ends, comments and quotes between their tokens."""
+    file = tmp_path / "orders.sql"
+    file.write_text(
+        "-- step: a\nselect * from rpc_migrations.begin_copy (\n  'public.a', -- the table\n  backup => 'public.b');\n"
+        '-- step: b (batch)\nselect * from "rpc_migrations" . "compare" ();\n'
+        "-- step: c (batch)\nselect * from rpc_migrations.swap ();\n"
+    )
+    migration = read_migration(file)
+    assert find_table(migration) == ("public.a", "public.b", False)
+    assert [step.name for step in migration.comparison] == ["b"]
+    assert [step.swaps for step in migration.steps] == [False, False, True]

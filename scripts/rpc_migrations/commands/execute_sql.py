@@ -12,6 +12,7 @@ from ..console import Console
 from ..deployment import opening_sql
 from ..errors import Absent, NoWayIn
 from ..settings import PROJECT_ROOT, Settings
+from ..shapes import Maybe
 from .by_hand import lead_through
 from .connection import connected, file_as_way_out, say_written, write_instead
 from .question import before_removing
@@ -78,8 +79,8 @@ def send_removal(client: RpcClient, *, keep_journal: bool) -> None:
 
 def _write_putting_back(client: RpcClient, console: Console) -> None:
     """Write what only the journal knows: foreign keys and triggers of tables that were moved aside."""
-    rows = client.query("select rpc_migrations.putting_back() as sql")
-    if isinstance(rows, list) and (sql := rows[0]["sql"]):
+    sql = client.row("select rpc_migrations.putting_back() as sql", {"sql": Maybe(str)})["sql"]
+    if sql:
         path = output_files.write_putting_back(sql)
         console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
         console.say(
