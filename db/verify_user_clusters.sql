@@ -279,24 +279,19 @@ backup_problems (check_name, problem) as (
     inner join pg_catalog.pg_class as c on c.oid = b.relation and not c.relrowsecurity
 ),
 
--- Functions that run whatever text they are given: ours, and those that people put into public for the same end.
-sql_functions (function, signature, is_ours) as (
-    select
-        p.oid, format('public.%s', p.oid::regprocedure),
-        p.proname = 'execute_sql' and coalesce(obj_description(p.oid, 'pg_proc'), '') like 'rpc_migrations %'
+execute_sql (function, signature) as (
+    select p.oid, format('public.%s', p.oid::regprocedure)
     from pg_catalog.pg_proc as p
     where
-        p.pronamespace = 'public'::regnamespace and p.pronargs > 0
-        and p.proname ~* '(exec|execute|run|eval)_?[a-z]*_?(sql|query|statement|ddl|command)'
+        p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
+        and coalesce(obj_description(p.oid, 'pg_proc'), '') like 'rpc_migrations %'
 ),
 
 function_problems (check_name, problem) as (
     select
         'no other function runs SQL for users',
-        format('%s may execute %s: revoke execute on function %s from public, %s', r.name, f.signature, f.signature, r.name)
-    from sql_functions as f
-    inner join api_roles as r on r.name in ('anon', 'authenticated') and has_function_privilege(r.role, f.function, 'execute')
-    where not f.is_ours
+        format('%s may execute %s: revoke execute on function %s from public, %s', f.caller, f.signature, f.signature, f.caller)
+    from rpc_migrations.open_functions() as f
     union all
     select
         'execute_sql: only for the service',
@@ -304,16 +299,14 @@ function_problems (check_name, problem) as (
             when o.by_membership then format('%s may execute it as a member of service_role: revoke service_role from %s', o.role, o.role)
             else format('%s may execute it: revoke execute on function %s from public, %s', o.role, f.signature, o.role)
         end
-    from sql_functions as f
+    from execute_sql as f
     cross join rpc_migrations.other_callers() as o
-    where f.is_ours
     union all
     select
         'execute_sql: only for the service',
         format('service_role may not execute %s: grant execute on function %s to service_role', f.signature, f.signature)
-    from sql_functions as f
+    from execute_sql as f
     inner join api_roles as r on r.name = 'service_role' and not has_function_privilege(r.role, f.function, 'execute')
-    where f.is_ours
 ),
 
 private_problems (check_name, problem) as (
@@ -397,8 +390,7 @@ found (check_name, detail) as (
     having count(*) > 0
     union all
     select 'execute_sql: only for the service', string_agg(f.signature, ', ') || ': no role but its owner and service_role may execute it'
-    from sql_functions as f
-    where f.is_ours
+    from execute_sql as f
     having count(*) > 0
 ),
 

@@ -221,6 +221,23 @@ as $function$
 $function$;
 
 
+-- Functions in public that run the SQL they are given, to judge by their names, and that users of the API may execute. Not ours.
+create or replace function rpc_migrations.open_functions() returns table (signature text, caller text)
+language sql stable
+set search_path = ''
+as $function$
+    select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), u.rolname::text
+    from pg_catalog.pg_proc as p
+    inner join pg_catalog.pg_roles as u on u.rolname in ('anon', 'authenticated') and has_function_privilege(u.oid, p.oid, 'execute')
+    where
+        p.pronamespace = 'public'::regnamespace and p.prokind = 'f'  -- the API calls no procedures
+        and p.proname ~* '(exec|execute|run|raw|eval)_?[a-z]*_?(sql|query|statement|ddl|command)|^(sql|query|exec|execute|ddl)$'
+        and array['text', 'varchar', 'json', 'jsonb']::regtype[]::oid[] && p.proargtypes::oid[]
+        and not (p.proname = 'execute_sql' and coalesce(obj_description(p.oid, 'pg_proc'), '') ~ '^rpc_migrations ')
+    order by 1, 2;
+$function$;
+
+
 -- Revokes all these rights.
 create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql

@@ -40,17 +40,6 @@ RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
 _PATIENCE = 60.0  # seconds to go on trying one way in
 OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # if execute_sql has closed
 
-_OPEN_FUNCTIONS_QUERY = """
-select format('public.%I(%s)', p.proname, oidvectortypes(p.proargtypes)) as signature
-from pg_catalog.pg_proc as p
-where
-    p.pronamespace = 'public'::regnamespace and p.prokind = 'f'
-    and p.proname ~* '^(exec|execute|run|raw)?_?(sql|query|exec|ddl)$'
-    and 'text'::regtype = any (p.proargtypes::oid[])
-    and (has_function_privilege('anon', p.oid, 'execute') or has_function_privilege('authenticated', p.oid, 'execute'))
-order by 1
-"""
-
 
 @dataclass(frozen=True)
 class Way:
@@ -261,7 +250,8 @@ def _wait_for_rest_layer(client: RpcClient, console: Console) -> None:
 
 def open_functions(client: RpcClient) -> list[str]:
     """Signatures of functions in public that run SQL texts and that anon or authenticated may execute."""
-    return [row["signature"] for row in client.rows(_OPEN_FUNCTIONS_QUERY, {"signature": str})]
+    sql = "select distinct f.signature from rpc_migrations.open_functions() as f order by 1"
+    return [row["signature"] for row in client.rows(sql, {"signature": str})]
 
 
 def _warn_of_open_functions(client: RpcClient, console: Console) -> None:
