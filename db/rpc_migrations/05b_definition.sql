@@ -173,6 +173,18 @@ end;
 $function$;
 
 
+-- The kinds of what belongs to others than the table, and only mentions it.
+create or replace function rpc_migrations.kinds_of_others() returns text[]
+language sql immutable
+set search_path = ''
+as $function$
+    select array[
+        'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'policy of another table',
+        'policy on a function of its rows'
+    ];
+$function$;
+
+
 -- What a new table is to have: what the old one has; or, where it is made by ALTER TABLE, what that has made of a twin (see
 -- 08b_rebuild.sql), and what others have that depends on the old one.
 create or replace function rpc_migrations.wanted(source oid, target oid, as_name text)
@@ -193,10 +205,7 @@ begin
         ) with ordinality as s (phase, kind, name, definition, statement, detach, place)
         where
             not exists (select from altered)
-            or s.kind in (
-                'publication', 'foreign key to the table', 'view', 'rule of another table', 'function', 'policy of another table',
-                'policy on a function of its rows'
-            )
+            or s.kind = any (rpc_migrations.kinds_of_others())
             or s.kind = 'sequence' and exists (
                 select from altered as a where a.alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('old', s.name, 'new', s.name))
             )

@@ -433,10 +433,10 @@ as $function$
         )
         from aside as a cross join lateral rpc_migrations.taken_off_keys(a.relation) as k
         union all
-        select format('alter table %s enable %strigger %I;', a.relation, case q.value when 'R' then 'replica ' when 'A' then 'always ' end, q.key)
+        select format('alter table %s %s trigger %I;', a.relation, coalesce(rpc_migrations.firing(q.value::"char"), 'enable'), q.key)
         from aside as a cross join lateral jsonb_each_text(a.quieted) as q
         union all
-        select format('alter table %s enable %srule %I;', a.relation, case q.value when 'R' then 'replica ' when 'A' then 'always ' end, q.key)
+        select format('alter table %s %s rule %I;', a.relation, coalesce(rpc_migrations.firing(q.value::"char"), 'enable'), q.key)
         from aside as a cross join lateral jsonb_each_text(a.quieted_rules) as q
     ) as s (statement);
 $function$;

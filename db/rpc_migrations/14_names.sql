@@ -214,8 +214,8 @@ begin
         where c.id = copy.id
     loop
         execute format(
-            'alter table %s enable %s %s %I', copy.target::regclass,
-            case quiet.state when 'R' then 'replica' when 'A' then 'always' end, quiet.kind, quiet.name);
+            'alter table %s %s %s %I', copy.target::regclass,
+            coalesce(rpc_migrations.firing(quiet.state::"char"), 'enable'), quiet.kind, quiet.name);
     end loop;
     update rpc_migrations.copies as c set quieted = '{}', quieted_rules = '{}' where c.id = copy.id;
 end;

@@ -100,6 +100,9 @@ as $function$
 declare
     lost text := rpc_migrations.lost_columns(copy);
 begin
+    copy.source := copy.new_table;
+    copy.target := copy.old_table;
+    copy.keys := case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end;
     copy.columns := (
         select jsonb_agg(c.value order by c.place)
         from jsonb_array_elements(copy.columns) with ordinality as c (value, place)

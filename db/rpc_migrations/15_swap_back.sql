@@ -192,10 +192,7 @@ set search_path = ''
 as $function$
 declare
     carried jsonb := rpc_migrations.statements_to_carry(
-        copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), array[
-            'foreign key to the table', 'view', 'function', 'rule of another table', 'publication', 'sequence', 'policy of another table',
-            'policy on a function of its rows'
-        ]);
+        copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), rpc_migrations.kinds_of_others() || 'sequence'::text);
 begin
     return rpc_migrations.with_own_policies(rpc_migrations.texts_from_before(carried, copy.retold), copy.definition);
 end;

@@ -16,7 +16,7 @@ from .journal import Status, read_status
 from .journal_words import moment
 from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
-from .rebuilt_table import RebuiltTable, find_table, read_table
+from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
 from .report import Check
 from .rest_errors import ErrorAnswer
 from .settings import Settings
@@ -274,7 +274,7 @@ def _table_through_rest(client: RpcClient, settings: Settings, migration: Migrat
         message = body.get("message") if isinstance(body, dict) else None
         return [Check(name, False, f"answers HTTP {answer.status_code}: {message or 'no message'}")]
     total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    rows = f"about {int(total):,} row{'' if int(total) == 1 else 's'}" if total.isdigit() else "rows not counted"
+    rows = rows_in_words(int(total) if total.isdigit() else None, counted=False)
     columns = (
         ", ".join(body[0]) if body and isinstance(body[0], dict) else "its columns cannot be seen while it is empty"
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StepFileError
-from .file_names import file_of, name_of, version_and_name
+from .file_names import file_of, name_of, refuse_name, refuse_what_is_no_text, version_and_name
 from .journal import History, Status
 from .migration import Migration, Step
 from .other_tools import ways_back
-from .step_file import read_migrations, refuse_name, refuse_what_is_no_text
+from .step_file import read_migrations
 
 MOST_NAMES = 5  # that are told at once
 APPLIED, BEGUN, TO_DO = "applied", "begun", "to do"

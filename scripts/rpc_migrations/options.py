@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .deployment import current_version
-from .step_file import is_text
+from .file_names import is_text
 
 # Commands that lack one of these options see it with this value.
 NOT_GIVEN: dict[str, Any] = {

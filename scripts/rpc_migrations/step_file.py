@@ -15,7 +15,6 @@ For psql and the Supabase CLI it is just a comment.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import StepFileError
-from .file_names import file_of, name_of
+from .file_names import name_of, refuse_controls, refuse_name
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
-from .other_tools import marks
+from .other_tools import marks as foreign_marks
 from .rebuild import REBUILD_LINE, is_name, read_rebuild
 from .refusals import Refusal, lost_search_path, refusals
 from .sql_text import COMMENTS, Statement, split, walk, with_plain_line_ends
@@ -33,7 +32,6 @@ from .transactions import commits, may_commit, session_settings
 
 _STEP_LINE = re.compile(r"--\s*step:\s*(?P<name>.*?)\s*(?P<batch>\(batch\))?\s*", re.IGNORECASE)
 _FORMERLY_LINES = re.compile(r"(?:\r?\n--\s*formerly:\s*[0-9a-f]{64}[ \t]*)*", re.IGNORECASE)
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}", re.IGNORECASE)
 _NEARLY_A_STEP_LINE = re.compile(r"--+\s*step\b", re.IGNORECASE)
 _NEARLY_A_BATCH = re.compile(r"[(\[{]\s*batch\w*\s*[)\]}]?$", re.IGNORECASE)
@@ -75,7 +73,7 @@ def check(migrations: Iterable[Migration]) -> None:
 
 def _refusals(parts: list[Step], next_steps: dict[int, Step]) -> Iterator[Refusal]:
     """What cannot run of a step, which is here in the parts that its COMMITs divide it into."""
-    yield from marks(parts[0].file, "".join(part.sql for part in parts), parts[0].first_line)
+    yield from foreign_marks(parts[0].file, "".join(part.sql for part in parts), parts[0].first_line)
     for part in parts:
         yield from refusals(part.statements[len(part.settings) :])
         yield from _lost(part, next_steps.get(id(part)))
@@ -146,7 +144,7 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
     """Raise StepFileError for a step name that is used twice, or reserved for rollbacks or finishing."""
     seen: dict[str, bool] = {}  # and whether a rebuild gave it: those of several tables share them
     for step in steps:
-        _refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
+        refuse_controls(step.name, f"{path}, line {step.line}: the name {step.name!r}", "Give the step another name.")
         is_given = step.block is not None
         if step.name in seen and not (is_given and seen[step.name]):
             raise StepFileError(
@@ -195,36 +193,6 @@ def _rollback_steps(migration: Migration, text: str) -> list[Step]:
         *(replace(step, name=ROLLBACK_PREFIX + step.name, line=max(step.line, line)) for step in steps),
         migration.forgetting(line),
     ]
-
-
-def refuse_name(path: Path) -> None:
-    """Raise StepFileError for the name of a file that has control characters, or would be decoded differently elsewhere."""
-    _refuse_controls(file_of(path), f"The name of the file {file_of(path)!r}", "Rename the file.")
-    refuse_what_is_no_text(file_of(path), f"The name of the file {file_of(path)!r}")
-
-
-def refuse_what_is_no_text(name: str, what: str) -> None:
-    """Raise StepFileError for a name that would be decoded differently elsewhere: the journal would take it for another migration."""
-    if not name.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
-        raise StepFileError(
-            f"{what} would be read differently elsewhere: the encoding here is {encoding}, not utf-8.",
-            hint="Set PYTHONUTF8=1 in the environment, then run the same command again. Nothing was run.",
-        )
-    if not is_text(name):
-        raise StepFileError(f"{what} is not UTF-8.", hint="Rename the file. Nothing was run.")
-
-
-def is_text(argument: str) -> bool:
-    """Whether Python could decode all of its bytes."""
-    return not re.search("[\ud800-\udfff]", argument)
-
-
-def _refuse_controls(name: str, what: str, hint: str) -> None:
-    """Raise StepFileError for a control character: names are put into comments of the written file, and psql would run what follows a
-    line break.
-    """
-    if _CONTROLS.search(name):
-        raise StepFileError(f"{what} has a line break or another control character in it.", hint=hint)
 
 
 def _read(path: Path) -> str:

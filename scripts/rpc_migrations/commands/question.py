@@ -22,12 +22,8 @@ MOST_LINES = 20  # of files
 # The rows that differ between the table in use and the original, as a rollback with --discard-changes counts them.
 _DISCARDED_QUERY = """
 select d.rows
-from (select c.* from rpc_migrations.copies as c where c.state = 'swapped' and c.id = {id}) as c
-cross join lateral rpc_migrations.count_discarded(
-    jsonb_populate_record(c::rpc_migrations.copies, jsonb_build_object(
-        'source', c.new_table, 'target', c.old_table, 'keys', rpc_migrations.row_keys(c.old_table)))
-) as d
-where c.old_table is not null
+from (select c from rpc_migrations.copies as c where c.id = {id} and c.state = 'swapped' and c.old_table is not null) as r (copy)
+cross join lateral rpc_migrations.count_discarded(r.copy) as d
 """
 _WAYS_BACK_QUERY = """
 select string_agg(distinct format('%I.%I', c.schema_name, c.table_name), ', ') as tables
