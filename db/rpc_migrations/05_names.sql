@@ -87,7 +87,7 @@ begin
         perform set_config('search_path', 'public, extensions', true) where finds_names;  -- until the end of this function
         execute statement using parameters;
         get diagnostics affected = row_count;
-    exception when undefined_function or undefined_table or undefined_object then
+    exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
         if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
             raise;
         end if;
@@ -143,7 +143,7 @@ begin
         perform set_config('search_path', 'public, extensions', true) where finds_names;
         execute query into answer using parameters;
         get diagnostics answers = row_count;
-    exception when undefined_function or undefined_table or undefined_object then
+    exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
         if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
             raise;
         end if;

@@ -95,7 +95,7 @@ begin
             from rpc_migrations.ask(format(
                 'select count(*) from (select %s from only %s as s) as n (%s) where %s',
                 parts.read, parts.source, parts.columns, rule.broken)) as a (rows bigint);
-        exception when undefined_function or insufficient_privilege then
+        exception when undefined_function or ambiguous_function or insufficient_privilege then
             broken := 0;
         end;
         if broken > 0 then

@@ -152,7 +152,7 @@ begin
     end if;
     begin
         orphans := rpc_migrations.run(query || ' limit 1');
-    exception when insufficient_privilege or undefined_function then
+    exception when insufficient_privilege or undefined_function or ambiguous_function then
         return;
     end;
     if orphans > 0 then

@@ -313,6 +313,31 @@ def test_refused(orders: Connection, database: Database, tmp_path: Path, before:
     ).fetchone() == (None, None)
 
 
+# As geometry: an equality of its own, and others that would do, by a cast, where that one is not looked up.
+SPOT = """
+create type extensions.spot;
+create function extensions.spot_in(cstring) returns extensions.spot language internal immutable strict as 'int4in';
+create function extensions.spot_out(extensions.spot) returns cstring language internal immutable strict as 'int4out';
+create type extensions.spot (input = extensions.spot_in, output = extensions.spot_out, like = integer);
+create cast (extensions.spot as integer) without function as implicit;
+create cast (extensions.spot as date) without function as implicit;
+create function extensions.is_same(extensions.spot, extensions.spot) returns boolean language internal immutable strict as 'int4eq';
+create operator extensions.= (leftarg = extensions.spot, rightarg = extensions.spot, function = extensions.is_same);
+"""
+
+
+def test_an_equality_of_another_schema(orders: Connection, database: Database, tmp_path: Path) -> None:
+    """It is found, whether none is found without it or several are."""
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(SPOT)
+    orders.execute("alter table public.orders add spot extensions.spot default '7'")
+    before = contents(orders)
+    run(orders, rebuild(tmp_path / "rebuild.sql", "alter table orders alter spot type text"))
+    assert orders.execute("select distinct spot from public.orders").fetchall() == [("7",)]
+    run(orders, read(ROLLBACK))
+    assert contents(orders) == before
+
+
 @pytest.mark.parametrize("default", ["clock_timestamp()::text", "floor(random() * 3)::text"])
 def test_a_default_that_is_another_one_each_time(orders: Connection, tmp_path: Path, default: str) -> None:
     """It may give the same value twice in a row, which says nothing of the values that rows get from it."""
