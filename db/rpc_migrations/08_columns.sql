@@ -266,6 +266,8 @@ begin
         format('%I does not fit %s', column_name, new_type));
 exception when data_exception or integrity_constraint_violation then
     return array[format('%I does not fit %s (%s)', column_name, new_type, sqlerrm)];
+when cannot_coerce then
+    return array[format('%I cannot become %s, which has no cast back to %s; "type ... using" goes one way', column_name, new_type, old_type)];
 end;
 $function$;
 

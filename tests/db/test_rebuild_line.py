@@ -293,6 +293,7 @@ REFUSED = {
         "alter table public.orders replica identity using index by_old", "alter table orders drop old_two cascade", "replica identity default",
     ),
     "unknown column": ("", "alter table orders alter nothing type text", "nothing"),
+    "no cast back": ("", "alter table orders alter made_at type time", "no cast back to timestamp with time zone"),
     "no cast": ("", "alter table orders alter note type integer", "cannot be cast automatically"),
 }  # fmt: skip
 
