@@ -1,7 +1,8 @@
 """COPY ... FROM stdin with the rows below it, as pg_dump writes it. psql sends the rows over its own connection; here they become an INSERT.
 
 The values reach the same input functions as text. As COPY does, the INSERT sets columns that are GENERATED ALWAYS AS IDENTITY.
-The format is the text format of PostgreSQL's manual, sql-copy.
+The format is the text format of PostgreSQL's manual, sql-copy. What only the database knows, and would make the INSERT do something
+else in silence, is looked for where it runs: rules, and the columns of a table whose columns are not listed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,25 @@ from .sql_text import COMMENTS, Statement, walk
 
 _END = "\\."
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
+_RULES_CHECK = """do $check$ begin
+if exists (
+    select from pg_catalog.pg_rewrite where ev_class = {table}::pg_catalog.regclass and ev_type = '3' and ev_enabled <> 'D'
+) then
+    raise exception using
+        errcode = '0A000', message = 'COPY would ignore the rules of ' || {table} || ', and the INSERT that it becomes here does not',
+        hint = 'Disable them around it (alter table ... disable rule), or write the rows as INSERT if the rules are meant to act.';
+end if;
+{columns_check}end $check$;
+"""
+_COLUMNS_CHECK = """if repeat('v', {values}) is distinct from (
+    select rtrim(string_agg(case attgenerated when '' then 'v' else 'g' end, '' order by attnum), 'g')
+    from pg_catalog.pg_attribute where attrelid = {table}::pg_catalog.regclass and attnum > 0 and not attisdropped
+) then
+    raise exception using
+        errcode = '22P04', message = 'the rows do not have one value for each column of ' || {table},
+        hint = 'List the columns that they are for: copy ... (a, b) from stdin. (Those that are generated have none.)';
+end if;
+"""
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -24,14 +44,24 @@ def as_insert(copy: Statement) -> str:
     """The INSERT that does what a COPY does with the rows below it. Raises CannotBeInsertedError."""
     table, columns = _target(copy)
     rows = _rows(copy)
-    if not rows:
-        return f"select {', '.join(columns)} from {table} where false"
-    for line, row in rows:
-        if columns and len(row) != len(columns):
-            raise CannotBeInsertedError(f"line {line} does not have as many values as there are columns")
     listed = f" ({', '.join(columns)})" if columns else ""
+    if not rows:
+        nothing = f"select {', '.join(columns)} from {table} where false"
+        return f"insert into {table}{listed} overriding system value {nothing}" if columns else nothing
+    for line, row in rows:
+        if len(row) != len(columns or rows[0][1]):
+            raise CannotBeInsertedError(f"line {line} does not have as many values as there are columns")
     values = ",\n".join(f"({', '.join(map(_value, row))})" for _, row in rows)
     return f"insert into {table}{listed} overriding system value values\n{values}"
+
+
+def as_checked_insert(copy: Statement) -> str:
+    """The INSERT, behind a block that raises an error where COPY would do something else. They count as one statement."""
+    table, columns = _target(copy)
+    rows = _rows(copy)
+    name = quote_literal(table)
+    columns_check = "" if columns or not rows else _COLUMNS_CHECK.format(table=name, values=len(rows[0][1]))
+    return _RULES_CHECK.format(table=name, columns_check=columns_check) + as_insert(copy)
 
 
 def _target(copy: Statement) -> tuple[str, list[str]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .copy_data import as_insert
 from .errors import StepFileError
 from .file_names import file_of, name_of, version_and_name
 from .rewrites import as_run
@@ -86,7 +87,7 @@ class Step:
     @property
     def recorded(self) -> list[str]:
         """Its statements as they are written; a COPY with the rows below it as the INSERT that is run."""
-        return [one.sql if one.data is None else as_run(one) for one in self.statements]
+        return [one.sql if one.data is None else as_insert(one) for one in self.statements]
 
     @cached_property
     def calls(self) -> frozenset[str]:

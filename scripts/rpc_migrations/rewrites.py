@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from .copy_data import as_insert
+from .copy_data import as_checked_insert
 from .sql_text import COMMENTS, NAME, Statement, split, unquoted, walk
 
 _GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
@@ -48,7 +48,7 @@ def as_run(statement: Statement) -> str:
     if first in ("update", "delete", "explain"):
         return _with_where(statement.sql)
     if first == "copy" and statement.data is not None:
-        return as_insert(statement)
+        return as_checked_insert(statement)
     if first == "do":
         return _block_as_run(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):

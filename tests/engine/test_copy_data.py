@@ -15,6 +15,7 @@ from rpc_migrations.sql_text import split
         ("copy t (a) from stdin where a > 1;\n1\n\\.\n", "it has options"),
         ("copy t (a) from stdin; select 1;\n1\n\\.\n", "more SQL stands behind it on its line"),
         ("copy t (a, b) from stdin;\n1\t2\n1\n\\.\n", "line 3 does not have as many values as there are columns"),
+        ("copy t from stdin;\n1\t2\n1\n\\.\n", "line 3 does not have as many values as there are columns"),
         ("copy t (a) from stdin;\n1\t\n\\.\n", "line 2 does not have as many values as there are columns"),
         ("copy t (a)\nfrom stdin;\n1\\\n2\n\\.\n", "line 3 has a line break within a value"),
         ("copy t (a) from stdin;\n1\r\n2\n\\.\n", "line 2 has a line break within a value"),
@@ -34,7 +35,7 @@ def test_rows_that_cannot_be_inserted(text: str, reason: str) -> None:
         ("copy t from stdin;", ["select  from t where false"]),
         (
             'copy s."T, (x)" ("a, b") from stdin; -- why\n\\.\nselect 1',
-            ['select "a, b" from s."T, (x)" where false', None],
+            ['insert into s."T, (x)" ("a, b") overriding system value select "a, b" from s."T, (x)" where false', None],
         ),
         ("copy t (a) from stdin;\n1\n", ["insert into t (a) overriding system value values\n('1')"]),
         ("copy t (a) from stdin;\r\n1\r\n\\.", ["insert into t (a) overriding system value values\n('1')"]),

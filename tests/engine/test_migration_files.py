@@ -160,6 +160,28 @@ def test_the_written_file_does_what_the_file_does_by_psql(twins: Twins, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("column", "rows", "told"),
+    [
+        ("b text default 'x'", "1", "the rows do not have one value for each column of t"),
+        ("b text", "1\t2\t3", "the rows do not have one value for each column of t"),
+        ("b int generated always as (a) stored, c text", "1\tx", "the rows do not have one value for each column of t"),
+        ("b text); create rule r as on insert to t do also (select 1", "1\tx", "COPY would ignore the rules of t"),
+    ],
+)
+def test_rows_of_a_copy_that_an_insert_would_take_otherwise(
+    twins: Twins, tmp_path: Path, column: str, rows: str, told: str
+) -> None:
+    """Too few values would be filled up with defaults, and rules would act."""
+    file = tmp_path / "copy.sql"
+    file.write_text(f"create table t (a int, {column});\ncopy t from stdin;\n{rows}\n\\.\n")
+    outcome, found = by_us(twins.copy(), file)
+    assert isinstance(outcome.error, SqlError)
+    assert told in outcome.error.message
+    assert found == twins.before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", files("failing"))
 def test_a_file_fails_where_and_as_it_fails_by_psql(twins: Twins, name: str) -> None:
     """And nothing of it remains."""
