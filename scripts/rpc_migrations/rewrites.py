@@ -45,7 +45,7 @@ def as_run(statement: Statement) -> str:
     (first,) = statement.words(1)
     if first in ("select", "with", "("):
         return _with_where(_without_into(statement.sql))
-    if first in ("update", "delete", "explain"):
+    if first in ("update", "delete", "explain", "prepare") or (first == "create" and "table" in statement.words(4)):
         return _with_where(statement.sql)
     if first == "copy" and statement.data is not None:
         return as_checked_insert(statement)
@@ -145,6 +145,8 @@ def _begins_a_write(words: list[str], place: int, *, in_block: bool) -> bool:
     """Whether the UPDATE or DELETE at `place` is a statement, not part of an upsert, a MERGE or a FOR UPDATE, nor a column's name."""
     before = words[max(place - 2, 0) : place]
     is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
+    if words[0] == "prepare":
+        is_first = before[-1] == "as"
     if in_block:
         is_first = bool(before) and before[-1] in _BEGINS_A_STATEMENT
     if not (is_first or before in (["as", "("], ["materialized", "("])):
