@@ -42,8 +42,19 @@ class CannotBeInsertedError(ValueError):
 
 def as_insert(copy: Statement) -> str:
     """The INSERT that does what a COPY does with the rows below it. Raises CannotBeInsertedError."""
+    return _insert(*_target(copy), _rows(copy))
+
+
+def as_checked_insert(copy: Statement) -> str:
+    """The INSERT, behind a block that raises an error where COPY would do something else. They count as one statement."""
     table, columns = _target(copy)
     rows = _rows(copy)
+    name = quote_literal(table)
+    columns_check = "" if columns or not rows else _COLUMNS_CHECK.format(table=name, values=len(rows[0][1]))
+    return _RULES_CHECK.format(table=name, columns_check=columns_check) + _insert(table, columns, rows)
+
+
+def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> str:
     listed = f" ({', '.join(columns)})" if columns else ""
     if not rows:
         nothing = f"select {', '.join(columns)} from {table} where false"
@@ -53,15 +64,6 @@ def as_insert(copy: Statement) -> str:
             raise CannotBeInsertedError(f"line {line} does not have as many values as there are columns")
     values = ",\n".join(f"({', '.join(map(_value, row))})" for _, row in rows)
     return f"insert into {table}{listed} overriding system value values\n{values}"
-
-
-def as_checked_insert(copy: Statement) -> str:
-    """The INSERT, behind a block that raises an error where COPY would do something else. They count as one statement."""
-    table, columns = _target(copy)
-    rows = _rows(copy)
-    name = quote_literal(table)
-    columns_check = "" if columns or not rows else _COLUMNS_CHECK.format(table=name, values=len(rows[0][1]))
-    return _RULES_CHECK.format(table=name, columns_check=columns_check) + as_insert(copy)
 
 
 def _target(copy: Statement) -> tuple[str, list[str]]:
