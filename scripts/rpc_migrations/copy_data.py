@@ -12,6 +12,8 @@ import re
 from .sql import quote_literal
 from .sql_text import COMMENTS, Statement, walk
 
+# PostgreSQL reads all values of an INSERT before it stores the first one, and takes about 1 KB for each. COPY takes none.
+_MOST_VALUES = 250_000
 _END = "\\."
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
 _RULES_CHECK = """do $check$ begin
@@ -59,9 +61,15 @@ def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -
     if not rows:
         nothing = f"select {', '.join(columns)} from {table} where false"
         return f"insert into {table}{listed} overriding system value {nothing}" if columns else nothing
+    width = len(columns or rows[0][1])
     for line, row in rows:
-        if len(row) != len(columns or rows[0][1]):
+        if len(row) != width:
             raise CannotBeInsertedError(f"line {line} does not have as many values as there are columns")
+    if width * len(rows) > _MOST_VALUES:
+        raise CannotBeInsertedError(
+            f"it would take about {width * len(rows) // 1000} MB of the server's memory; "
+            f"write it as several, each of at most {_MOST_VALUES // width} rows"
+        )
     values = ",\n".join(f"({', '.join(map(_value, row))})" for _, row in rows)
     return f"insert into {table}{listed} overriding system value values\n{values}"
 

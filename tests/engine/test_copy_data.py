@@ -21,6 +21,10 @@ from rpc_migrations.sql_text import split
         ("copy t (a) from stdin;\n1\r\n2\n\\.\n", "line 2 has a line break within a value"),
         ("copy t (a) from stdin;\n\\303\\244\n\\.\n", "a byte is written by its number, 195"),
         ("copy t (a) from stdin;\n\\x0\n\\.\n", "a byte is written by its number, 0"),
+        (
+            "copy t (a, b) from stdin;\n" + "1\t2\n" * 125_001,
+            "it would take about 250 MB of the server's memory; write it as several, each of at most 125000 rows",
+        ),
     ],
 )
 def test_rows_that_cannot_be_inserted(text: str, reason: str) -> None:
