@@ -1,10 +1,11 @@
--- Makes public.execute_sql, which runs the SQL that it is given: for the service key alone.
--- deploy_sql_function.py sends the rest through it. One that is there already stays as it is.
+-- Makes public.execute_sql, which runs the SQL it is given: for the service key alone.
+-- deploy_sql_function.py sends the rest.
 do $block$
 declare
     note text;
 begin
-    for note in select obj_description(p.oid, 'pg_proc') from pg_catalog.pg_proc as p
+    perform pg_catalog.set_config('search_path', 'pg_catalog,pg_temp', true);
+    for note in select obj_description(p.oid, 'pg_proc') from pg_proc as p
         where p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
     loop
         if note like 'rpc_migrations %' then return; end if;

@@ -242,6 +242,13 @@ begin
         from schemas as n
         where n.nspname = current_user and n.nspowner in (select other.oid from others as other)
         union all
+        -- Found in no schema: ::text and to_jsonb() call it for every value of that type.
+        select format('cast from %s to %s by function %s of role %s', format_type(c.castsource, -1), format_type(c.casttarget, -1),
+            p.oid::regprocedure, p.proowner::regrole)
+        from pg_catalog.pg_cast as c
+        inner join pg_catalog.pg_proc as p on p.oid = c.castfunc
+        where p.proowner in (select other.oid from others as other)
+        union all
         select f.what
         from found as f
         where

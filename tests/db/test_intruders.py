@@ -65,6 +65,12 @@ IMPOSTORS = {
         "create operator public.= (function = public.same, leftarg = oid, rightarg = regnamespace)",
         "select relname from pg_class where relnamespace = 'public'::regnamespace",
     ),
+    "cast from public.mood to text by function public.spell(public.mood)": (
+        "create type public.mood as enum ('sad'); "
+        "create function public.spell(public.mood) returns text language plpgsql as $$ begin {note}; return ''; end $$; "
+        "create cast (public.mood as text) with function public.spell(public.mood)",
+        "select 'sad'::public.mood::text",
+    ),
 }
 
 
@@ -121,6 +127,72 @@ def test_nothing_of_ours_takes_them(admin: Connection, app: Connection, what: st
     two = f"create table public.two (); -- and {text}"
     admin.execute(f"select public.execute_sql($text${two}$text$, 'm', 'two', 'c', separator => '; -- and ')".encode())
     assert loot(admin) == set()
+
+
+def test_the_bootstrap_takes_none_of_them(admin: Connection, app: Connection) -> None:
+    """A person runs it as the owner, with the owner's search_path."""
+    bootstrap = (DB / "bootstrap.sql").read_bytes()
+    app.execute(IMPOSTORS["operator public.=(oid,regnamespace)"][0].format(note=NOTE_WHO).encode())
+    admin.execute(bootstrap)
+    assert loot(admin) == set()
+    admin.execute("drop function public.execute_sql(text)")
+    app.execute("create function public.execute_sql(integer) returns integer language sql return 1")
+    app.execute("create function public.obj_description(oid, text) returns text language sql return 'rpc_migrations 0'")
+    with pytest.raises(psycopg.Error, match="another execute_sql is there"):
+        admin.execute(bootstrap)
+
+
+# What a role makes under the name of another tool's table of applied migrations, and what then runs.
+HISTORIES = {
+    "a policy": (
+        "create function public.note() returns boolean language plpgsql as $$ begin {note}; return true; end $$; "
+        "create table public.schema_migrations (version bigint, dirty boolean); "
+        "alter table public.schema_migrations enable row level security; "
+        "create policy note on public.schema_migrations using (public.note()); "
+        "insert into public.schema_migrations values (1, false)",
+        "select rpc_migrations.history()",
+        False,
+    ),
+    "the CLI's, as a view": (
+        "create function public.note() returns text language plpgsql as $$ begin {note}; return '1'; end $$; "
+        "create schema supabase_migrations; create view supabase_migrations.schema_migrations as select public.note() as version",
+        "select rpc_migrations.history()",
+        True,
+    ),
+    "the CLI's, with a trigger": (
+        "create function public.note() returns trigger language plpgsql as $$ begin {note}; return old; end $$; "
+        "create schema supabase_migrations; "
+        "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text); "
+        "create trigger note before insert or delete on supabase_migrations.schema_migrations "
+        "for each statement execute function public.note()",
+        'select rpc_migrations.record_for_cli(\'{"version": "1", "name": "a", "statements": []}\')',
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "call", "refused"), HISTORIES.values(), ids=HISTORIES)
+def test_the_history_of_another_tool(
+    cluster: Cluster, database: Database, admin: Connection, app: Connection, made: str, call: str, refused: bool
+) -> None:
+    """It is neither read nor written to where that would run something of theirs; theirs without such things is read."""
+    deploy(admin)
+    admin.execute(f"grant create on database {database.name} to {APP}".encode())
+    app.execute((made.format(note=NOTE_WHO) + "; grant all on all tables in schema public to postgres").encode())
+    if "supabase_migrations" in made:
+        app.execute(
+            "grant usage on schema supabase_migrations to postgres; grant all on all tables in schema supabase_migrations to postgres"
+        )
+    with cluster.connect() as superuser:
+        superuser.execute("alter role postgres nobypassrls")
+        try:
+            with pytest.raises(psycopg.Error, match=f"is in the hands of role {APP}") if refused else nullcontext():
+                admin.execute(f"select public.execute_sql($text${call}$text$)".encode())
+        finally:
+            superuser.execute("alter role postgres bypassrls")
+    assert "postgres" not in loot(admin)
+    if "trigger" in made:
+        assert admin.execute("select rpc_migrations.history() -> 'by_cli'").fetchone() == ([],)
 
 
 def test_functions_that_are_no_danger_are_left_alone(admin: Connection, app: Connection) -> None:
