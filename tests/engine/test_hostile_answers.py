@@ -95,6 +95,14 @@ def test_control_characters_do_not_reach_a_terminal(
         assert part.encode() not in shown
 
 
+def test_what_stands_behind_a_carriage_return_is_shown_as_what_runs(
+    scripts: Scripts, hostile_file: Callable[[str], Path]
+) -> None:
+    """For PostgreSQL it ends a comment; left out, the statement would be shown as part of the comment."""
+    done = scripts("run_migration.py", str(hostile_file("-- harmless\rdrop table a;\r\n-- the end\n")), "--dry-run")
+    assert "\n-- harmless\ndrop table a;\n-- the end\n" in done.stdout
+
+
 @pytest.mark.parametrize("name", ["a\n\\! touch pwned\n.sql", "a\r.sql", "a\x1b[2J.sql"])
 def test_a_file_whose_name_is_a_command_is_refused(scripts: Scripts, tmp_path: Path, name: str) -> None:
     """In the file that is written, psql would run what stands behind the line break."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -129,7 +130,9 @@ class Lines:
             batch = " (batch)" if planned.step.batch else ""
             heading = f"\n{place:2d}/{len(plan.steps)}  {planned.step.name}{batch}: {planned.state}"
             self.out.print(Text(heading, style="bold"))
-            self.out.print(Text(planned.step.sql.rstrip("\n"), style="dim"), soft_wrap=True)
+            # A carriage return alone ends a line, and a comment, too: without it what runs would look like the comment.
+            lines = re.sub(r"\r\n?", "\n", planned.step.sql).rstrip("\n")
+            self.out.print(Text(lines, style="dim"), soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
         """A table: one unbroken line for each row, with two blanks between columns."""
