@@ -228,6 +228,22 @@ def test_a_type_left_in_the_session(database: Database, admin: Connection, app: 
     assert "postgres" not in loot(admin)
 
 
+def test_settings_left_in_the_session(database: Database, admin: Connection, app: Connection) -> None:
+    """With these a swap would never come, would not wait for older statements, or would hold its locks for long."""
+    deploy(admin)
+    admin.execute(
+        "create function public.plant(name text) returns text language sql as $$ select set_config(name, '1', false) $$; "
+        "grant execute on function public.plant(text) to authenticated"
+    )
+    with LocalSupabase(database, pool_size=1) as api:
+        user = create_client(api.url, api.authenticated_key("00000000-0000-4000-8000-000000000001"))
+        service = create_client(api.url, api.service_key)
+        for setting in ("replayed", "asked_to_commit", "ignore_snapshots", "lock_budget"):
+            user.rpc("plant", {"name": f"rpc_migrations.{setting}"}).execute()
+            query = f"select current_setting('rpc_migrations.{setting}') as value"
+            assert service.rpc("execute_sql", {"query": query}).execute().data == [{"value": ""}]
+
+
 MADE_BEFOREHAND = {
     "the schema": ("create schema rpc_migrations", f"schema rpc_migrations belongs to {APP}"),
     "a table in it": (
