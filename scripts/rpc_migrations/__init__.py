@@ -4,6 +4,7 @@ Data flows one way: settings -> client -> runner -> console. The entry points be
 command they are.
 """
 
+import os
 import sys
 
 # This file must be readable by any Python, even one too old for the modules.
@@ -30,6 +31,11 @@ sys.excepthook = _show_but_interrupts
 
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
+    # Outside of it they are missing, and a system's Python often refuses to install any.
+    _environment = os.path.join(".venv", "bin", "activate")
+    _is_there = os.path.exists(os.path.join(os.path.dirname(__file__), "..", "..", _environment))
+    _install = "python -m pip install -r requirements.txt"
     sys.exit(
-        "Error: a Python package is missing (%s). Run: python -m pip install -r requirements.txt" % ", ".join(_missing)  # noqa: UP031
+        "Error: a Python package is missing (%s). Run: %s"  # noqa: UP031
+        % (", ".join(_missing), ". " + _environment if _is_there and sys.prefix == sys.base_prefix else _install)
     )

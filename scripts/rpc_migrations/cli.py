@@ -9,7 +9,7 @@ from pathlib import Path
 from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
-from .errors import SettingsError
+from .errors import PYTHON, SettingsError
 from .file_names import name_of
 from .folder import is_folder
 from .options import (
@@ -26,9 +26,9 @@ from .process import Command, run
 from .settings import Settings
 
 AFTER_CLUSTERS = [
-    "To check the result: python scripts/verify_clusters.py",
-    "To undo, keeping new writes: python scripts/rollback_clusters.py",
-    "To remove execute_sql: python scripts/remove_sql_function.py (with --keep-journal you can still undo later)",
+    f"To check the result: {PYTHON} scripts/verify_clusters.py",
+    f"To undo, keeping new writes: {PYTHON} scripts/rollback_clusters.py",
+    f"To remove execute_sql: {PYTHON} scripts/remove_sql_function.py (with --keep-journal you can still undo later)",
 ]
 
 
@@ -89,7 +89,7 @@ def rollback_clusters() -> int:
     add_copy_options(parser)
     add_rollback_options(parser)
     parser.set_defaults(
-        file=CLUSTERS, rollback=True, next_steps=["To migrate again: python scripts/migrate_clusters.py"]
+        file=CLUSTERS, rollback=True, next_steps=[f"To migrate again: {PYTHON} scripts/migrate_clusters.py"]
     )
     return run(parser, _migrate)
 

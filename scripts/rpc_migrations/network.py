@@ -12,7 +12,7 @@ from urllib.request import proxy_bypass
 
 import httpx
 
-from .errors import SettingsError
+from .errors import PYTHON, SettingsError
 from .settings import Settings
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
@@ -38,7 +38,7 @@ def open_http(settings: Settings, on_response: Callable[[httpx.Response], None])
     except ImportError as error:
         raise SettingsError(
             f"A SOCKS proxy is set{_by(_PROXIES)}, and the Python package for those is not installed.",
-            hint="Run: python -m pip install 'httpx[socks]'; or run the command without that proxy.",
+            hint=f"Run: {PYTHON} -m pip install 'httpx[socks]'; or run the command without that proxy.",
         ) from error
     except (ValueError, httpx.InvalidURL) as error:  # whose text may have a proxy's password in it
         raise SettingsError(

@@ -15,7 +15,7 @@ from typing import Any
 from .client import RpcClient
 from .console import Console
 from .error_places import in_its_place
-from .errors import MigrationError, NothingToDo, SqlError, StoppedByUser, Unreachable
+from .errors import PYTHON, MigrationError, NothingToDo, SqlError, StoppedByUser, Unreachable
 from .journal import (
     RUN_PATIENCE,
     Status,
@@ -219,7 +219,7 @@ class Run:
         return StoppedByUser(
             f"Interrupted after {len(done)} of {steps} steps of {name}. Nothing is half done.",
             details=f"Done: {', '.join(done) or 'none'}. The step that is under way may still be done; none after it is begun.",
-            hint=f"To continue: {shlex.join(['python', *sys.argv])}",
+            hint=f"To continue: {shlex.join([PYTHON, *sys.argv])}",
         )
 
     def _end(self, outcome: str, message: str | None = None, *, patience: float = END_PATIENCE) -> Status | None:

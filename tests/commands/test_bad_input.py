@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from checkout import FUNCTION_FILE, MIGRATION_FILE, Checkout, Completed, Environment, said
+from conftest import script_environment
 from local_supabase import Cluster, LocalSupabase
 from local_supabase.server import listen
 from projects import is_migrated, one, project, table_as_it_is
@@ -172,6 +174,23 @@ def test_a_release_of_supabase_that_cannot_be_used(
         (tmp_path / name / "__init__.py").write_text(package)
     done = checkout.run("migrate_clusters.py", env=shared.environment() | {"PYTHONPATH": str(tmp_path)})
     refused(done, text, "What to do: Run: python -m pip install --upgrade -r requirements.txt", code=2)
+
+
+def test_an_environment_that_nobody_has_entered(checkout: Checkout) -> None:
+    """As make uses it. On many systems there is no `python` outside of it, and no package may be installed there."""
+
+    def run(*arguments: str, **environment: str) -> str:
+        command = [str(checkout.root / ".venv/bin/python"), *arguments]
+        done = subprocess.run(
+            command, env=script_environment(environment), cwd=checkout.root, capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    (checkout.root / ".venv").symlink_to(sys.prefix)
+    write = ("scripts/migrate_clusters.py", "--write-sql")
+    assert "(.venv/bin/python scripts/deploy_sql_function.py)" in run(*write, VIRTUAL_ENV="")
+    assert "(python scripts/deploy_sql_function.py)" in run(*write, VIRTUAL_ENV=str(checkout.root / ".venv"))
+    assert "package is missing (rich, dotenv). Run: . .venv/bin/activate\n" in run("-S", "scripts/doctor.py")
 
 
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:

@@ -11,6 +11,7 @@ from .. import output_files
 from ..console import Console
 from ..errors import (
     DEPLOY_COMMAND,
+    PYTHON,
     AccessRefused,
     CredentialsMissing,
     MigrationError,
@@ -42,7 +43,7 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
 def _client(settings: Settings, console: Console) -> RpcClient:
     """A client. Raises SettingsError if the package supabase is missing, or a release that cannot be used."""
     # Without --upgrade, pip leaves a release alone that is recent enough; some have been withdrawn, and fit no others.
-    install = "Run: python -m pip install --upgrade -r requirements.txt"
+    install = f"Run: {PYTHON} -m pip install --upgrade -r requirements.txt"
     try:
         from ..client import RpcClient
 
