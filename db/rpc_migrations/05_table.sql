@@ -192,7 +192,8 @@ end;
 $function$;
 
 
--- The foreign keys that were removed from a table, under the names that they will have (see 13_foreign_keys.sql). A new table has a
+-- The foreign keys that were removed from a table, under the names that they will have (see 13_foreign_keys.sql), without those whose
+-- other table was dropped since: they would be gone, too. (Another table may have its name by now.) A new table has a
 -- stand-in for each, a check that is always true: a step can validate, rename, describe and drop it as it could the key itself, and
 -- its OID keeps the key's place among the others.
 create or replace function rpc_migrations.taken_off_keys(relation oid)
@@ -209,7 +210,10 @@ begin
         from rpc_migrations.foreign_keys as k
         left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
         where k.relation = taken_off_keys.relation and (
-            s.oid is not null or k.stand_in is null and exists (select from pg_catalog.pg_class as c where c.oid = k.refers_to)
+            s.oid is not null or k.stand_in is null and (
+                exists (select from pg_catalog.pg_class as c where c.oid = k.refers_to)
+                or to_regclass(substring(k.definition from ' REFERENCES (.*?)\(')) is not null
+            )
         );
 end;
 $function$;

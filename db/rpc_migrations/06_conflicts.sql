@@ -17,7 +17,9 @@ begin
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
     end if;
     changes := rpc_migrations.obstacles_in_words(copy.source);
-    if copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
+    if to_regclass(format('%I.%I', copy.schema_name, copy.table_name)) is distinct from copy.source::regclass then
+        changes := concat_ws('; ', format('it was renamed or moved, and was %I.%I', copy.schema_name, copy.table_name), changes);
+    elsif copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
         changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
     end if;
     select concat_ws('; ', 'a column by which rows are told apart may be null now: ' || string_agg(quote_ident(a.attname), ', '), changes) into changes

@@ -320,10 +320,16 @@ declare
     copy rpc_migrations.copies := rpc_migrations.last_copy(current_setting('rpc_migrations.migration', true));
     key record;
 begin
-    select k.* into key from jsonb_to_record(copy.unvalidated -> 0) as k (relation regclass, name name);
+    select to_regclass(k.relation) as relation, k.relation as said, k.name into key
+    from jsonb_to_record(copy.unvalidated -> 0) as k (relation text, name name);
     done := key.name is null;
     rows := 0;
     if done then
+        return;
+    end if;
+    if not exists (select from pg_catalog.pg_constraint as c where c.conrelid = key.relation and c.conname = key.name) then
+        message := format('%I of %s is gone (dropped or renamed since), and was not validated', key.name, key.said);
+        update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
         return;
     end if;
     if key.relation = copy.old_table and copy.state = 'swapped' then  -- the rollback was given up

@@ -196,7 +196,8 @@ end;
 $function$;
 
 
--- Gives the target's triggers and rules back the state that they had before they were quieted.
+-- Gives the target's triggers and rules back the state that they had before they were quieted. In a rollback some may be gone, together
+-- with their function (see changed_aside).
 create or replace function rpc_migrations.wake_triggers(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -207,11 +208,13 @@ begin
     for quiet in
         select 'trigger' as kind, q.key as name, q.value as state
         from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
-        where c.id = copy.id
+        where c.id = copy.id and (copy.state <> 'rolling back' or exists (
+            select from pg_catalog.pg_trigger as t where t.tgrelid = copy.target and t.tgname = q.key))
         union all
         select 'rule', q.key, q.value
         from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted_rules) as q
-        where c.id = copy.id
+        where c.id = copy.id and (copy.state <> 'rolling back' or exists (
+            select from pg_catalog.pg_rewrite as r where r.ev_class = copy.target and r.rulename = q.key))
     loop
         execute format(
             'alter table %s %s %s %I', copy.target::regclass,

@@ -50,6 +50,7 @@ begin
     where c.id = copy.id
     returning c.* into copy;
     perform rpc_migrations.revoke_all(copy.old_table);  -- somebody may have granted themselves a look at the backup
+    perform rpc_migrations.quiet_triggers(copy, copy.old_table);  -- or enabled its triggers
     perform rpc_migrations.rehearse_swap_back(copy);
     if discard_changes then
         select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;
@@ -290,6 +291,34 @@ end;
 $function$;
 
 
+-- Policies, triggers and rules that somebody has made or dropped on the original table since the swap, and not on the table in use as
+-- well: after the rollback they would act on what the application does, or be missing there. Null: there are none.
+create or replace function rpc_migrations.changed_aside(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    with things (relation, kind, name) as (
+        select p.polrelid, 'policy', p.polname from pg_catalog.pg_policy as p where p.polrelid in (copy.old_table, copy.new_table)
+        union all
+        select t.tgrelid, 'trigger', t.tgname
+        from pg_catalog.pg_trigger as t
+        where t.tgrelid in (copy.old_table, copy.new_table) and not t.tgisinternal and t.tgname !~ '^rpc_migrations_'
+        union all
+        select r.ev_class, 'rule', r.rulename from pg_catalog.pg_rewrite as r where r.ev_class in (copy.old_table, copy.new_table)
+    )
+    select string_agg(format(
+        case t.relation when copy.old_table then '%1$s %2$I of %3$s was made after the swap'
+            else '%1$s %2$I of %3$s is gone (dropped or renamed since), and %4$s has it' end,
+        t.kind, t.name, copy.old_table::regclass, copy.new_table::regclass), '; ' order by t.kind, t.name)
+    from things as t
+    where
+        not exists (select from things as o where o.relation <> t.relation and (o.kind, o.name) = (t.kind, t.name))
+        -- A policy that calls a function of the table's rows is no longer there since the swap itself, and is not of this kind.
+        and (t.relation = copy.new_table) = exists (
+            select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = (t.kind, t.name::text));
+$function$;
+
+
 -- What must hold for a rollback after the swap. Raises RM001.
 create or replace function rpc_migrations.check_rollback(copy rpc_migrations.copies, discard_changes boolean) returns void
 language plpgsql
@@ -318,6 +347,12 @@ begin
             backup, (select c.relowner::regrole from pg_catalog.pg_class as c where c.oid = copy.new_table));
     end if;
     perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
+    reasons := rpc_migrations.changed_aside(copy);
+    if reasons is not null then
+        raise exception '% cannot be rolled back: %', name_in_use, reasons
+        using errcode = 'RM001', hint = format('Nothing was changed. Drop what was made on %s, and make what is gone again, as %s has it; '
+            'then run the same command again.', backup, name_in_use);
+    end if;
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';

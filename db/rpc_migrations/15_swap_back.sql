@@ -270,7 +270,8 @@ begin
         from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
         where e.value ->> 'kind' = 'grant'
     ), 'statement');
-    execute format('alter table %s %s row level security', copy.old_table::regclass,
-        case when copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then 'enable' else 'disable' end);
+    execute format('alter table %s %s row level security, %s row level security', copy.old_table::regclass,
+        case when copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then 'enable' else 'disable' end,
+        case when copy.definition @> '[{"kind": "row security", "name": "forced"}]' then 'force' else 'no force' end);
 end;
 $function$;

@@ -301,9 +301,84 @@ def test_who_was_let_at_the_backup_is_not_let_at_the_table(admin: Connection, da
     admin.execute(
         "grant select on public.orders_backup to public, anon; grant update (amount) on public.orders_backup to authenticated"
     )
-    admin.execute("alter table public.orders_backup disable row level security")
+    admin.execute("alter table public.orders_backup disable row level security, force row level security")
+    admin.execute("alter table public.orders_backup enable trigger touch")
     run(admin, read(file))
     assert dump_schema(database) == before
+
+
+# What somebody does to the backup, what is said of it, and what they do then.
+ON_THE_BACKUP = {
+    "a policy is made": (
+        "create policy look on public.orders_backup for select to anon using (true)",
+        "policy look of public.orders_backup was made after the swap",
+        "drop policy look on public.orders_backup",
+    ),
+    "a policy is dropped": (
+        "drop policy mine on public.orders_backup",
+        "policy mine of public.orders_backup is gone",
+        "create policy mine on public.orders_backup for select to authenticated using (customer = 'me')",
+    ),
+    "a trigger is made": (
+        "create trigger look before delete on public.orders_backup for each row execute function public.touch()",
+        "trigger look of public.orders_backup was made after the swap",
+        "drop trigger look on public.orders_backup",
+    ),
+    "a trigger is dropped": (
+        "drop trigger touch on public.orders_backup",
+        "trigger touch of public.orders_backup is gone",
+        "create trigger touch before update on public.orders_backup for each row execute function public.touch()",
+    ),
+    "a rule is made": (
+        "create rule look as on delete to public.orders_backup do instead nothing",
+        "rule look of public.orders_backup was made after the swap",
+        "drop rule look on public.orders_backup",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+@pytest.mark.parametrize(("statement", "message", "way_out"), ON_THE_BACKUP.values(), ids=ON_THE_BACKUP)
+def test_what_was_made_on_the_backup_is_not_made_on_the_table(
+    admin: Connection, database: Database, statement: str, message: str, way_out: str, file: str
+) -> None:
+    """A policy for a look at the backup would have opened the table in use."""
+    _, text = set_up(admin, "orders")
+    before = dump_schema(database)
+    run(admin, text)
+    admin.execute(statement.encode())
+    with pytest.raises(psycopg.Error, match=message) as caught:
+        run(admin, read(file))
+    assert caught.value.sqlstate == "RM001"
+    admin.execute(way_out.encode())
+    run(admin, read(file))
+    assert dump_schema(database) == before
+
+
+# What somebody drops or makes on both tables; the rollback leaves it so.
+ON_BOTH = {
+    "the trigger's function is dropped": "drop function public.touch() cascade",
+    "a policy is made": "create policy all_of_it on public.orders using (true); create policy all_of_it on public.orders_backup using (true)",
+    "the parent is dropped": "drop table public.customers cascade",
+}
+
+
+@pytest.mark.parametrize("until", ["", "roll back: begin"])
+@pytest.mark.parametrize("statement", ON_BOTH.values(), ids=ON_BOTH)
+def test_what_is_the_same_on_both_tables_stays_so(admin: Connection, statement: str, until: str) -> None:
+    """It was stuck: the trigger, or the table that the foreign key points at, does not exist."""
+    deploy(admin)
+    admin.execute(ORDERS)
+    admin.execute("create table public.customers (id integer primary key); insert into public.customers values (1)")
+    admin.execute("alter table public.orders add column buyer integer references public.customers")
+    run(admin, ORDERS_FILE.replace("state text", "buyer integer, state text"))
+    if until:
+        run(admin, read(ROLLBACK), until=until)
+    admin.execute(statement.encode())
+    run(admin, read(ROLLBACK))
+    assert len(contents(admin, "public.orders")) == 120
+    policies = contents(admin, "pg_policies", "tablename, policyname")
+    assert ("all_of_it" in statement) == ('{"tablename": "orders", "policyname": "all_of_it"}' in policies)
 
 
 @pytest.mark.usefixtures("keeper")

@@ -125,6 +125,49 @@ def test_both_are_emptied(things: Connection, database: Database, until: str) ->
     run(things, THINGS_FILE)
 
 
+# What is gone before the last step validates the foreign keys, of a migration or a rollback.
+BEFORE_VALIDATION = {
+    "a key": ("alter table public.parts drop constraint parts_thing_fkey", ""),
+    "a table": ("drop table public.parts", ""),
+    "the parent": ("drop table public.kinds cascade", ""),
+    "the name of a table": ("alter table public.parts rename to pieces", ""),
+    "a key, in a rollback": ("alter table public.things drop constraint things_kind_fkey", ROLLBACK),
+    "a table, in a rollback": ("drop table public.parts", ROLLBACK),
+}
+
+
+@pytest.mark.parametrize(("statement", "file"), BEFORE_VALIDATION.values(), ids=BEFORE_VALIDATION)
+def test_a_key_is_gone_before_it_is_validated(things: Connection, statement: str, file: str) -> None:
+    """It was stuck for ever: the constraint, or its table, does not exist."""
+    things.execute("create table public.kinds (id integer primary key)")
+    things.execute("create table public.parts (thing integer references public.things)")
+    things.execute("alter table public.things add column kind integer references public.kinds")
+    text = THINGS_FILE.replace("c text", "c text, kind integer")
+    run(things, text, until="" if file else "swap")
+    if file:
+        run(things, read(file), until="roll back: swap the tables back")
+    things.execute(statement.encode())
+    made = run(things, read(file) if file else text)
+    assert "is gone (dropped or renamed since), and was not validated" in str([call.answer for call in made])
+    left = things.execute(
+        "select conname from pg_constraint where contype = 'f' and not convalidated and conrelid::regclass::text in ('things', 'parts')"
+    )
+    assert left.fetchall() == []
+
+
+def test_the_table_is_renamed_in_the_middle_of_a_rollback(things: Connection) -> None:
+    """It is named, in place of what fails because of it."""
+    run(things, THINGS_FILE)
+    run(things, read(ROLLBACK), until="roll back: begin")
+    things.execute("alter table public.things rename to other")
+    with pytest.raises(
+        psycopg.Error, match=r"public\.other was altered since .*: it was renamed or moved, and was public\.things"
+    ):
+        run(things, read(ROLLBACK))
+    things.execute("alter table public.other rename to things")
+    run(things, read(ROLLBACK))
+
+
 IN_A_ROLLBACK = {
     "the log is dropped": ("drop table rpc_migrations.log_1", "the log of changes rpc_migrations.log_1 was dropped"),
     "the backup is dropped": ("drop table public.things_backup", "the original table was dropped"),
