@@ -103,15 +103,20 @@ $block$;
 
 
 -- A running step has to end first: it began with the old functions and columns. The locks are asked for with a short timeout,
--- again and again, because whoever holds one of them may be waiting for another.
+-- again and again, because whoever holds one of them may be waiting for another. Somebody may have dropped one.
 do $block$
 declare
     began timestamptz := clock_timestamp();
+    journal_table regclass;
 begin
-    while to_regclass('rpc_migrations.copies') is not null loop
+    loop
         begin
             perform set_config('lock_timeout', '100ms', true);
-            lock table rpc_migrations.runs, rpc_migrations.journal, rpc_migrations.copies in access exclusive mode;
+            foreach journal_table in array array_remove(array[
+                to_regclass('rpc_migrations.runs'), to_regclass('rpc_migrations.journal'), to_regclass('rpc_migrations.copies')], null)
+            loop
+                execute format('lock table %s in access exclusive mode', journal_table);
+            end loop;
             exit;
         exception when lock_not_available then
             if clock_timestamp() > began + interval '20 seconds' then
@@ -129,7 +134,7 @@ $block$;
 -- since its copy began: if not, the description is removed, and 05b_definition.sql writes it again in the words of this version.
 do $block$
 begin
-    if to_regprocedure('rpc_migrations.table_definition(oid)') is not null then
+    if to_regprocedure('rpc_migrations.table_definition(oid)') is not null and to_regclass('rpc_migrations.copies') is not null then
         update rpc_migrations.copies as c
         set definition = null
         where c.state in ('copying', 'copied') and c.definition = rpc_migrations.table_definition(c.old_table);

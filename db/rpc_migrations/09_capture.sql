@@ -101,7 +101,10 @@ as $function$
 begin
     if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
         raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
-        using errcode = 'RM003', hint = 'Roll the migration back, which removes the copy.';
+        using errcode = 'RM003', hint = case copy.state
+            when 'rolling back' then format('The original table, %1$s, has the rows of the swap, and what the rollback has brought into it since. Give the '
+                'rollback up with --give-up; then, to use that table: alter table %1$s rename to %2$I;', copy.target::regclass, copy.table_name)
+            else 'Roll the migration back, which removes the copy.' end;
     end if;
     execute format('lock table only %s in access share mode', copy.source::regclass);
     perform rpc_migrations.check_log(copy);

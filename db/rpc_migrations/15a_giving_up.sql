@@ -26,7 +26,8 @@ begin
             state = 'swapped', source = c.old_table, target = c.new_table, pass = 1, filenode = null, caught_up = false, snapshots = null,
             unvalidated = c.unvalidated || cascades
         where c.id = copy.id;
-        message := format('%s stays in use', copy.new_table::regclass);
+        message := coalesce(c.oid::regclass || ' stays in use', 'the migrated table was dropped meanwhile')
+        from (select copy.new_table as oid) as n left join pg_catalog.pg_class as c using (oid);
     end if;
     update rpc_migrations.journal as j
     set undone_at = clock_timestamp()

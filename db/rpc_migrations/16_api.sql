@@ -321,6 +321,44 @@ end;
 $block$;
 
 
+-- What is there, to be compared with what was deployed: somebody may have dropped or altered a function, or dropped a table.
+create or replace function rpc_migrations.fingerprint() returns text
+language sql stable
+set search_path = ''
+as $function$
+    select md5(string_agg(t.text, e'\n' order by t.text collate "C"))
+    from (
+        select concat_ws(' ', p.proname, oidvectortypes(p.proargtypes), p.prosecdef, lower(p.proconfig::text), p.prosrc)
+        from pg_catalog.pg_proc as p
+        where
+            p.pronamespace = 'rpc_migrations'::regnamespace and p.proname !~ '^capture_[0-9]+$'
+            or p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)')
+        union all
+        select concat_ws(' ', c.relname, a.attname)
+        from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        where
+            c.relnamespace = 'rpc_migrations'::regnamespace
+            and c.relname in ('access', 'calls', 'copies', 'foreign_keys', 'journal', 'runs')
+    ) as t (text);
+$function$;
+
+
+-- Whether all of it is there as it was deployed.
+create or replace function rpc_migrations.is_as_deployed() returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select obj_description('rpc_migrations.fingerprint()'::regprocedure, 'pg_proc') = rpc_migrations.fingerprint();
+$function$;
+
+do $block$
+begin
+    execute format('comment on function rpc_migrations.fingerprint() is %L', rpc_migrations.fingerprint());
+end;
+$block$;
+
+
 do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb) to service_role;
 

@@ -18,6 +18,7 @@ SQL_FOLDER = PROJECT_ROOT / "db" / "rpc_migrations"
 SIGNATURE = "public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb)"
 # Ours runs the question for its version; somebody else's may allow no such query, or put it into another one.
 _NEVER_OURS = re.compile(r"P0|22|42(?!501)")
+CHANGED = "Something that execute_sql needs was dropped or altered since it was deployed."
 _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function, table
 
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
@@ -104,6 +105,16 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
         )
         raise NotDeployed(message, hint=f"Run: {DEPLOY_COMMAND}")
     return row.get("value")
+
+
+def is_as_deployed(client: RpcClient) -> bool:
+    """Whether this version is deployed, and nobody has dropped or altered anything of it since. Raises as check_deployed."""
+    try:
+        return check_deployed(client, "rpc_migrations.is_as_deployed()") is True
+    except NotDeployed as reason:
+        if reason.code is None:
+            raise
+        return False  # that function itself, for one
 
 
 def _ask(client: RpcClient, expression: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import httpx
 
 from .access import describe_access, describe_caller, describe_text, read_access, read_calls
 from .client import RpcClient
-from .deployment import check_deployed
+from .deployment import CHANGED, is_as_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .journal import Status, read_status
 from .journal_words import moment
@@ -55,7 +55,7 @@ def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migratio
     if not checks[-1].passed:
         return checks
     try:
-        check_deployed(client)
+        is_whole = is_as_deployed(client)
     except Absent as reason:
         detail = f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
         return [*checks, Check("execute_sql", True, detail), *_tables_through_rest(client, settings, migrations)]
@@ -64,6 +64,9 @@ def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migratio
         return [*checks, *_tables_through_rest(client, settings, migrations)]
     except MigrationError as reason:
         return [*checks, Check("execute_sql", False, reason.in_a_line)]
+    if not is_whole:
+        checks.append(Check("execute_sql", False, f"{CHANGED} Run: {DEPLOY_COMMAND}"))
+        return [*checks, *_tables_through_rest(client, settings, migrations)]
     return [
         *checks,
         Check("execute_sql", True, "deployed, up to date, open to this key"),

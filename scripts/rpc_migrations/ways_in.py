@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .access import describe_access, read_access
 from .deployment import (
     BOOTSTRAP_FILE,
+    CHANGED,
     EVERY_ARGUMENT,
     current_version,
     deployed_version,
     deployment_sql,
+    is_as_deployed,
     version_number,
 )
 from .errors import (
@@ -68,7 +70,7 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
     why_not_rpc, by_hand, others = None, None, None
     try:
         before = deployed_version(client)
-        if before == current_version():
+        if before == current_version() and _is_whole(client, console):
             _open(client, console, opening)
             _warn_of_open_functions(client, console)
             return
@@ -80,8 +82,9 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
             raise
         is_ours, why_not_rpc, others = False, "it is somebody else's", reason  # the other ways can name it
     except NotDeployed as reason:
-        is_ours, why_not_rpc = False, "it is not there yet"
+        is_ours, why_not_rpc = False, "it is not complete"
         if isinstance(reason, Absent):
+            why_not_rpc = "it is not there yet"
             by_hand = BOOTSTRAP_FILE.read_text(encoding="utf-8")
     if way := _send_by_first_open_way(client, settings, console, via, opening, why_not_rpc):
         console.say(f"{'Brought up to date' if is_ours else 'Deployed'} through {way.title}.")
@@ -131,6 +134,14 @@ def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:
             time.sleep(0.3)
         else:
             return True
+
+
+def _is_whole(client: RpcClient, console: Console) -> bool:
+    """Whether nothing of a deployment that is up to date was dropped or altered since; if so, it is said."""
+    if is_as_deployed(client):
+        return True
+    console.say(CHANGED)
+    return False
 
 
 def _open(client: RpcClient, console: Console, opening: str) -> None:

@@ -217,6 +217,28 @@ def test_an_older_version_can_be_updated_by_another_way(checkout: Checkout, clus
         assert version(running) == current_version()
 
 
+# What somebody has dropped or altered, and the way in that is left.
+CHANGES = {
+    "a function is dropped": ("drop function rpc_migrations.swap", RPC),
+    "a function is altered": ("alter function rpc_migrations.replay reset timezone", RPC),
+    "the function that tells it": ("drop function rpc_migrations.is_as_deployed", RPC),
+    "a function that every call needs": ("drop function rpc_migrations.run_text", META),
+    "the journal": ("drop table rpc_migrations.journal cascade", RPC),
+    "another table": ("drop table rpc_migrations.copies cascade", RPC),
+}
+
+
+@pytest.mark.parametrize(("statement", "way"), CHANGES.values(), ids=CHANGES)
+def test_what_was_dropped_is_deployed_again(checkout: Checkout, cluster: Cluster, statement: str, way: str) -> None:
+    """It said that everything is up to date."""
+    with project(cluster) as running, running.database.connect() as connection:
+        connection.execute(statement.encode())
+        said(checkout.run("doctor.py", env=running.environment()), "FAILED  execute_sql", DEPLOY, code=1)
+        said(checkout.run(DEPLOY, env=running.environment()), f"through {way}.")
+        said(checkout.run(DEPLOY, env=running.environment()), "Nothing to do.")
+        said(checkout.run("migrate_clusters.py", env=running.environment()), "is applied")
+
+
 # --- the REST layer learns of it late
 
 

@@ -195,6 +195,20 @@ def test_in_the_middle_of_a_rollback(things: Connection, statement: str, message
         assert things.execute("select count(*) from public.things").fetchone() == (21,)
 
 
+@pytest.mark.parametrize("until", ["roll back: begin", "roll back: compare the two tables"])
+def test_the_table_is_dropped_in_the_middle_of_a_rollback(things: Connection, until: str) -> None:
+    """The message told to roll back."""
+    run(things, THINGS_FILE)
+    run(things, read(ROLLBACK), until=until)
+    things.execute("drop table public.things")
+    with pytest.raises(psycopg.Error, match="was dropped while it was being rebuilt") as caught:
+        run(things, read(ROLLBACK))
+    made = run(things, read(GIVE_UP))
+    assert made[0].answer["result"]["message"] == "the migrated table was dropped meanwhile"
+    things.execute(str(caught.value.diag.message_hint).partition("use that table: ")[2].encode())
+    assert things.execute("select count(*) from public.things").fetchone() == (20,)
+
+
 @pytest.mark.parametrize("until", ["", "roll back: begin"])
 def test_copies_is_emptied_after_the_swap(things: Connection, until: str) -> None:
     """The tables are named, and how to go back by hand; nothing captures changes for a rollback that is not known any more."""
