@@ -194,6 +194,7 @@ begin
     select string_agg(concat_ws(' ', m.kind, m.name), ', ' order by m.place) into missing
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m;
     if missing is not null then
+        perform rpc_migrations.check_source(copy);  -- it may be gone from both, with an extension
         raise exception 'the new table lacks what the old one has: %', missing
         using errcode = 'RM005', hint = 'Call carry_over in a batch step before the swap: it builds what the step file has not defined.';
     end if;

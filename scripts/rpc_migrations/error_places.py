@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import MigrationError
+from .errors import DEPLOY_COMMAND, MigrationError
 from .migration import Step
 from .sql_text import with_plain_line_ends
 
@@ -12,6 +12,7 @@ from .sql_text import with_plain_line_ends
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
 _MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
 _NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the same command again."
+_DROPPED = f"If the name is right, somebody has dropped it. Run: {DEPLOY_COMMAND}; then run the same command again."
 
 
 def in_its_place(step: Step, error: MigrationError) -> MigrationError:
@@ -26,9 +27,10 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
         elif step.block is None and int(found["place"]) <= len(step.statements):
             statement = step.statements[int(found["place"]) - 1]
             line, shown = statement.line, _first_lines(statement.sql, statement.line)
+    is_ours = error.code == "42883" and "rpc_migrations." in error.message
     return type(error)(
         f'Step "{step.name}" ({step.file}, line {line}): {error.message}',
-        hint=error.hint or _NOTHING_REMAINS,
+        hint=_DROPPED if is_ours else error.hint or _NOTHING_REMAINS,
         details="\n".join([*filter(None, [details]), *shown]) or None,
         code=error.code,
     )

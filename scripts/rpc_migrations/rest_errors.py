@@ -167,7 +167,8 @@ def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused
             "This key may not execute execute_sql.",
             code="42501",
             hint="Set SUPABASE_SERVICE_KEY: execute_sql is open to the service key alone, and must stay that way. Or paste the written file "
-            "into the SQL Editor.",
+            "into the SQL Editor. If this is the service key, its right was revoked; run there: grant execute on function public.execute_sql to "
+            "service_role;",
         )
     if message == "permission denied for schema public" and details is None:
         return AccessRefused(

@@ -234,9 +234,22 @@ def test_what_was_dropped_is_deployed_again(checkout: Checkout, cluster: Cluster
     with project(cluster) as running, running.database.connect() as connection:
         connection.execute(statement.encode())
         said(checkout.run("doctor.py", env=running.environment()), "FAILED  execute_sql", DEPLOY, code=1)
+        if "swap" in statement:
+            failed = checkout.run("migrate_clusters.py", env=running.environment())
+            said(failed, "rpc_migrations.swap() does not exist", f"somebody has dropped it. Run: python scripts/{DEPLOY}", code=1)
         said(checkout.run(DEPLOY, env=running.environment()), f"through {way}.")
         said(checkout.run(DEPLOY, env=running.environment()), "Nothing to do.")
         said(checkout.run("migrate_clusters.py", env=running.environment()), "is applied")
+
+
+def test_the_right_of_the_service_key_is_revoked(checkout: Checkout, cluster: Cluster) -> None:
+    """It was told to be another key."""
+    with project(cluster, rows=None) as running, running.database.connect() as connection:
+        connection.execute("revoke execute on function public.execute_sql from service_role")
+        done = checkout.run(DEPLOY, env=running.environment())
+        said(done, "If this is the service key, its right was revoked", code=1)
+        connection.execute(re.sub(r"\s+", " ", done.stderr).partition("run there: ")[2].partition(";")[0].encode())
+        said(checkout.run(DEPLOY, env=running.environment()), "Nothing to do.")
 
 
 # --- the REST layer learns of it late

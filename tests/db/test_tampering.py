@@ -108,6 +108,17 @@ def test_copies_is_emptied_before_statistics(things: Connection, tmp_path: Path)
     assert caught.value.sqlstate == "RM005"
 
 
+def test_an_extension_is_dropped_before_the_swap(things: Connection, tmp_path: Path) -> None:
+    """Its index is gone from both tables; the new one was said to lack it."""
+    things.execute("create extension pg_trgm schema extensions")
+    things.execute("create index found on public.things using gin (c extensions.gin_trgm_ops)")
+    text = short_way(tmp_path / "short.sql", "public.things", "alter table things add more text;")
+    run(things, text, until="compare the old and the new table")
+    things.execute("drop extension pg_trgm cascade")
+    with pytest.raises(psycopg.Error, match=r"public\.things was altered since the copy began: index found"):
+        run(things, text)
+
+
 @pytest.mark.parametrize("until", UNTIL[1:])
 def test_both_are_emptied(things: Connection, database: Database, until: str) -> None:
     """Nobody knows whose the new table is: it is not taken away, but named with the statement that does."""
