@@ -236,7 +236,12 @@ def test_what_was_dropped_is_deployed_again(checkout: Checkout, cluster: Cluster
         said(checkout.run("doctor.py", env=running.environment()), "FAILED  execute_sql", DEPLOY, code=1)
         if "swap" in statement:
             failed = checkout.run("migrate_clusters.py", env=running.environment())
-            said(failed, "rpc_migrations.swap() does not exist", f"somebody has dropped it. Run: python scripts/{DEPLOY}", code=1)
+            said(
+                failed,
+                "rpc_migrations.swap() does not exist",
+                f"somebody has dropped it. Run: python scripts/{DEPLOY}",
+                code=1,
+            )
         said(checkout.run(DEPLOY, env=running.environment()), f"through {way}.")
         said(checkout.run(DEPLOY, env=running.environment()), "Nothing to do.")
         said(checkout.run("migrate_clusters.py", env=running.environment()), "is applied")
