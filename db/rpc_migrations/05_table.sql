@@ -212,7 +212,7 @@ begin
         where k.relation = taken_off_keys.relation and (
             s.oid is not null or k.stand_in is null and (
                 exists (select from pg_catalog.pg_class as c where c.oid = k.refers_to)
-                or to_regclass(substring(k.definition from ' REFERENCES (.*?)\(')) is not null
+                or to_regclass(substring(k.definition from ' REFERENCES ((?:"[^"]*"|[^"(])+)\(')) is not null
             )
         );
 end;
