@@ -199,7 +199,9 @@ class Console:
             self._close_before(run)
             return
         if not run.steps_of_this_run:
-            self.nothing_to_do(f"{run.closing} already: another run, or a request of this one whose answer was lost, did its steps.")
+            self.nothing_to_do(
+                f"{run.closing} already: another run, or a request of this one whose answer was lost, did its steps."
+            )
             return
         before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
         rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
