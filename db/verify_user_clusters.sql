@@ -332,7 +332,7 @@ leftover_problems (check_name, problem) as (
     from pg_catalog.pg_class as c
     where
         c.relnamespace = to_regnamespace('rpc_migrations') and c.relkind = 'r'
-        and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys')
+        and c.relname <> all (rpc_migrations.journal_tables())
     union all
     select 'no migration is under way', format('function %s is there', p.oid::regprocedure)
     from pg_catalog.pg_proc as p

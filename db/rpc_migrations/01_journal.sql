@@ -137,6 +137,14 @@ alter table rpc_migrations.foreign_keys
     add column if not exists comment text,
     add column if not exists stand_in oid;                          -- the check that holds its place on a new table
 
+-- These tables by name; what else is a table of this schema belongs to a copy.
+create or replace function rpc_migrations.journal_tables() returns name[]
+language sql immutable
+set search_path = ''
+as $function$
+    select array['access', 'calls', 'copies', 'foreign_keys', 'journal', 'runs']::name[];
+$function$;
+
 -- As regclass, so that a dump has names in place of OIDs, and the tables are the right ones where it is restored.
 alter table rpc_migrations.foreign_keys alter column relation type regclass, alter column refers_to type regclass;
 

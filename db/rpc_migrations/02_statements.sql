@@ -102,7 +102,7 @@ as $function$
         from pg_catalog.pg_class as c
         where
             c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r' and c.relname !~ '^(log|reserve)_[0-9]+$'
-            and c.relname not in ('runs', 'journal', 'copies', 'calls', 'access', 'foreign_keys')
+            and c.relname <> all (rpc_migrations.journal_tables())
     );
 $function$;
 

@@ -48,7 +48,7 @@ begin
     for key in
         select k.*
         from rpc_migrations.taken_off_keys(relation) as k
-        where k.definition ~ ' ON DELETE CASCADE'
+        where k.definition ~ ' ON DELETE CASCADE' and exists (select from pg_catalog.pg_class as c where c.oid = put_cascades_back.relation)
         order by array_position(key_order, k.name), k.name
     loop
         perform rpc_migrations.add_key(relation, key.name, key.definition, key.comment);

@@ -339,7 +339,7 @@ as $function$
         inner join pg_catalog.pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         where
             c.relnamespace = 'rpc_migrations'::regnamespace
-            and c.relname in ('access', 'calls', 'copies', 'foreign_keys', 'journal', 'runs')
+            and c.relname = any (rpc_migrations.journal_tables())
     ) as t (text);
 $function$;
 

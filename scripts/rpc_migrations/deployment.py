@@ -111,6 +111,8 @@ def is_as_deployed(client: RpcClient) -> bool:
     """Whether this version is deployed, and nobody has dropped or altered anything of it since. Raises as check_deployed."""
     try:
         return check_deployed(client, "rpc_migrations.is_as_deployed()") is True
+    except Absent:
+        raise
     except NotDeployed as reason:
         if reason.code is None:
             raise

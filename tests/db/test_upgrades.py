@@ -21,7 +21,7 @@ from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.output_files import migration_sql
 from rpc_migrations.step_file import read_migration, read_migrations
 from schema_dump import dump_schema
-from step_runner import DB, Connection, wait_until_it_waits
+from step_runner import DB, MIGRATION, Connection, calls, deploy, read, wait_until_it_waits
 
 EARLIER = Path(__file__).parent / "earlier_versions"
 pytestmark = pytest.mark.slow
@@ -241,6 +241,16 @@ def test_a_step_at_work_ends_first(admin: Connection, database: Database, fresh_
 
 
 # --- in the middle of a migration
+
+
+def test_a_deployment_in_the_middle_of_a_migration(admin: Connection) -> None:
+    """After every step; the policies that the new table has by then call functions of Supabase's."""
+    deploy(admin)
+    create_old_table(admin, rows=20)
+    for call in calls(admin, read(MIGRATION)):
+        if call.answer["state"] == "done":
+            deploy(admin)
+    assert admin.execute("select count(*) from public.user_clusters").fetchone() == (20,)
 
 
 def test_the_file_knows_the_earlier_texts_of_its_steps() -> None:
