@@ -126,9 +126,9 @@ def _setting(words: list[str]) -> tuple[str, str] | None:
     name = words[2:] if words[1:2] in (["local"], ["session"]) and words[2:3] != ["authorization"] else words[1:]
     if name[:1] == ["role"]:
         return f"{words[0]} role", _ROLE
-    if name[:1] == ["authorization"] or name[:2] == ["session", "authorization"]:
+    if name[:1] in (["authorization"], ["session_authorization"]) or name[:2] == ["session", "authorization"]:
         return f"{words[0]} session authorization", _ROLE
-    if name[:1] == ["transaction"]:
+    if name[:1] in (["transaction"], ["transaction_isolation"], ["transaction_deferrable"]):
         return (
             "set transaction",
             "The transaction has begun, and is read committed. Leave it out; `lock table` keeps others out where that matters.",

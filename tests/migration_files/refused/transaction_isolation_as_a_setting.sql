@@ -1,0 +1,2 @@
+-- refused: line 2: set transaction
+set transaction_isolation to 'serializable';
