@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import StepFileError
 from .file_names import file_of, name_of, refuse_name, refuse_what_is_no_text, version_and_name
-from .journal import History, Status
+from .journal import BEING_ROLLED_BACK, History, Status
 from .migration import Migration, Step
 from .other_tools import ways_back
 from .step_file import read_migrations
@@ -50,8 +50,9 @@ class MigrationState:
             row for step in self.migration.steps if (row := self.status.steps.get(step.name)) and row["finished_at"]
         ]
         last = max(done, key=lambda row: str(row["finished_at"]), default={})
+        state = BEING_ROLLED_BACK if self.status.is_rolling_back else self.state
         return {
-            "file": self.migration.title, "state": self.state, "finished_at": last.get("finished_at"),
+            "file": self.migration.title, "state": state, "finished_at": last.get("finished_at"),
             "client": last.get("client"), "edited": [step.name for step in self.edited],
         }  # fmt: skip
 

@@ -19,6 +19,7 @@ from .sql import quote_literal
 if TYPE_CHECKING:
     from .client import RpcClient
 
+BEING_ROLLED_BACK = "being rolled back"  # the state of a migration
 RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 
 
@@ -124,6 +125,8 @@ class History:
         done = bool(steps) and all(row["finished_at"] for row in steps)
         last = max(self.rows[name].values(), key=lambda row: str(row["finished_at"] or ""))
         state = "applied" if done else "begun" if steps else "rolled back"
+        if Status(self.rows[name], [], None).is_rolling_back:
+            state = BEING_ROLLED_BACK
         return {"migration": name, "state": state, "finished_at": last["finished_at"], "client": last["client"]}
 
     def of(self, migration: Migration) -> Status:

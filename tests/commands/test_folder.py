@@ -406,6 +406,7 @@ def test_a_rollback_that_failed_is_finished_first(project: Project) -> None:
         "rollback of 1_a is under way"
         in failure(project.run()).message + failure(project.run("1_a", record=True)).message
     )
+    assert "being rolled back" in str(project.run(status=True).report)
     project.write(_1_a=text.format("a"))
     assert project.run("1_a", rollback=True).exit_code == 0
     assert project.tables == []
