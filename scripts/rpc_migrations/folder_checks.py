@@ -44,7 +44,8 @@ def check(
         if one.status.is_rolling_back:
             raise MigrationError(
                 f"A rollback of {one.migration.name} is under way. Nothing was run.",
-                hint=f"Finish it first, or give it up (--give-up): {run_command(one.migration.path)} --rollback",
+                hint=f"Finish it first{'' if one.migration.rollback else ', or give it up (--give-up)'}: "
+                f"{run_command(one.migration.path)} --rollback",
             )
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)

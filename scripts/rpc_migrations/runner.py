@@ -47,7 +47,9 @@ def migrate(
     if status.is_rolling_back:
         raise MigrationError(
             f"A rollback of {migration.name} is under way.",
-            hint="Finish it with the rollback command first, or give it up with that command's --give-up; then migrate again.",
+            hint="Finish it with the rollback command first"
+            + ("" if migration.rollback else ", or give it up with that command's --give-up")
+            + "; then migrate again.",
         )
     _refuse_edited_steps(status, migration)
     if _is_to_be_compared_anew(status, migration):
