@@ -178,5 +178,5 @@ def script_environment(changes: dict[str, str | None] | None = None) -> dict[str
         SERVICE_KEY_VARIABLES + ANON_KEY_VARIABLES + ("SUPABASE_URL", "SUPABASE_ACCESS_TOKEN", "CI", "MIGRATION_YES"),
         "",
     )
-    kept |= {"PYTHONUNBUFFERED": "1", **hidden, **(changes or {})}
+    kept |= {"PYTHONUNBUFFERED": "1", "VIRTUAL_ENV": sys.prefix, **hidden, **(changes or {})}
     return {name: value for name, value in kept.items() if value is not None}
