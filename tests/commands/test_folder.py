@@ -451,7 +451,7 @@ def test_what_goes_with_a_folder_is_refused_of_one_file(project: Project, option
 
 
 def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, scripts: Scripts) -> None:
-    done = scripts("new_migration.py", "Add order status!", "--folder", str(project.folder))
+    done = scripts("new_migration.py", "Add order\nstatus!", "--folder", str(project.folder))
     assert done.returncode == 0, done.stderr
     (file,) = project.folder.iterdir()
     assert re.fullmatch(r"\d{14}_add_order_status\.sql", file.name)
@@ -463,6 +463,7 @@ def test_a_new_file_can_be_run_as_it_is_and_is_never_replaced(project: Project, 
     assert project.run(file.stem, rollback=True).exit_code == 0
     assert project.tables == []
     assert scripts("new_migration.py", "!", "--folder", str(project.folder)).returncode == 2
+    assert scripts("new_migration.py", "x", "--folder", str(project.folder), "--rebuild", "").returncode == 2
 
 
 def test_what_is_to_be_pasted_may_have_blanks_in_its_path(scripts: Scripts, tmp_path: Path) -> None:

@@ -60,9 +60,14 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
     name = re.sub(r"[^a-z0-9]+", "_", options.name.lower()).strip("_")
     if not name:
         raise SettingsError(
-            f"{options.name!r} needs a letter or a digit.", hint="Name what the migration does: add_order_status."
+            f"{options.name!r} needs a letter from a to z or a digit.",
+            hint="Name what the migration does: add_order_status.",
         )
-    text = _rebuild(options, settings, console) if options.rebuild else TEMPLATE.format(name=options.name.strip())
+    title = " ".join(options.name.split())  # behind a line break it would be SQL
+    if options.rebuild is None:
+        text = TEMPLATE.format(name=title)
+    else:
+        text = _rebuild(options.rebuild, title, settings, console)
     path = options.folder / f"{datetime.now(UTC):%Y%m%d%H%M%S}_{name}.sql"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +84,12 @@ def new_migration(options: argparse.Namespace, settings: Settings, console: Cons
     return 0
 
 
-def _rebuild(options: argparse.Namespace, settings: Settings, console: Console) -> str:
+def _rebuild(name: str, title: str, settings: Settings, console: Console) -> str:
     """The text of a file that rebuilds a table. If the database can be asked, comments list what the table has."""
-    table = quoted_table(options.rebuild)
+    table = quoted_table(name)
     if table is None:
         raise SettingsError(
-            f"{options.rebuild!r} is not the name of a table with its schema.",
+            f"{name!r} is not the name of a table with its schema.",
             hint="For example: --rebuild public.orders",
         )
     description = _NOT_ASKED
@@ -94,7 +99,7 @@ def _rebuild(options: argparse.Namespace, settings: Settings, console: Console) 
         if not parts:
             raise MigrationError(f"There is no table {table}.", hint="Name one that is there. Nothing was written.")
         description = _describe(parts)
-    return REBUILD_TEMPLATE.format(name=options.name.strip(), table=table, description=description)
+    return REBUILD_TEMPLATE.format(name=title, table=table, description=description)
 
 
 def _describe(parts: list[dict[str, str]]) -> str:
