@@ -550,7 +550,7 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     with project.database.connect() as connection:
         connection.execute(
             "create table public.a (id integer primary key, name text default 'x' not null, one integer references public.a, two integer); "
-            "create table public.b (id integer primary key); create index named on public.a (name); "
+            'create table public.b (id integer primary key); create index "na\rmed" on public.a (name); '
             "alter table public.a add constraint own foreign key (one) references public.b, "
             "add constraint open foreign key (two) references public.b not valid"
         )
@@ -562,7 +562,7 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     for line in (
         "-- rebuild: public.a", "--   name text default 'x'::text not null", "--   constraint a_pkey PRIMARY KEY (id)",
         "--   constraint own FOREIGN KEY (one) REFERENCES public.b(id)", "--   constraint open FOREIGN KEY (two) REFERENCES public.b(id) NOT VALID",
-        "--   index named", "--   rights of anon, authenticated, service_role",
+        "--   index na", "-- med", "--   rights of anon, authenticated, service_role",
     ):  # fmt: skip
         assert line in text.split("\n"), text
     file.write_text(text.replace("-- alter", "alter"))

@@ -118,7 +118,8 @@ def _describe(parts: list[dict[str, str]]) -> str:
     lines += [f"  rights of {', '.join(roles)}"] if roles else []
     # This cast, which makes PostgreSQL read an expression back as it was, is of no use to a person.
     lines = [line.replace('::pg_catalog."any"', "") for line in lines]
-    return "\n".join(f"-- {line}".rstrip() for text in lines for line in text.split("\n"))
+    # A name may have line breaks; a carriage return alone ends a comment as well.
+    return "\n".join(f"-- {line}".rstrip() for text in lines for line in re.split("[\r\n]", text))
 
 
 def _column(statement: str) -> str:
