@@ -89,7 +89,7 @@ alter table rpc_migrations.copies
     add column if not exists new_table oid not null,
     add column if not exists source oid,                            -- where rows are read: the old table; the new one in a rollback
     add column if not exists target oid,
-    add column if not exists keys jsonb,                            -- of the primary key or a unique index: [{name, operator}]; without one, all columns and no operator
+    add column if not exists keys jsonb,                            -- of the primary key or a unique index: [{name, operator}]; without one, all columns, no operator, "hashed"
     add column if not exists columns jsonb,                         -- what is copied: [{name, old_name, type, old_type, fallback, expression, as_text}]
     add column if not exists definition jsonb,                      -- what the old table looked like: [{kind, name, statement}]
     add column if not exists filenode oid,                          -- another one: the source was rewritten, its ctids mean nothing now
@@ -99,7 +99,7 @@ alter table rpc_migrations.copies
     add column if not exists chunk_blocks bigint not null default 16,
     add column if not exists compared_at timestamptz,
     add column if not exists quieted jsonb not null default '{}',   -- triggers that are off, of the table that is not in use: {name: state}
-    add column if not exists renamed jsonb not null default '[]',   -- what the swap renamed: [{kind, old_name, new_name}]
+    add column if not exists renamed jsonb not null default '[]',   -- what the swap renamed: [{kind, schema, old_name, new_name}]
     add column if not exists unvalidated jsonb not null default '[]', -- foreign keys that the swap made anew, checks: [{relation, name}]
     add column if not exists kept_as text,                          -- the migrated table's name after a rollback
     add column if not exists started_at timestamptz not null default clock_timestamp(),
@@ -111,7 +111,7 @@ alter table rpc_migrations.copies
     add column if not exists attempts integer not null default 0,   -- to swap
     add column if not exists longest_attempt double precision not null default 0, -- seconds
     add column if not exists swap_mark jsonb,                       -- {xmin, columns: {name: number}} at the swap (see changed_since)
-    add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it: {parts, columns, dropped} (see 08b_twin.sql)
+    add column if not exists alteration jsonb,                      -- what ALTER TABLE makes of it (see try_alterations)
     add column if not exists quieted_rules jsonb not null default '{}', -- as "quieted", for rules
     add column if not exists has_changes boolean not null default false, -- the original table: a rollback was bringing changes into it
     add column if not exists home text,                             -- where the OIDs are from (see 06a_restored.sql)

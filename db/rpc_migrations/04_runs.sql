@@ -141,7 +141,7 @@ end;
 $function$;
 
 
--- Where a migration stands: its steps and its last ten runs, the newest first.
+-- Where a migration stands: its steps, its last ten runs with theirs, the newest first, and its last copy of a table.
 create or replace function rpc_migrations.status(migration text) returns jsonb
 language sql stable
 set search_path = ''

@@ -2,8 +2,8 @@
 -- short calls: no lock is held from one transaction to the next. This file has what all the following ones use: the copy that
 -- is under way, and its names and lists as SQL text.
 --
--- A step file calls, in this order: begin_copy, copy_batch, [builds indexes and so on], carry_over, replay, compare,
--- swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and
+-- A step file calls, in this order: begin_copy or begin_rebuild, copy_batch, [builds indexes and so on], carry_over,
+-- gather_statistics, replay, compare, swap, validate_foreign_keys. rollback.sql calls begin_rollback, find_changes, replay, compare, swap_back and
 -- validate_foreign_keys. Every one of them works on the one table that the current migration rebuilds.
 --
 -- Why no write is lost: a trigger on the source writes the key of every changed row into the log, in the transaction of
@@ -178,7 +178,7 @@ as $function$
 $function$;
 
 
--- The primary key's columns of one side of a join.
+-- The columns by which rows are told apart, of one side of a join.
 create or replace function rpc_migrations.qualified_keys(copy rpc_migrations.copies, alias text) returns text
 language sql immutable
 set search_path = ''
@@ -262,7 +262,7 @@ end;
 $function$;
 
 
--- The columns by which rows are told apart, as one JSON value: [{name, operator}]. Null if there is no key, and values cannot be compared.
+-- The columns by which rows are told apart, as one JSON value (see copies.keys). Null if there is no key, and values cannot be compared.
 create or replace function rpc_migrations.row_keys(relation oid) returns jsonb
 language sql stable
 set search_path = ''

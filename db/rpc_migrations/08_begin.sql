@@ -3,7 +3,7 @@
 -- changes are captured, and the copy may begin.
 
 -- Begins to rebuild a table: checks that it can be done, gives the new table the columns that only the old one has, and
--- begins to capture changes. "new_table" has been created by an earlier step, empty, in the schema rpc_migrations and
+-- begins to capture changes. The new table has been created by an earlier step, empty, in the schema rpc_migrations and
 -- under the name that it will have (so that everything that PostgreSQL names after it is named rightly). Where there is
 -- no old table there is nothing to copy. Raises RM001 where the old table cannot be carried over, with all reasons.
 create or replace function rpc_migrations.begin_copy(old_table text, backup text, out rows bigint, out message text)

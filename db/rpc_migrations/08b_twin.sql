@@ -2,8 +2,9 @@
 -- sample of rows beside it. All of it is undone.
 
 -- Runs the statements on a twin, and undoes it. Returns what they have made of the table (see read_twin): {create, parts, columns, dropped,
--- rules, not_nulls}, which are the statement that makes it, parts as describe_table returns them, the old columns that are still there as
--- [{old, new}], the names of those that are gone, the added checks and foreign keys, and the names of not-null constraints.
+-- rules, not_nulls, schema, conversions}, which are the statement that makes it, parts as describe_table returns them, the old columns that
+-- are still there as [{old, new}], the names of those that are gone, the added checks and foreign keys, the names of not-null constraints,
+-- where the new table is made, and the expressions of "type ... using".
 -- Raises RM001 if that cannot be done online, or the statements' own error.
 create or replace function rpc_migrations.try_alterations(copy rpc_migrations.copies, alterations text[], conversions jsonb) returns jsonb
 language plpgsql

@@ -73,8 +73,8 @@ $function$;
 
 
 -- All that comes before an attempt to swap: the log is replayed, the source is the one that was compared, that is committed, and older
--- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is committed. In one transaction
--- with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
+-- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is
+-- committed. In one transaction with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
 create or replace function rpc_migrations.prepare_swap(
     copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
 )

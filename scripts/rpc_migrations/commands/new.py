@@ -40,11 +40,11 @@ REBUILD_TEMPLATE = """\
 """
 _NOT_ASKED = "-- Set SUPABASE_URL and SUPABASE_SERVICE_KEY to have the table's columns and constraints listed here."
 _PARTS_QUERY = """
-select p.phase, p.kind, coalesce(p.name, '') as name, coalesce(p.statement, '') as statement
+select p.kind, coalesce(p.name, '') as name, coalesce(p.statement, '') as statement
 from rpc_migrations.describe_table(to_regclass({table}), {table}) as p
 where p.statement is not null or p.detach is null
 """
-_PART = {"phase": str, "kind": str, "name": str, "statement": str}
+_PART = {"kind": str, "name": str, "statement": str}
 _CONSTRAINTS = (
     "primary key",
     "unique constraint",
@@ -112,7 +112,8 @@ def _describe(parts: list[dict[str, str]]) -> str:
     others = [
         one for one in parts if one["kind"] not in ("column", "owner", "grant", *_CONSTRAINTS, *_TOLD_WITH_COLUMNS)
     ]
-    roles = sorted({one["name"].split()[-2] for one in parts if one["kind"] == "grant"})
+    grants = [one["statement"].removesuffix(" with grant option") for one in parts if one["kind"] == "grant"]
+    roles = sorted({statement.rpartition(" to ")[2] for statement in grants})
     lines += ["", "Carried over besides:"] if others or roles else []
     lines += [f"  {one['kind']} {one['name']}".rstrip() for one in others]
     lines += [f"  rights of {', '.join(roles)}"] if roles else []
