@@ -56,9 +56,11 @@ declare
     twin oid;
     numbers jsonb;
     resolved jsonb;
+    keys jsonb;
     statement text;
 begin
     twin := rpc_migrations.make_twin(copy, twin_name);
+    keys := rpc_migrations.add_keys_to_itself(copy.old_table, twin_name);
     select jsonb_object_agg(a.attnum, a.attname) into numbers
     from pg_catalog.pg_attribute as a where a.attrelid = twin and a.attnum > 0;
     select coalesce(jsonb_object_agg(c.key, rpc_migrations.resolved(twin_name, c.value)), '{}') into resolved
@@ -67,11 +69,16 @@ begin
         perform rpc_migrations.alter_by(twin_name, statement);
     end loop;
     if rpc_migrations.definition_without_twin(copy.old_table) <> definition then
-        problems := 'the statements alter another table than the one that is rebuilt, or somebody has just altered it';
+        problems := 'the statements alter another table than the one that is rebuilt (as PostgreSQL does where an identity column names '
+            'its sequence with the schema: leave that out), or somebody has just altered it';
         return;
     end if;
     if to_regclass(twin_name) is distinct from twin::regclass then
         problems := 'the statements drop, move or rename the table';
+        return;
+    end if;
+    problems := rpc_migrations.drop_keys_to_itself(twin, keys);
+    if problems is not null then
         return;
     end if;
     copy.alteration := jsonb_build_object('schema', rpc_migrations.schema_for_new(twin), 'conversions', resolved);
@@ -191,6 +198,60 @@ begin
         end if;
     end loop;
     return copy.new_table;
+end;
+$function$;
+
+
+-- The foreign keys of a table to itself, by name; without what changes when a column gets another type.
+create or replace function rpc_migrations.keys_to_itself(relation oid) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_object_agg(c.conname, to_jsonb(c) - array['oid', 'conindid', 'conpfeqop', 'conppeqop', 'conffeqop']), '{}')
+    from pg_catalog.pg_constraint as c
+    where c.conrelid = relation and c.confrelid = relation and c.contype = 'f' and c.conparentid = 0;
+$function$;
+
+
+-- Gives the twin the table's foreign keys to itself, as not valid: of the rows that they point at, it has a sample. They are not read from
+-- it, because they go along with those that point at the table; but the statements are not to miss them. Returns them.
+create or replace function rpc_migrations.add_keys_to_itself(old_table oid, twin_name text) returns jsonb
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    key pg_catalog.pg_constraint;
+begin
+    for key in
+        select c.* from pg_catalog.pg_constraint as c where c.conrelid = old_table and c.confrelid = old_table and c.contype = 'f' order by c.oid
+    loop
+        execute format('alter table %s add constraint %I %s%s', twin_name, key.conname,
+            replace(pg_get_constraintdef(key.oid), format(' REFERENCES %s(', old_table::regclass), format(' REFERENCES %s(', twin_name)),
+            case when key.convalidated then ' not valid' end);
+    end loop;
+    return rpc_migrations.keys_to_itself(to_regclass(twin_name));
+end;
+$function$;
+
+
+-- Takes them off again. What is wrong if the statements have changed one; null if they have not.
+create or replace function rpc_migrations.drop_keys_to_itself(twin oid, keys jsonb) returns text
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    now_there jsonb := rpc_migrations.keys_to_itself(twin);
+    changed text;
+    name text;
+begin
+    select string_agg(k.key, ', ') into changed from jsonb_each(keys) as k where k.value is distinct from now_there -> k.key;
+    if changed is not null then
+        return format('a foreign key to the table itself (%s) is dropped or altered; do that in a step before or after the rebuild', changed);
+    end if;
+    for name in select k.key from jsonb_each(keys) as k loop
+        execute format('alter table %s drop constraint %I', twin::regclass, name);
+    end loop;
+    return null;
 end;
 $function$;
 
