@@ -203,7 +203,9 @@ def test_a_type_becomes_what_alter_table_lets_it_become(orders: Connection) -> N
     assert not wrong
 
 
-MOTHERS = "alter table public.orders add mother integer constraint orders_mother references public.orders on delete cascade"
+MOTHERS = (
+    "alter table public.orders add mother integer constraint orders_mother references public.orders on delete cascade"
+)
 REFUSED = {
     "view on a renamed column": (
         "create view public.notes as select note from public.orders", "alter table orders rename note to remark", "view",
