@@ -441,8 +441,10 @@ as $function$
         union all
         select format('alter table %s %s trigger %I;', a.relation, coalesce(rpc_migrations.firing(q.value::"char"), 'enable'), q.key)
         from aside as a cross join lateral jsonb_each_text(a.quieted) as q
+        inner join pg_catalog.pg_trigger as t on t.tgrelid = a.relation and t.tgname = q.key
         union all
         select format('alter table %s %s rule %I;', a.relation, coalesce(rpc_migrations.firing(q.value::"char"), 'enable'), q.key)
         from aside as a cross join lateral jsonb_each_text(a.quieted_rules) as q
+        inner join pg_catalog.pg_rewrite as r on r.ev_class = a.relation and r.rulename = q.key
     ) as s (statement);
 $function$;
