@@ -95,14 +95,22 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
     assert settings.url and settings.key
     name = "network and REST layer"
     key = settings.key.value
+
+    def get() -> httpx.Response:
+        assert settings.url
+        return client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
+
     try:
-        answer = client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
+        try:
+            answer = get()
+        except (httpx.RemoteProtocolError, httpx.ReadError):  # one connection that breaks says nothing
+            answer = get()
     except httpx.HTTPError as error:
         advice = CERTIFICATE_HINT if is_untrusted(error) else "Check SUPABASE_URL and the network."
         return Check(
             name,
             False,
-            f"{settings.url} is not reachable{through_proxy(settings)}: {error or type(error).__name__}. {advice}",
+            f"{settings.url} is not reachable{through_proxy(settings)}: {str(error).rstrip('.') or type(error).__name__}. {advice}",
         )
     try:
         body = answer.json()

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from checkout import Checkout, said
 from conftest import Scripts
+from faults.proxy import Exchange, FaultProxy
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from projects import deploy, project, table_as_it_is
 
@@ -96,6 +97,12 @@ def test_before_the_deployment_it_reads_through_the_rest_layer(scripts: Scripts,
     code, checks = examine(scripts, supabase)  # nobody listens any more
     assert code == 1
     assert "not reachable" in checks["network and REST layer"]["detail"]
+
+
+@pytest.mark.parametrize("fault", [Exchange.reset, Exchange.close])
+def test_one_broken_connection_is_no_finding(checkout: Checkout, supabase: LocalSupabase, fault: Any) -> None:
+    with FaultProxy(supabase.url, lambda request: fault if request.number == 1 else None) as proxy:
+        said(checkout.run("doctor.py", env=supabase.environment() | {"SUPABASE_URL": proxy.url}), "not yet: ")
 
 
 def test_a_file_of_ones_own(checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]) -> None:
