@@ -2,10 +2,50 @@
 -- supabase_migrations.schema_migrations; and by other tools. Files that are in any of these are not run again. A file that was
 -- applied here is noted in the CLI's table only on request ("record"), because the CLI takes an unknown version there for a mistake.
 
+-- Raises RM001 where reading a tool's table of applied migrations, or with "writes" writing to it, could run something of another role's as
+-- us. Not only a view, a policy or a trigger does: a function that an index, a check or statistics call with constants runs while a
+-- query of the table is planned.
+create or replace function rpc_migrations.refuse_strangers_history(history regclass, writes boolean) returns void
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    stranger regrole;
+begin
+    select o.owner into stranger
+    from (
+        select c.relowner
+        from pg_catalog.pg_class as c
+        where
+            c.oid = history and (
+                writes or c.relkind <> 'r' or c.relhassubclass or row_security_active(c.oid)
+                or exists (select from pg_catalog.pg_index as i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null))
+                or exists (select from pg_catalog.pg_constraint as k where k.conrelid = c.oid and k.contype = 'c')
+                or exists (select from pg_catalog.pg_statistic_ext as s where s.stxrelid = c.oid and s.stxexprs is not null)
+                or exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attgenerated <> '')
+            )
+        union all
+        select p.proowner
+        from pg_catalog.pg_trigger as t
+        inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
+        where t.tgrelid = history and not t.tgisinternal and writes
+    ) as o (owner)
+    where not pg_has_role(o.owner, current_user, 'usage')
+    limit 1;
+    if stranger is not null then
+        raise exception 'the table of applied migrations % is in the hands of role %, whose functions could run as %', history, stranger, current_user
+        using errcode = 'RM001', hint = format(
+            'Nothing was changed. See who made it and why. If a tool needs it, run: alter table %s owner to %I; and drop triggers of others. '
+            'If not, drop it.', history, current_user);
+    end if;
+end;
+$function$;
+
+
 -- What other tools have applied according to their own tables, {tool: [names]}. Each knows a migration by something else: Prisma by the
 -- name of its folder, Drizzle by the SHA-256 of its text, Flyway by the name of its file, the others by its number, golang-migrate
 -- only by the last number. A table counts as a tool's if it has the name and the columns that the tool gives it, in any schema but
--- Supabase's own, which have such tables, too. A view, or a policy that holds for us, could run something of another role's.
+-- Supabase's own, which have such tables, too.
 create or replace function rpc_migrations.applied_by_others() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -26,7 +66,7 @@ begin
             ('goose', 'goose_db_version', '{version_id,is_applied}', 'version_id', 'is_applied'),
             ('golang-migrate', 'schema_migrations', '{version,dirty}', 'version', 'not dirty')
         ) as t (tool, history, columns, name, condition)
-        inner join pg_catalog.pg_class as c on c.relname = t.history and c.relkind = 'r' and not pg_catalog.row_security_active(c.oid)
+        inner join pg_catalog.pg_class as c on c.relname = t.history and c.relkind = 'r'
         inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
         where n.nspname not in ('auth', 'realtime', 'storage', 'supabase_migrations')
             and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
@@ -35,6 +75,7 @@ begin
                 where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
             ) operator(pg_catalog.@>) t.columns::text[]
     loop
+        perform rpc_migrations.refuse_strangers_history(history.relation, false);
         execute pg_catalog.format(
             'select pg_catalog.jsonb_agg(m.%I::text) from %s as m where %s', history.name, history.relation, history.condition)
         into names;
@@ -47,38 +88,6 @@ end;
 $function$;
 
 
--- The CLI's table; null if there is none. Raises RM001 where reading it ("writes": writing to it) would run something of another role's as us.
-create or replace function rpc_migrations.table_of_the_cli(writes boolean) returns regclass
-language plpgsql stable
-set search_path = ''
-as $function$
-declare
-    history regclass := pg_catalog.to_regclass('supabase_migrations.schema_migrations');
-    stranger regrole;
-begin
-    select o.owner into stranger
-    from (
-        select c.relowner from pg_catalog.pg_class as c
-        where c.oid = history and (writes or c.relkind <> 'r' or row_security_active(c.oid))
-        union all
-        select p.proowner
-        from pg_catalog.pg_trigger as t
-        inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
-        where t.tgrelid = history and not t.tgisinternal and writes
-    ) as o (owner)
-    where not pg_has_role(o.owner, current_user, 'usage')
-    limit 1;
-    if stranger is not null then
-        raise exception 'the Supabase CLI''s table % is in the hands of role %, whose functions would run as %', history, stranger, current_user
-        using errcode = 'RM001', hint = format(
-            'Nothing was changed. See who made it and why. If it is the CLI''s, run: alter table %s owner to %I; and drop triggers of others. '
-            'If not, drop it.', history, current_user);
-    end if;
-    return history;
-end;
-$function$;
-
-
 -- The current journal rows of all migrations, with who ran them; the versions that the CLI has applied, each with the file's name
 -- (null if it was not noted, as old CLIs do not; null in place of the list: there is no such table); and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
@@ -86,10 +95,11 @@ language plpgsql stable
 set search_path = ''
 as $function$
 declare
-    cli_table regclass := rpc_migrations.table_of_the_cli(writes => false);
+    cli_table regclass := pg_catalog.to_regclass('supabase_migrations.schema_migrations');
     by_cli jsonb;
 begin
     if cli_table is not null then
+        perform rpc_migrations.refuse_strangers_history(cli_table, false);
         execute pg_catalog.format(
             'select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(''version'', m.version, ''name'', %s)), ''[]'')
             from supabase_migrations.schema_migrations as m',
@@ -121,10 +131,11 @@ set search_path = ''
 set client_min_messages = warning
 as $function$
 begin
-    if rpc_migrations.table_of_the_cli(writes => true) is null then
+    if pg_catalog.to_regclass('supabase_migrations.schema_migrations') is null then
         create schema if not exists supabase_migrations;
         create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
     end if;
+    perform rpc_migrations.refuse_strangers_history('supabase_migrations.schema_migrations', true);
     -- Only if they are missing: it takes the owner's rights and a lock, and makes the API read the whole schema again.
     if (
         select pg_catalog.count(*) from pg_catalog.pg_attribute as a
@@ -154,7 +165,8 @@ as $function$
 begin
     perform rpc_migrations.mark_undone(pg_catalog.current_setting('rpc_migrations.migration'));
     message := 'it counts as not applied';
-    if version is not null and rpc_migrations.table_of_the_cli(writes => true) is not null then
+    if version is not null and pg_catalog.to_regclass('supabase_migrations.schema_migrations') is not null then
+        perform rpc_migrations.refuse_strangers_history('supabase_migrations.schema_migrations', true);
         execute 'delete from supabase_migrations.schema_migrations as m where m.version = $1' using version;
     end if;
 end;
