@@ -9,6 +9,7 @@
 
 
 -- step: check the old table
+-- formerly: 344a6f98d2b5c947b82266ae9834a5aa80d12982f229c5d287e2abc6761ab0ba
 -- formerly: 5913302e2cdf76830ae36214eb760d37dcead8b4ba28a5e1dccd962ff5d1d757
 -- formerly: 843c308c511b8087da2ed03562a8481f2478fab0e2fce678ef23ca9e6f61ce9d
 -- formerly: d2365ab6e166ffcefd429a1961f6eec687e50aaccdc887d4913ff4f90b641bc4
@@ -49,10 +50,11 @@ begin
             errcode = 'RM001',
             hint = 'Nothing was changed. See who made it and why. Rename it or give it to that role, then run the same command again.';
     end if;
-    -- Where it is no table or user_id no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
+    -- Where it is no table of ours or user_id no uuid, the beginning of the copy says so. Where the old table has this foreign key, there are none.
     if exists (
         select from pg_catalog.pg_attribute as a
-        inner join pg_catalog.pg_class as t on t.oid = a.attrelid and t.relkind = 'r'  -- a view would run what it calls
+        -- A view would run what it calls, and another's table what its indexes call.
+        inner join pg_catalog.pg_class as t on t.oid = a.attrelid and t.relkind = 'r' and t.relowner = current_user::regrole
         where
             a.attrelid = to_regclass('public.user_clusters') and not a.attisdropped
             and a.attname = 'user_id' and a.atttypid = 'uuid'::regtype

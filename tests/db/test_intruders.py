@@ -298,7 +298,7 @@ TABLES = {
     "a table of theirs": (
         "create table public.user_clusters (id uuid primary key default public.note_uuid(), user_id uuid, cluster_type text, "
         "n integer default public.note_integer() check (public.note_integer() > 0)); "
-        "create index on public.user_clusters (public.note_text(cluster_type)); "
+        "create index on public.user_clusters (public.note_text(cluster_type)) where public.note_integer() > 0; "
         "insert into public.user_clusters (user_id, cluster_type) values (null, 'a')",
         f"it belongs to {APP}, not to postgres",
     ),
