@@ -7,12 +7,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 from local_supabase import Cluster, Database, LocalSupabase
 from postgrest.exceptions import APIError
+from rpc_migrations.client import RpcClient
+from rpc_migrations.rebuilt_table import read_table
+from rpc_migrations.step_file import read_migration
 from step_runner import DB, GIVE_UP, MIGRATION, ROLLBACK, Connection, deploy, read, rebuild_file, run, run_file
 from supabase import create_client
 
@@ -40,6 +44,12 @@ def app(database: Database, admin: Connection) -> Iterator[Connection]:
     admin.execute(f"{LOOT}; grant usage, create on schema public to {APP}".encode())
     with database.connect(APP) as connection:
         yield connection
+
+
+def answered(admin: Connection, query: str) -> Any:
+    """The rows of a query that execute_sql runs."""
+    answer = admin.execute("select public.execute_sql(%s)", [query]).fetchone()
+    return answer and answer[0]
 
 
 def loot(admin: Connection) -> set[str]:
@@ -332,7 +342,9 @@ def test_a_table_that_others_own(
         try:
             with pytest.raises(psycopg.Error) as refused:
                 run_file(admin, MIGRATION)
-            admin.execute("select public.execute_sql(%s)", [(DB / "verify_user_clusters.sql").read_text()])
+            answered(admin, (DB / "verify_user_clusters.sql").read_text())
+            doctors = SimpleNamespace(row=lambda query, shape: answered(admin, query)[0])
+            read_table(cast(RpcClient, doctors), read_migration(DB / "migrate_user_clusters.sql"))
         finally:
             superuser.execute(f"revoke {APP} from postgres".encode())
     assert refused.value.sqlstate == "RM001"
