@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, SqlError, not_ours
+from .errors import DEPLOY_COMMAND, Absent, Closed, MigrationError, NotDeployed, NotOurs, SqlError, not_ours
 from .settings import PROJECT_ROOT
 from .sql import quote_literal
 
@@ -111,7 +111,7 @@ def is_as_deployed(client: RpcClient) -> bool:
     """Whether this version is deployed, and nobody has dropped or altered anything of it since. Raises as check_deployed."""
     try:
         return check_deployed(client, "rpc_migrations.is_as_deployed()") is True
-    except Absent:
+    except (Absent, Closed, NotOurs):
         raise
     except NotDeployed as reason:
         if reason.code is None:
