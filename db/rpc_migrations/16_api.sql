@@ -80,8 +80,8 @@ begin
         discard temporary;
     end if;
     -- Nor does what it has set for this session count as said by one of our functions to another, or as an option of the run.
-    perform pg_catalog.set_config(setting, '', true)
-    from unnest('{rpc_migrations.replayed,rpc_migrations.asked_to_commit,rpc_migrations.ignore_snapshots,rpc_migrations.lock_budget}'::text[]) as setting
+    perform pg_catalog.set_config('rpc_migrations.' || name, '', true)
+    from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget}'::text[]) as name
     where session_user <> current_user;
     if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
         raise exception 'the transaction is serializable, and could fail at its commit'
