@@ -312,7 +312,8 @@ as $function$
         t.kind, t.name, copy.old_table::regclass, copy.new_table::regclass), '; ' order by t.kind, t.name)
     from things as t
     where
-        not exists (select from things as o where o.relation <> t.relation and (o.kind, o.name) = (t.kind, t.name))
+        copy.definition is not null  -- the first versions did not note it
+        and not exists (select from things as o where o.relation <> t.relation and (o.kind, o.name) = (t.kind, t.name))
         -- A policy that calls a function of the table's rows is no longer there since the swap itself, and is not of this kind.
         and (t.relation = copy.new_table) = exists (
             select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = (t.kind, t.name::text));
