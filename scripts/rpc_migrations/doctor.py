@@ -182,8 +182,7 @@ def _calls(client: RpcClient) -> Check:
 def _migration(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:
     """Where it stands, and the table that it rebuilds."""
     status = read_status(client, migration)
-    is_finished = status.finished_at is not None
-    return [_journal(status, migration), *_table(client, settings, migration, is_finished=is_finished)]
+    return [_journal(status, migration), *_table(client, settings, migration, status)]
 
 
 def _journal(status: Status, migration: Migration) -> Check:
@@ -197,7 +196,7 @@ def _journal(status: Status, migration: Migration) -> Check:
     return Check("journal", True, f"{migration.name}: {done} of {len(migration.steps)} steps are done{closed}")
 
 
-def _table(client: RpcClient, settings: Settings, migration: Migration, *, is_finished: bool) -> list[Check]:
+def _table(client: RpcClient, settings: Settings, migration: Migration, status: Status) -> list[Check]:
     """The table that the migration rebuilds, and whether it can be rebuilt."""
     table = read_table(client, migration)
     if table is None:
@@ -209,10 +208,15 @@ def _table(client: RpcClient, settings: Settings, migration: Migration, *, is_fi
             ]
         return [Check(table.name, True, "is not there: the migration will create it, empty")]
     if table.has_backup:
-        detail = f"{table.backup} is there: the migration has run, or another backup is in its way (it would then refuse to begin)"
-        return [Check(table.name, True, f"{table.size}; {table.columns}"), Check("backup", True, detail)]
+        what = "the original table, kept for a rollback"
+        if status.copy is None or status.copy["state"] not in ("swapped", "rolling back"):
+            what = "this migration has not made it, and refuses to begin (unless it was run by hand)"
+        return [
+            Check(table.name, True, f"{table.size}; {table.columns}"),
+            Check("backup", True, f"{table.backup} is there: {what}"),
+        ]
     found = Check(table.name, True, f"{table.rows_in_words}, {table.size}; {table.columns}")
-    if is_finished:
+    if status.finished_at is not None:
         return [found]
     return [
         found,

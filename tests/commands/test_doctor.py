@@ -148,7 +148,11 @@ def test_without_an_old_table_and_after_the_migration(
         assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
     code, checks = examine(scripts, supabase)
     assert code == 0
-    expected = ("backup", "is there") if table else ("public.user_clusters", "will create it")
+    expected = (
+        ("backup", "is there: the original table, kept for a rollback")
+        if table
+        else ("public.user_clusters", "will create it")
+    )
     assert expected[1] in checks[expected[0]]["detail"]
 
 
