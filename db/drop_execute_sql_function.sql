@@ -5,13 +5,18 @@ declare
     began timestamptz := clock_timestamp();
     under_way text;
     old_function regprocedure;
+    journal_table regclass;
 begin
     -- A step that is at work may have begun a copy or a rollback, which is seen when it has ended. As in a deployment, the locks are asked
-    -- for with a short timeout, because whoever holds one of them may be waiting for the other.
-    while to_regclass('rpc_migrations.copies') is not null loop
+    -- for with a short timeout, because whoever holds one of them may be waiting for the other. Somebody may have dropped one.
+    loop
         begin
             perform set_config('lock_timeout', '100ms', true);
-            lock table rpc_migrations.journal, rpc_migrations.copies in share mode;
+            foreach journal_table in array
+                array_remove(array[to_regclass('rpc_migrations.journal'), to_regclass('rpc_migrations.copies')], null)
+            loop
+                execute format('lock table %s in share mode', journal_table);
+            end loop;
             exit;
         exception when lock_not_available then
             if clock_timestamp() > began + interval '20 seconds' then

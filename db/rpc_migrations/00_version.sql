@@ -134,14 +134,15 @@ $block$;
 
 
 -- Each version describes a table in its own words. So while the old version is still here, it is asked whether a table was altered
--- since its copy began: if not, the description is removed, and 05b_definition.sql writes it again in the words of this version.
+-- since its copy began: if not, the description is removed, and 05b_definition.sql writes it again in the words of this version. It stays
+-- where the old version cannot be asked: nothing is there yet, or somebody has dropped something.
 do $block$
 begin
-    if to_regprocedure('rpc_migrations.table_definition(oid)') is not null and to_regclass('rpc_migrations.copies') is not null then
-        update rpc_migrations.copies as c
-        set definition = null
-        where c.state in ('copying', 'copied') and c.definition = rpc_migrations.table_definition(c.old_table);
-    end if;
+    update rpc_migrations.copies as c
+    set definition = null
+    where c.state in ('copying', 'copied') and c.definition = rpc_migrations.table_definition(c.old_table);
+exception when undefined_table or undefined_function or undefined_column or undefined_object then
+    null;
 end;
 $block$;
 

@@ -137,7 +137,7 @@ alter table rpc_migrations.foreign_keys
     add column if not exists comment text,
     add column if not exists stand_in oid;                          -- the check that holds its place on a new table
 
--- These tables by name; what else is a table of this schema belongs to a copy.
+-- These tables by name; what else is a table of this schema belongs to a copy. (00_version.sql cannot call this yet, and has the list, too.)
 create or replace function rpc_migrations.journal_tables() returns name[]
 language sql immutable
 set search_path = ''

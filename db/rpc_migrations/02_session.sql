@@ -247,7 +247,7 @@ begin
             p.oid::regprocedure, p.proowner::regrole)
         from pg_catalog.pg_cast as c
         inner join pg_catalog.pg_proc as p on p.oid = c.castfunc
-        where p.proowner in (select other.oid from others as other)
+        where c.oid >= 16384 and p.proowner in (select other.oid from others as other)  -- lower ones are PostgreSQL's own
         union all
         select f.what
         from found as f

@@ -320,14 +320,21 @@ declare
     copy rpc_migrations.copies := rpc_migrations.last_copy(current_setting('rpc_migrations.migration', true));
     key record;
 begin
-    select to_regclass(k.relation) as relation, k.relation as said, k.name into key
-    from jsonb_to_record(copy.unvalidated -> 0) as k (relation text, name name);
+    select c.conrelid::regclass as relation, k.relation as said, k.name into key
+    from jsonb_to_record(copy.unvalidated -> 0) as k (relation text, name name)
+    left join pg_catalog.pg_constraint as c on c.conname = k.name and (
+        c.conrelid = to_regclass(k.relation)
+        -- Its table may have been renamed.
+        or not c.convalidated and (c.conrelid in (copy.old_table, copy.new_table) or c.confrelid in (copy.old_table, copy.new_table))
+    )
+    order by c.conrelid = to_regclass(k.relation) desc nulls last
+    limit 1;
     done := key.name is null;
     rows := 0;
     if done then
         return;
     end if;
-    if not exists (select from pg_catalog.pg_constraint as c where c.conrelid = key.relation and c.conname = key.name) then
+    if key.relation is null then
         message := format('%I of %s is gone (dropped or renamed since), and was not validated', key.name, key.said);
         update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
         return;

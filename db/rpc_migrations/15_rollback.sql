@@ -12,6 +12,34 @@ as $function$
 $function$;
 
 
+-- Disables what somebody has enabled of the original table's triggers and rules since the swap, when they were disabled. The state that was
+-- noted then is the one that they get back; those that had none to be noted were disabled before, and stay so.
+create or replace function rpc_migrations.quiet_again(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.quiet_triggers(copy, copy.old_table);
+    update rpc_migrations.copies as c
+    set
+        quieted = rpc_migrations.without_parts(c.quieted, 'trigger', c.definition) || copy.quieted,
+        quieted_rules = rpc_migrations.without_parts(c.quieted_rules, 'rule', c.definition) || copy.quieted_rules
+    where c.id = copy.id;
+end;
+$function$;
+
+
+-- States by name, without those of parts that a definition has.
+create or replace function rpc_migrations.without_parts(states jsonb, kind text, definition jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_object_agg(s.key, s.value), '{}')
+    from jsonb_each(states) as s
+    where not coalesce(definition, '[]') @> jsonb_build_array(jsonb_build_object('kind', without_parts.kind, 'name', s.key));
+$function$;
+
+
 -- Begins to roll the migration back. Before the swap this abandons the copy, and that is all. After it, changes of the
 -- table in use are captured from now on, to be brought into the original one, unless they are to be discarded.
 -- Raises RM001 where that cannot be done.
@@ -50,7 +78,7 @@ begin
     where c.id = copy.id
     returning c.* into copy;
     perform rpc_migrations.revoke_all(copy.old_table);  -- somebody may have granted themselves a look at the backup
-    perform rpc_migrations.quiet_triggers(copy, copy.old_table);  -- or enabled its triggers
+    perform rpc_migrations.quiet_again(copy);  -- or enabled its triggers
     perform rpc_migrations.rehearse_swap_back(copy);
     if discard_changes then
         select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;
@@ -292,7 +320,8 @@ $function$;
 
 
 -- Policies, triggers and rules that somebody has made or dropped on the original table since the swap, and not on the table in use as
--- well: after the rollback they would act on what the application does, or be missing there. Null: there are none.
+-- well: after the rollback they would act on what the application does, or be missing there. So would foreign keys that were removed, if
+-- nothing knows of them any more. Null: there are none.
 create or replace function rpc_migrations.changed_aside(copy rpc_migrations.copies) returns text
 language sql stable
 set search_path = ''
@@ -305,6 +334,14 @@ as $function$
         where t.tgrelid in (copy.old_table, copy.new_table) and not t.tgisinternal and t.tgname !~ '^rpc_migrations_'
         union all
         select r.ev_class, 'rule', r.rulename from pg_catalog.pg_rewrite as r where r.ev_class in (copy.old_table, copy.new_table)
+        union all
+        select c.conrelid, 'foreign key', c.conname
+        from pg_catalog.pg_constraint as c
+        where
+            c.conrelid in (copy.old_table, copy.new_table) and c.confrelid not in (copy.old_table, copy.new_table)
+            and c.contype = 'f' and c.conparentid = 0
+        union all
+        select copy.old_table, 'foreign key', k.name from rpc_migrations.taken_off_keys(copy.old_table) as k
     )
     select string_agg(format(
         case t.relation when copy.old_table then '%1$s %2$I of %3$s was made after the swap'

@@ -235,7 +235,7 @@ as $function$
     inner join pg_catalog.pg_roles as u on u.rolname in ('anon', 'authenticated') and has_function_privilege(u.oid, p.oid, 'execute')
     where
         p.pronamespace = 'public'::regnamespace and p.prokind = 'f'  -- the API calls no procedures
-        and p.proname ~* '(exec|execute|run|raw|eval)_?[a-z]*_?(sql|query|statement|ddl|command)|^(sql|query|exec|execute|ddl)$'
+        and p.proname ~* '^_?(exec|execute|run|raw|eval)_?([a-z]*_?(sql|query|statement|ddl|command)|exec$)|^_?(sql|query|exec|execute|ddl)$'
         and array['text', 'varchar', 'json', 'jsonb']::regtype[]::oid[] && p.proargtypes::oid[]
         and not (p.proname = 'execute_sql' and coalesce(obj_description(p.oid, 'pg_proc'), '') ~ '^rpc_migrations ')
     order by 1, 2;
@@ -321,18 +321,26 @@ end;
 $block$;
 
 
--- What is there, to be compared with what was deployed: somebody may have dropped or altered a function, or dropped a table.
+-- What is there, to be compared with what was deployed: somebody may have dropped or altered a function, or dropped a table, a column or
+-- an index of the journal.
 create or replace function rpc_migrations.fingerprint() returns text
 language sql stable
 set search_path = ''
 as $function$
     select md5(string_agg(t.text, e'\n' order by t.text collate "C"))
     from (
-        select concat_ws(' ', p.proname, oidvectortypes(p.proargtypes), p.prosecdef, lower(p.proconfig::text), p.prosrc)
+        select concat_ws(' ', p.proname, oidvectortypes(p.proargtypes), p.prosecdef, (
+            select string_agg(lower(c.setting), ' ' order by lower(c.setting) collate "C") from unnest(p.proconfig) as c (setting)
+        ), p.prosrc)
         from pg_catalog.pg_proc as p
         where
             p.pronamespace = 'rpc_migrations'::regnamespace and p.proname !~ '^capture_[0-9]+$'
             or p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)')
+        union all
+        select concat_ws(' ', 'index', i.indexrelid::regclass, i.indisunique)
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as c on c.oid = i.indrelid
+        where c.relnamespace = 'rpc_migrations'::regnamespace and c.relname = any (rpc_migrations.journal_tables())
         union all
         select concat_ws(' ', c.relname, a.attname)
         from pg_catalog.pg_class as c

@@ -59,8 +59,9 @@ def as_checked_insert(copy: Statement) -> str:
 def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> str:
     listed = f" ({', '.join(columns)})" if columns else ""
     if not rows:
-        nothing = f"select {', '.join(columns)} from {table} where false"
-        return f"insert into {table}{listed} overriding system value {nothing}" if columns else nothing
+        return (
+            f"insert into {table}{listed} overriding system value select {', '.join(columns)} from {table} where false"
+        )
     width = len(columns or rows[0][1])
     for line, row in rows:
         if len(row) != width:

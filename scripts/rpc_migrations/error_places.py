@@ -12,7 +12,7 @@ from .sql_text import with_plain_line_ends
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
 _MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
 _NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the same command again."
-_DROPPED = f"If the name is right, somebody has dropped it. Run: {DEPLOY_COMMAND}; then run the same command again."
+_DROPPED = f"If its name and arguments are right, somebody has dropped it. Run: {DEPLOY_COMMAND}; then run the same command again."
 
 
 def in_its_place(step: Step, error: MigrationError) -> MigrationError:

@@ -14,9 +14,11 @@ def _python() -> str:
     """The Python that commands to be pasted begin with. Nobody has entered the environment that make has made and runs: outside of
     it there may be no `python`, or another one.
     """
-    own = Path(__file__).resolve().parents[2] / _OWN_PYTHON
-    is_own = own.exists() and own.parents[1].resolve() == Path(sys.prefix).resolve()
-    return _OWN_PYTHON if is_own and not os.environ.get("VIRTUAL_ENV") else "python"
+    own = Path(_OWN_PYTHON)  # printed commands hold in the project's folder
+    environment = Path(sys.prefix).resolve()
+    is_own = own.exists() and own.parents[1].resolve() == environment
+    entered = os.environ.get("VIRTUAL_ENV")
+    return _OWN_PYTHON if is_own and not (entered and Path(entered).resolve() == environment) else "python"
 
 
 PYTHON = _python()

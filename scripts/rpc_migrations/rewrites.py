@@ -146,7 +146,7 @@ def _begins_a_write(words: list[str], place: int, *, in_block: bool) -> bool:
     before = words[max(place - 2, 0) : place]
     is_first = not before or before[-1] in (")", "explain", "analyze", "verbose")
     if words[0] == "prepare":
-        is_first = before[-1] == "as"
+        is_first = before[-1] in (")", "as")
     if in_block:
         is_first = bool(before) and before[-1] in _BEGINS_A_STATEMENT
     if not (is_first or before in (["as", "("], ["materialized", "("])):

@@ -803,17 +803,3 @@ def rows_of_all(connection: Connection) -> tuple[int, ...] | None:
     return connection.execute(
         "select (select count(*) from public.teams), (select count(*) from public.members), (select count(*) from public.tasks)"
     ).fetchone()
-
-
-@pytest.mark.parametrize("action", ["", "on delete cascade"])
-def test_a_parent_is_dropped_after_the_swap(orders: Connection, tmp_path: Path, action: str) -> None:
-    """With CASCADE it takes the key of the table in use along; the one that the backup had is then gone as well."""
-    refer(orders, action)
-    before = rows(orders)
-    run(
-        orders, short_way(tmp_path / "orders.sql", "public.orders", "alter table public.orders add column paid boolean")
-    )
-    orders.execute("drop table public.customers cascade")
-    told = orders.execute("select rpc_migrations.putting_back()").fetchone()
-    run(orders, read(ROLLBACK))
-    assert (told, rows(orders), orders.execute(KEYS, ["public.orders"]).fetchall()) == ((None,), before, [])

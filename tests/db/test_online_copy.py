@@ -65,7 +65,7 @@ ALTERATIONS = {
     ),
     "a right": ("grant insert on public.things to public", "grant INSERT public"),
     "a view": ("create view public.later as select * from public.things", "view public.later"),
-    "its name": ("alter table public.things rename to others", "column id"),
+    "its name": ("alter table public.things rename to others", "was renamed or moved"),
     "switched-off triggers": ("alter table public.things disable trigger user; alter table public.things enable trigger user", "changes may have been missed"),
 }  # fmt: skip
 

@@ -363,6 +363,35 @@ ON_BOTH = {
 }
 
 
+def test_a_key_that_nothing_knows_of_any_more_is_named(admin: Connection, database: Database) -> None:
+    """The journal's table of removed keys was emptied, or made anew by a deployment: a rollback would have come without the key."""
+    deploy(admin)
+    admin.execute(ORDERS)
+    admin.execute("create table public.customers (id integer primary key)")
+    key = "add constraint orders_buyer_fkey foreign key (buyer) references public.customers"
+    admin.execute(f"alter table public.orders add column buyer integer, {key}".encode())
+    before = dump_schema(database)
+    run(admin, ORDERS_FILE.replace("state text", "buyer integer, state text"))
+    admin.execute("drop table rpc_migrations.foreign_keys cascade")
+    deploy(admin)
+    with pytest.raises(psycopg.Error, match=r"foreign key orders_buyer_fkey of public\.orders_backup is gone"):
+        run(admin, read(ROLLBACK))
+    admin.execute(f"alter table public.orders_backup {key}".encode())
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
+def test_a_trigger_that_was_disabled_stays_so(admin: Connection, database: Database) -> None:
+    """Also if somebody has enabled it on the backup."""
+    _, text = set_up(admin, "orders")
+    admin.execute("alter table public.orders disable trigger touch")
+    before = dump_schema(database)
+    run(admin, text)
+    admin.execute("alter table public.orders_backup enable trigger touch")
+    run(admin, read(ROLLBACK))
+    assert dump_schema(database) == before
+
+
 @pytest.mark.parametrize("until", ["", "roll back: begin"])
 @pytest.mark.parametrize("statement", ON_BOTH.values(), ids=ON_BOTH)
 def test_what_is_the_same_on_both_tables_stays_so(admin: Connection, statement: str, until: str) -> None:

@@ -21,7 +21,7 @@ from rpc_migrations.deployment import deployment_sql
 from rpc_migrations.output_files import migration_sql
 from rpc_migrations.step_file import read_migration, read_migrations
 from schema_dump import dump_schema
-from step_runner import DB, MIGRATION, Connection, calls, deploy, read, wait_until_it_waits
+from step_runner import DB, MIGRATION, Connection, calls, deploy, read, run, wait_until_it_waits
 
 EARLIER = Path(__file__).parent / "earlier_versions"
 pytestmark = pytest.mark.slow
@@ -250,6 +250,17 @@ def test_a_deployment_in_the_middle_of_a_migration(admin: Connection) -> None:
     for call in calls(admin, read(MIGRATION)):
         if call.answer["state"] == "done":
             deploy(admin)
+    assert admin.execute("select count(*) from public.user_clusters").fetchone() == (20,)
+
+
+def test_a_deployment_in_the_middle_makes_what_was_dropped(admin: Connection) -> None:
+    """It asks the functions that are there how they describe the table."""
+    deploy(admin)
+    create_old_table(admin, rows=20)
+    run(admin, read(MIGRATION), until="carry over constraints and indexes")
+    admin.execute("drop function rpc_migrations.describe_triggers")
+    deploy(admin)
+    run(admin, read(MIGRATION))
     assert admin.execute("select count(*) from public.user_clusters").fetchone() == (20,)
 
 

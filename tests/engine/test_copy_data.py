@@ -36,7 +36,7 @@ def test_rows_that_cannot_be_inserted(text: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("text", "statements"),
     [
-        ("copy t from stdin;", ["select  from t where false"]),
+        ("copy t from stdin;", ["insert into t overriding system value select  from t where false"]),
         (
             'copy s."T, (x)" ("a, b") from stdin; -- why\n\\.\nselect 1',
             ['insert into s."T, (x)" ("a, b") overriding system value select "a, b" from s."T, (x)" where false', None],
