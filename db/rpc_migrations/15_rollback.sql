@@ -12,8 +12,8 @@ as $function$
 $function$;
 
 
--- Disables what somebody has enabled of the original table's triggers and rules since the swap, when they were disabled. The state that was
--- noted then is the one that they get back; those that had none to be noted were disabled before, and stay so.
+-- Disables what somebody has enabled of the original table's triggers and rules since the swap. They get back the state that was noted then.
+-- Those that were disabled before it stay so; what the first versions left enabled has its state noted now.
 create or replace function rpc_migrations.quiet_again(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -22,21 +22,25 @@ begin
     perform rpc_migrations.quiet_triggers(copy, copy.old_table);
     update rpc_migrations.copies as c
     set
-        quieted = rpc_migrations.without_parts(c.quieted, 'trigger', c.definition) || copy.quieted,
-        quieted_rules = rpc_migrations.without_parts(c.quieted_rules, 'rule', c.definition) || copy.quieted_rules
+        quieted = rpc_migrations.without_disabled(c.quieted, 'trigger', c.definition) || copy.quieted,
+        quieted_rules = rpc_migrations.without_disabled(c.quieted_rules, 'rule', c.definition) || copy.quieted_rules
     where c.id = copy.id;
 end;
 $function$;
 
 
--- States by name, without those of parts that a definition has.
-create or replace function rpc_migrations.without_parts(states jsonb, kind text, definition jsonb) returns jsonb
+-- States by name, without those of triggers or rules that are disabled in a definition.
+create or replace function rpc_migrations.without_disabled(states jsonb, kind text, definition jsonb) returns jsonb
 language sql immutable
 set search_path = ''
 as $function$
     select coalesce(jsonb_object_agg(s.key, s.value), '{}')
     from jsonb_each(states) as s
-    where not coalesce(definition, '[]') @> jsonb_build_array(jsonb_build_object('kind', without_parts.kind, 'name', s.key));
+    where not exists (
+        select
+        from jsonb_to_recordset(definition) as d (kind text, name text, statement text)
+        where d.kind = without_disabled.kind and d.name = s.key and strpos(d.statement, format(' disable %s %I', d.kind, d.name)) > 0
+    );
 $function$;
 
 
