@@ -116,10 +116,8 @@ def checkout(tmp_path: Path) -> Checkout:
 def bench(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Iterator[Bench]:
     """A migration file to run, in a database with execute_sql, through a proxy."""
     from bench import Bench
-    from step_runner import deploy
 
-    with database.connect() as connection:
-        deploy(connection)
+    deploy_to(supabase)
     with Bench(database, supabase, tmp_path) as made:
         yield made
 
@@ -129,9 +127,17 @@ def project(database: Database, supabase: LocalSupabase, tmp_path: Path) -> Proj
     """A folder for migration files, and a Supabase with execute_sql."""
     from migration_folder import Project
 
-    with database.connect() as connection:
-        projects.deploy(connection)
+    deploy_to(supabase)
     return Project(supabase, database, tmp_path)
+
+
+def deploy_to(supabase: LocalSupabase) -> None:
+    """Make execute_sql, and wait until the REST layer knows of it: it learns that a moment later. (The anon key's call leaves no trace.)"""
+    from rest_calls import rpc, wait_until
+
+    with supabase.database.connect() as connection:
+        projects.deploy(connection)
+    assert wait_until(lambda: rpc(supabase, "execute_sql", supabase.anon_key, query="").status_code != 404)
 
 
 @pytest.fixture
