@@ -21,7 +21,8 @@ ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal besi
 GIVEN_UP = f"{ROLLBACK_PREFIX}validate the foreign keys of the backup"  # the end of a rollback that was given up
 FINISH_PREFIX = "close the way back: "  # and so do these
 
-_CALL = re.compile(r'\brpc_migrations"? ?\. ?"?(\w+)"? ?\(')  # in a canonical text
+# A call in a canonical text. Behind other words, such as TABLE or INTO, a name and a parenthesis are those of a table.
+_CALL = re.compile(r'(?:[(,=]|\b(?i:from|join|lateral|perform|select))\s*"?rpc_migrations"? ?\. ?"?(\w+)"? ?\(')
 
 
 @dataclass(frozen=True)

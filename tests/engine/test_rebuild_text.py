@@ -215,3 +215,14 @@ def test_calls_are_found_however_they_are_written(tmp_path: Path) -> None:
     assert find_table(migration) == ("public.a", "public.b", False)
     assert [step.name for step in migration.comparison] == ["b"]
     assert [step.swaps for step in migration.steps] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["swap", "replay", "compare", "begin_copy"])
+def test_a_table_called_as_one_of_our_functions_is_no_call(tmp_path: Path, name: str) -> None:
+    """The step that makes its new version would else be taken for the swap, or be run again with the comparison."""
+    file = tmp_path / "tables.sql"
+    file.write_text(
+        f"-- step: a\ncreate table if not exists rpc_migrations.{name} (id int);\n"
+        f'-- step: b\nCREATE INDEX ON rpc_migrations."{name}" (id);\ninsert into rpc_migrations.{name} (id) values (1);\n'
+    )
+    assert [step.calls for step in read_migration(file).steps] == [frozenset(), frozenset()]
