@@ -17,7 +17,7 @@ begin
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
     end if;
     changes := rpc_migrations.obstacles_in_words(copy.source);
-    if to_regclass(format('%I.%I', copy.schema_name, copy.table_name)) is distinct from copy.source::regclass then
+    if to_regclass(rpc_migrations.name_in_use(copy)) is distinct from copy.source::regclass then
         changes := concat_ws('; ', format('it was renamed or moved, and was %I.%I', copy.schema_name, copy.table_name), changes);
     elsif copy.state <> 'rolling back' and rpc_migrations.table_definition(copy.source) <> copy.definition then
         changes := concat_ws('; ', rpc_migrations.definition_changes(copy.definition, rpc_migrations.table_definition(copy.source)), changes);
@@ -59,7 +59,7 @@ as $function$
 begin
     if (
         select coalesce(jsonb_agg(r.statement), '[]')
-        from rpc_migrations.describe_rights(copy.old_table, format('%I.%I', copy.schema_name, copy.table_name)) as r
+        from rpc_migrations.describe_rights(copy.old_table, rpc_migrations.name_in_use(copy)) as r
         where r.kind = 'grant'
     ) <> jsonb_path_query_array(copy.definition, '$[*] ? (@.kind == "grant").statement') then
         raise exception 'rights were given or taken under the lock of the swap' using errcode = 'lock_not_available';

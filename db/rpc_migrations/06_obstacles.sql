@@ -339,7 +339,9 @@ begin
         union all
         select o.* from rpc_migrations.obstacles_in_the_table(relation) as o
         union all
-        select o.* from rpc_migrations.obstacles_around_the_table(relation) as o;
+        select o.* from rpc_migrations.obstacles_of_other_owners(relation) as o
+        union all
+        select o.* from rpc_migrations.obstacles_to_be_put_back(relation) as o;
 end;
 $function$;
 

@@ -1,4 +1,4 @@
--- Obstacles that belong to others: views, policies, functions and keys that depend on the table and that we cannot make again, each
+-- Obstacles that stand around the table: views, policies, functions and keys that depend on it and that we cannot make again, each
 -- with the statements that remove it and put it back.
 
 -- Whether something is a view or a policy, which get their text again (or a materialized view, which is an obstacle of its own).
@@ -17,8 +17,8 @@ as $function$
 $function$;
 
 
--- Obstacles among what depends on the table and belongs to others.
-create or replace function rpc_migrations.obstacles_around_the_table(relation oid) returns setof rpc_migrations.obstacle
+-- Those that we may not make again, since they belong to another role or to an extension.
+create or replace function rpc_migrations.obstacles_of_other_owners(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -43,6 +43,26 @@ begin
         cross join lateral rpc_migrations.way_round('pg_catalog.pg_policy'::regclass, p.oid) as w
         where not rpc_migrations.may_alter_policies(o.oid)
         union all
+        select 'a function of another role that mentions it', format('%s (of %s)', p.oid::regprocedure, p.proowner::regrole), null, null
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+        inner join pg_catalog.pg_proc as p on p.oid = f.object
+        where not pg_has_role(p.proowner, 'usage')
+        union all
+        select 'a function of an extension that mentions it', f.object::regprocedure::text, null, null
+        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
+        inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e';
+end;
+$function$;
+
+
+-- Those that the swap cannot carry over: they are to be removed before, and put back afterwards.
+create or replace function rpc_migrations.obstacles_to_be_put_back(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
         (
             select
                 case when m.is_on_it then 'a materialized view on it' else 'something that depends on such a view' end,
@@ -73,15 +93,6 @@ begin
             where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
             order by rpc_migrations.acts_by(c.oid) desc
         )
-        union all
-        select 'a function of another role that mentions it', format('%s (of %s)', p.oid::regprocedure, p.proowner::regrole), null, null
-        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
-        inner join pg_catalog.pg_proc as p on p.oid = f.object
-        where not pg_has_role(p.proowner, 'usage')
-        union all
-        select 'a function of an extension that mentions it', f.object::regprocedure::text, null, null
-        from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f
-        inner join pg_catalog.pg_depend as d on d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.object and d.deptype = 'e'
         union all
         select 'something that depends on a function which takes or returns its rows',
             format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), w.take_away, w.put_back

@@ -33,6 +33,24 @@ as $function$
 $function$;
 
 
+-- The name of the table in use: the original until the swap, the new one after it.
+create or replace function rpc_migrations.name_in_use(copy rpc_migrations.copies) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select format('%I.%I', copy.schema_name, copy.table_name);
+$function$;
+
+
+-- The name that the original has after the swap.
+create or replace function rpc_migrations.name_of_backup(copy rpc_migrations.copies) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select format('%I.%I', copy.schema_name, copy.backup_name);
+$function$;
+
+
 -- Makes the second schema, if that is the one that is named. Raises RM001 if it is somebody else's.
 create or replace function rpc_migrations.make_second_schema(name text) returns void
 language plpgsql

@@ -19,12 +19,12 @@ set search_path = ''
 as $function$
     select
         case
-            when copy.state in ('swapped', 'rolling back') then format('%I.%I', copy.schema_name, copy.backup_name)
-            when copy.state not in ('abandoned', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
+            when copy.state in ('swapped', 'rolling back') then rpc_migrations.name_of_backup(copy)
+            when copy.state not in ('abandoned', 'finished') then rpc_migrations.name_in_use(copy)
         end,
         case
             when copy.state in ('copying', 'copied') then rpc_migrations.new_name(copy)
-            when copy.state in ('swapped', 'rolling back', 'finished') then format('%I.%I', copy.schema_name, copy.table_name)
+            when copy.state in ('swapped', 'rolling back', 'finished') then rpc_migrations.name_in_use(copy)
             else copy.kept_as
         end;
 $function$;

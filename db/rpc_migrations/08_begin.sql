@@ -197,12 +197,12 @@ begin
     perform rpc_migrations.check_neighbours(copy.migration, copy.old_table);
     perform rpc_migrations.check_size_without_key(copy.old_table);
     perform rpc_migrations.check_type_of_name(copy);
-    if to_regclass(format('%I.%I', copy.schema_name, copy.backup_name)) is not null then
+    if to_regclass(rpc_migrations.name_of_backup(copy)) is not null then
         raise exception '%.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
         using errcode = 'RM001',
             hint = format(
                 'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure; or write another name into the '
-                'step file (`-- rebuild: %s backup NAME`, or what begin_copy is called with). Then run the same command again.', format('%I.%I', copy.schema_name, copy.table_name));
+                'step file (`-- rebuild: %s backup NAME`, or what begin_copy is called with). Then run the same command again.', rpc_migrations.name_in_use(copy));
     end if;
     select string_agg(quote_ident(p.pubname), ', ') into other
     from pg_catalog.pg_publication as p

@@ -9,7 +9,7 @@ language sql stable
 set search_path = ''
 as $function$
     with names as (
-        select rpc_migrations.new_name(copy) as before, format('%I.%I', copy.schema_name, copy.table_name) as after
+        select rpc_migrations.new_name(copy) as before, rpc_migrations.name_in_use(copy) as after
     )
     select p.phase, p.kind, p.name, p.definition, p.statement, p.place
     from names as n cross join lateral rpc_migrations.describe_table(twin, n.before)

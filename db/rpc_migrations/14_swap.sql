@@ -403,7 +403,7 @@ language sql stable
 set search_path = ''
 as $function$
     select rpc_migrations.with_declared_keys(
-        copy, rpc_migrations.statements_to_carry(copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), null));
+        copy, rpc_migrations.statements_to_carry(copy.source, copy.target, rpc_migrations.name_in_use(copy), null));
 $function$;
 
 

@@ -199,7 +199,7 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    old_name text := format('%I.%I', copy.schema_name, copy.table_name);
+    old_name text := rpc_migrations.name_in_use(copy);
     has_rows boolean := false;
 begin
     if copy.source is null or new_table is null or to_regclass(old_name) is not null
@@ -367,8 +367,8 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    name_in_use text := format('%I.%I', copy.schema_name, copy.table_name);
-    backup text := format('%I.%I', copy.schema_name, copy.backup_name);
+    name_in_use text := rpc_migrations.name_in_use(copy);
+    backup text := rpc_migrations.name_of_backup(copy);
     reasons text;
 begin
     if to_regclass(name_in_use) is distinct from copy.new_table::regclass then

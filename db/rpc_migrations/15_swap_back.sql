@@ -192,7 +192,7 @@ set search_path = ''
 as $function$
 declare
     carried jsonb := rpc_migrations.statements_to_carry(
-        copy.source, copy.target, format('%I.%I', copy.schema_name, copy.table_name), rpc_migrations.kinds_of_others() || 'sequence'::text);
+        copy.source, copy.target, rpc_migrations.name_in_use(copy), rpc_migrations.kinds_of_others() || 'sequence'::text);
 begin
     return rpc_migrations.with_own_policies(rpc_migrations.texts_from_before(carried, copy.retold), copy.definition);
 end;

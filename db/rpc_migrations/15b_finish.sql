@@ -87,8 +87,8 @@ begin
             else 'Nothing was changed. Run the migration first.'
         end;
     end if;
-    name_in_use := format('%I.%I', copy.schema_name, copy.table_name);
-    backup := format('%I.%I', copy.schema_name, copy.backup_name);
+    name_in_use := rpc_migrations.name_in_use(copy);
+    backup := rpc_migrations.name_of_backup(copy);
     -- Those of the original table, left by a rollback that was given up, go with it.
     select string_agg(format('%I of %s', k.name, k.relation), ', ') into keys
     from jsonb_to_recordset(copy.unvalidated) as k (relation text, name text)

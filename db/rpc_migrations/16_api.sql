@@ -2,6 +2,15 @@
 -- that may execute it. Nothing relies on default privileges, in either direction: what we make is taken from everybody
 -- who was granted it, and then granted by name.
 
+-- execute_sql with the parameters of this version; null if it is not there.
+create or replace function rpc_migrations.api_function() returns regprocedure
+language sql stable
+set search_path = ''
+as $function$
+    select to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
+$function$;
+
+
 -- A function of that name that is not ours stays as it is, and stops us: beside it, PostgREST could not tell which of
 -- the two a call means.
 do $block$
@@ -21,7 +30,7 @@ begin
             using errcode = 'RM001',
                 hint = format('See who uses it. If nobody does, run: drop routine %s; and then deploy again.', other.signature);
         end if;
-        if other.signature::text <> 'public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)' then
+        if other.signature is distinct from rpc_migrations.api_function() then
             execute format('drop function %s', other.signature);
         end if;
     end loop;
@@ -264,7 +273,7 @@ set search_path = ''
 as $function$
     select concat_ws(' ', p.proacl, p.prosecdef, p.proconfig)
     from pg_catalog.pg_proc as p
-    where p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
+    where p.oid = rpc_migrations.api_function();
 $function$;
 
 
@@ -277,7 +286,7 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    signature regprocedure := to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)');
+    signature regprocedure := rpc_migrations.api_function();
     statement text;
 begin
     if signature is null then
@@ -335,7 +344,7 @@ as $function$
         from pg_catalog.pg_proc as p
         where
             p.pronamespace = 'rpc_migrations'::regnamespace and p.proname !~ '^capture_[0-9]+$'
-            or p.oid = to_regprocedure('public.execute_sql(text,text,text,text,boolean,uuid,integer,jsonb,text,jsonb)')
+            or p.oid = rpc_migrations.api_function()
         union all
         select concat_ws(' ', 'index', i.indexrelid::regclass, i.indisunique)
         from pg_catalog.pg_index as i
