@@ -11,6 +11,12 @@ set local search_path = pg_catalog, pg_temp;
 set local standard_conforming_strings = on;
 set local array_nulls = on;
 set local quote_all_identifiers = off;
+-- Or would describe tables otherwise (as 16_api.sql pins it for the functions that do).
+set local timezone = 'UTC';
+set local datestyle = 'ISO, MDY';
+set local intervalstyle = 'postgres';
+set local bytea_output = 'hex';
+set local extra_float_digits = 1;
 
 
 -- What is there already must be ours. A schema of that name that somebody else made would hand them what we put into it,

@@ -118,6 +118,7 @@ alter table rpc_migrations.copies
     add column if not exists restored_at timestamptz,               -- when the tables were found by name, after a dump was restored
     add column if not exists key_order name[],                      -- the old table's foreign keys at the swap, as they act; null: not noted
     add column if not exists compared_form jsonb,                   -- of the source's rows at the comparison (see form_of_rows)
+    add column if not exists settings jsonb,                        -- how its values are read and written (see session_settings)
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned', 'finished')

@@ -4,6 +4,41 @@
 -- (citext's "=" or text's). So if the table that is rebuilt calls such a function, statements run with the search_path of the SQL
 -- Editor and the API. So does, on a second try, a statement that fails because something was not found: another table, which it
 -- refers to, may call such a function.
+--
+-- The same holds for how times and dates are read and written, which decides what a value becomes in another type. ALTER TABLE goes by the
+-- settings of the session it runs in. A rebuild is as many sessions as it has requests: it goes by those of the one that began it.
+
+-- Those settings of this session.
+create or replace function rpc_migrations.session_settings() returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_object_agg(n, current_setting(n)) from unnest('{timezone,datestyle,intervalstyle}'::text[]) as n;
+$function$;
+
+
+-- Notes, for take_settings and until the end of the transaction, those of the copy that is worked on.
+create or replace function rpc_migrations.keep_to_settings(settings jsonb) returns void
+language sql
+set search_path = ''
+as $function$
+    select set_config('rpc_migrations.settings', coalesce(settings::text, ''), true);
+$function$;
+
+
+-- Takes on what keep_to_settings has noted, until the end of the calling function, which has others of its own (see 16_api.sql).
+create or replace function rpc_migrations.take_settings() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    settings jsonb := nullif(current_setting('rpc_migrations.settings', true), '');
+begin
+    perform set_config(s.key, s.value, true)
+    from jsonb_each_text(settings) as s
+    where s.key in (select k from jsonb_object_keys(rpc_migrations.session_settings()) as k);
+end;
+$function$;
 
 -- Whether rows of a table make PostgreSQL call functions that look names up: ones in a language that does so, without a search_path
 -- of their own. Defaults do not count: a copied row does not need them.
@@ -80,6 +115,7 @@ as $function$
 declare
     affected bigint;
 begin
+    perform rpc_migrations.take_settings();
     if finds_names then
         perform rpc_migrations.refuse_strangers();
     end if;
@@ -136,6 +172,7 @@ declare
     answer record;
     answers bigint;
 begin
+    perform rpc_migrations.take_settings();
     if finds_names then
         perform rpc_migrations.refuse_strangers();
     end if;

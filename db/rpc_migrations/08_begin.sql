@@ -29,6 +29,7 @@ begin
 
     perform rpc_migrations.check_obstacles(copy.old_table);
     perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);
+    perform rpc_migrations.keep_to_settings(copy.settings);
     for further in
         select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
@@ -73,6 +74,7 @@ begin
     copy.table_name := old_name[2];
     copy.backup_name := backup_name[2];
     copy.old_table := to_regclass(old_table);
+    copy.settings := rpc_migrations.session_settings();
     return copy;
 end;
 $function$;
@@ -105,14 +107,14 @@ begin
     execute format('alter table %s set (autovacuum_enabled = false)', copy.new_table::regclass);
     insert into rpc_migrations.copies (
         migration, state, schema_name, table_name, backup_name, old_table, new_table, source, target,
-        keys, columns, definition, alteration, home
+        keys, columns, definition, alteration, home, settings
     )
     values (
         copy.migration, copy.state, copy.schema_name, copy.table_name, copy.backup_name, copy.old_table, copy.new_table,
         copy.old_table, case when copy.old_table is not null then copy.new_table end,
         rpc_migrations.row_keys(copy.old_table), copy.columns,
         case when copy.old_table is not null then rpc_migrations.table_definition(copy.old_table) end, copy.alteration,
-        rpc_migrations.home()
+        rpc_migrations.home(), copy.settings
     )
     returning * into copy;
     perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);

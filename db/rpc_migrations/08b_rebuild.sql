@@ -23,6 +23,7 @@ begin
     end if;
     perform rpc_migrations.check_obstacles(copy.old_table);
     perform rpc_migrations.let_names_be_found(copy.old_table);
+    perform rpc_migrations.keep_to_settings(copy.settings);
     execute format('lock table only %s in access share mode', copy.old_table::regclass);
     copy.alteration := rpc_migrations.try_alterations(copy, alterations, conversions);
     copy.new_table := rpc_migrations.make_altered(copy);

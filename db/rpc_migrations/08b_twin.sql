@@ -319,6 +319,7 @@ $function$;
 create or replace function rpc_migrations.resolved(twin_name text, expression text) returns text
 language plpgsql
 set search_path = ''
+set extra_float_digits = 1
 as $function$
 declare
     resolved text;

@@ -90,7 +90,7 @@ begin
     end if;
     -- Nor does what it has set for this session count as said by one of our functions to another, or as an option of the run.
     perform pg_catalog.set_config('rpc_migrations.' || name, '', true)
-    from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget}'::text[]) as name
+    from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget,settings}'::text[]) as name
     where session_user <> current_user;
     if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
         raise exception 'the transaction is serializable, and could fail at its commit'
@@ -306,7 +306,7 @@ $function$;
 
 
 -- What is copied, compared and described does not depend on whose session it is: how times, intervals, bytes and numbers are written
--- decides what a value becomes in another type, and whether a table looks altered.
+-- decides what a value becomes in another type, and whether a table looks altered. (For rows, times are those of the copy: see take_settings.)
 do $block$
 declare
     pinned regprocedure;
@@ -317,9 +317,9 @@ begin
         where
             p.pronamespace = 'rpc_migrations'::regnamespace
             and p.proname in (
-                'begin_copy', 'copy_batch', 'carry_over', 'replay', 'replay_entries', 'compare', 'differences', 'swap',
-                'begin_rollback', 'find_changes', 'swap_back', 'describe_table', 'table_definition', 'missing_in_target', 'misfits',
-                'outdated_values')
+                'execute_statement', 'ask', 'copy_batch', 'carry_over', 'replay', 'replay_entries', 'compare', 'differences', 'swap',
+                'begin_rollback', 'find_changes', 'swap_back', 'describe_table', 'table_definition', 'missing_in_target',
+                'plan_columns')
     loop
         execute format(
             'alter function %1$s set timezone = ''UTC''; alter function %1$s set datestyle = ''ISO, MDY''; '

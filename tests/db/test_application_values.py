@@ -89,6 +89,17 @@ def test_a_table_does_not_look_altered_elsewhere(admin: Connection, database: Da
         run(other, read(ROLLBACK))
 
 
+def test_a_table_does_not_look_altered_after_a_deployment_elsewhere(admin: Connection) -> None:
+    """Which describes it anew, in the middle of the copy."""
+    deploy(admin)
+    admin.execute("create table public.things (id integer primary key, value timestamptz default '2026-01-01 12:00+00')")
+    text = rebuild_file("things", "id integer not null")
+    run(admin, text, until="copy the rows")
+    admin.execute(ELSEWHERE.encode())
+    deploy(admin)
+    run(admin, text)
+
+
 def test_tables_that_refer_to_each_other_one_after_the_other(admin: Connection, database: Database) -> None:
     """The second migration is refused at its beginning, and both can be finished, and rolled back."""
     deploy(admin)
@@ -197,17 +208,81 @@ def test_a_generated_value_that_its_function_would_not_give_now(
     assert "AB" in str(admin.execute("select brief from public.things").fetchall())
 
 
+ZONED = """
+create function public.day_of(timestamptz) returns date language sql immutable as 'select $1::date';
+create table public.things (id integer primary key, at timestamptz, day date generated always as (public.day_of(at)) stored);
+insert into public.things values (1, '2026-01-01 12:00+00'), (2, '2026-01-01 22:00+00');
+create index things_day on public.things (public.day_of(at));
+"""
+
+
 def test_a_generated_value_of_another_time_zone(admin: Connection, tmp_path: Path) -> None:
-    """A function says that it is immutable and takes the session's zone: the copy, which has its own, would give another day."""
+    """A function says that it is immutable and takes the session's zone: the copy, in another one, would give another day."""
     deploy(admin)
     admin.execute("set timezone = 'Asia/Tokyo'")
-    admin.execute(
-        "create function public.day_of(timestamptz) returns date language sql immutable as 'select $1::date'; "
-        "create table public.things (id integer primary key, at timestamptz, day date generated always as (public.day_of(at)) stored); "
-        "insert into public.things values (1, '2026-01-01 12:00+00'), (2, '2026-01-01 22:00+00')"
-    )
+    admin.execute(ZONED)
+    admin.execute("reset timezone")
     text = short_way(tmp_path / "more.sql", "public.things", "alter table public.things add more text")
     with pytest.raises(
         psycopg.Error, match=r"column day is generated, and what it calls would give another value in 1 row"
     ):
         run(admin, text)
+
+
+def test_a_generated_value_of_the_databases_time_zone(admin: Connection, database: Database, tmp_path: Path) -> None:
+    """It stays, and so does what an index has of it, also where another session goes on."""
+    deploy(admin)
+    text = short_way(tmp_path / "more.sql", "public.things", "alter table public.things add more text")
+    admin.execute("set timezone = 'Asia/Tokyo'")
+    admin.execute(ZONED)
+    run(admin, text, until="begin the copy")
+    with database.connect() as other:
+        run(other, text)
+    admin.execute("set enable_seqscan = off")
+    by_index = "select id, day::text from public.things where public.day_of(at) = '2026-01-02'"
+    assert admin.execute(by_index.encode()).fetchall() == [(2, "2026-01-02")]
+
+
+# The old type, a value, and what is done to the column. psql's ALTER TABLE says what comes of it in the database's settings.
+CONVERSIONS = {
+    "a day": ("timestamptz", "2026-01-01 22:00+00", "type date using value::date"),
+    "a time that gets a zone": ("timestamp", "2026-01-01 12:00", "type timestamptz"),
+    "a time that gets a zone, by text": ("text", "2026-01-01 12:00", "type timestamptz using value::timestamptz"),
+    "a day by text": ("text", "03/02/2026", "type date using value::date"),
+    "text of a day": ("date", "2026-02-03", "type text"),
+    "text of a time": ("timestamptz", "2026-01-01 22:00+00", "type text using value::text"),
+    "text of an interval": ("interval", "1 day -02:03:04", "type text using value::text"),
+    "a constant": ("date", "2026-01-15", "type integer using case when value < '2026-02-01'::date then 1 else 0 end"),
+}
+SETTINGS = "set timezone = 'Asia/Tokyo'; set datestyle = 'SQL, DMY'; set intervalstyle = 'sql_standard'"
+
+
+@pytest.mark.parametrize(("old", "value", "change"), CONVERSIONS.values(), ids=CONVERSIONS)
+def test_a_conversion_in_the_databases_settings(
+    admin: Connection, database: Database, tmp_path: Path, old: str, value: str, change: str
+) -> None:
+    """As psql's: also of what is written meanwhile, where another session goes on, and back."""
+    deploy(admin)
+    text = short_way(tmp_path / "more.sql", "public.things", f"alter table public.things alter value {change}")
+    admin.execute(SETTINGS.encode())
+    admin.execute(
+        f"create table public.expected (id integer primary key, value {old}); "
+        f"create table public.things (id integer primary key, value {old})"
+    )
+    for number in range(1, 4):
+        admin.execute(f"insert into public.expected values ({number}, %s)", [value])
+    admin.execute("insert into public.things select * from public.expected where id < 3")
+    before = admin.execute("select value::text from public.things").fetchall()
+    admin.execute(f"alter table public.expected alter value {change}".encode())
+    run(admin, text, until="copy the rows")
+    admin.execute("insert into public.things values (3, %s)", [value])
+    with database.connect() as other:
+        run(other, text)
+    got = "select id, value::text from public.{} order by 1"
+    assert (
+        admin.execute(got.format("things").encode()).fetchall()
+        == admin.execute(got.format("expected").encode()).fetchall()
+    )
+    with database.connect() as other:
+        run(other, read(ROLLBACK))
+    assert admin.execute("select value::text from public.things where id < 3").fetchall() == before
