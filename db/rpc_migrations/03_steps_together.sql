@@ -9,10 +9,9 @@
 --   - after two seconds, or thirty calls, it ends: the next step gets almost all of a request's time;
 --   - a step that fails is undone, reported as "undone", and sent again by the client: as the first one it fails for good.
 -- What leaves no lock behind (a grant, a function) is seen by others when the last step of the request is done.
--- "following" are objects with query, separator, step, checksum, batch and record, and with migration where it is another
--- one. Answers what run_step answers for the first step, with
--- "following": an array of what it answers for the others, and for further batches of the same, in their order, each with
--- its "step" and "call_seconds".
+-- "following" are objects with query, separator, step, checksum, batch, record and calls (those of our functions that it calls), and with
+-- migration where it is another one. Answers what run_step answers for the first step, with "following": an array of what it answers
+-- for the others, and for further batches of the same, in their order, each with its "migration", "step" and "call_seconds".
 create or replace function rpc_migrations.run_steps(
     query text, migration text, step text, checksum text, batch boolean, run uuid, following jsonb, separator text default null,
     record jsonb default null
@@ -67,7 +66,8 @@ begin
             exit;
         end;
         answers := answers || jsonb_build_array(answer || jsonb_build_object(
-            'step', next_step ->> 'step', 'call_seconds', extract(epoch from clock_timestamp() - step_began)
+            'migration', coalesce(next_step ->> 'migration', run_steps.migration), 'step', next_step ->> 'step',
+            'call_seconds', extract(epoch from clock_timestamp() - step_began)
         ));
         exit when is_last or answer ->> 'state' not in ('done', 'more')
             or clock_timestamp() > began + interval '2 seconds' or jsonb_array_length(answers) >= 30;

@@ -134,7 +134,7 @@ begin
         role, jwt_role, sub, forwarded_for, migration, step, sha256, kinds, outcome, rows, changed, query
     )
     select
-        caller ->> 'role', caller ->> 'jwt_role', caller ->> 'sub', caller ->> 'forwarded_for', record_call.migration, c.step,
+        caller ->> 'role', caller ->> 'jwt_role', caller ->> 'sub', caller ->> 'forwarded_for', c.migration, c.step,
         rpc_migrations.hash_of(c.query), rpc_migrations.kinds_of(c.query), coalesce(c.answer ->> 'state', 'done'),
         case jsonb_typeof(c.answer)
             when 'number' then c.answer::bigint
@@ -143,14 +143,15 @@ begin
         end,
         record_call.changed, case when keep_texts then c.query end
     from (
-        select record_call.step, record_call.query, record_call.answer
+        select record_call.migration, record_call.step, record_call.query, record_call.answer
         union all
-        select a ->> 'step', (
-            select f ->> 'query' from jsonb_array_elements(record_call.following) as f where f ->> 'step' = a ->> 'step'
-        ), a
+        -- Further batches of the first step are among them.
+        select a ->> 'migration', a ->> 'step', coalesce(f ->> 'query', record_call.query), a
         from jsonb_array_elements(record_call.answer -> 'following') as a
+        left join jsonb_array_elements(record_call.following) as f
+            on f ->> 'step' = a ->> 'step' and coalesce(f ->> 'migration', record_call.migration) = a ->> 'migration'
         where record_call.step is not null
-    ) as c (step, query, answer)
+    ) as c (migration, step, query, answer)
     where c.query is not null;
     delete from rpc_migrations.calls as c
     where

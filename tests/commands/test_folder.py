@@ -81,6 +81,22 @@ def test_quick_steps_of_several_files_share_a_request(project: Project) -> None:
         assert one(connection, "select count(*) from rpc_migrations.runs") == 1
 
 
+def test_steps_of_several_files_may_have_the_same_names(project: Project) -> None:
+    """Also where they share a request; and each is on record as its own file's."""
+    project.write(
+        **{
+            f"_{number}_{name}": "-- step: functions\n"
+            f"create function public.{name}() returns integer language sql as 'select {number}';\n"
+            f"-- step: grants\ngrant execute on function public.{name}() to anon;\n"
+            for number, name in enumerate("abc", 1)
+        }
+    )
+    assert project.run().exit_code == 0
+    with project.database.connect() as connection:
+        rows = connection.execute("select migration, step from rpc_migrations.calls where step is not null order by id")
+        assert rows.fetchall() == [(name, step) for name in ("1_a", "2_b", "3_c") for step in ("functions", "grants")]
+
+
 def test_nothing_is_sent_where_one_file_cannot_run(project: Project) -> None:
     project.write(**THREE)
     project.write(_20260104000000_d="vacuum;\n")

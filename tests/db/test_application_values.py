@@ -92,7 +92,9 @@ def test_a_table_does_not_look_altered_elsewhere(admin: Connection, database: Da
 def test_a_table_does_not_look_altered_after_a_deployment_elsewhere(admin: Connection) -> None:
     """Which describes it anew, in the middle of the copy."""
     deploy(admin)
-    admin.execute("create table public.things (id integer primary key, value timestamptz default '2026-01-01 12:00+00')")
+    admin.execute(
+        "create table public.things (id integer primary key, value timestamptz default '2026-01-01 12:00+00')"
+    )
     text = rebuild_file("things", "id integer not null")
     run(admin, text, until="copy the rows")
     admin.execute(ELSEWHERE.encode())
