@@ -97,7 +97,8 @@ $function$;
 -- The steps up to the swap, on an empty table: what copies, replays, compares or otherwise works on data has nothing to do. A
 -- statement of unknown effect (see rehearsal_of) ends the rehearsal of steps, because what follows may build on it; so does one that
 -- fails. What is carried over is tried in any case. Statements that add a foreign key are returned instead of run: others may be waiting
--- for what they lock.
+-- for what they lock. Which of our functions a step calls is told by the client, which reads SQL; an older one does not tell, and then no
+-- steps are rehearsed.
 create or replace function rpc_migrations.rehearse_steps(copy rpc_migrations.copies, later jsonb, out reasons text[], out foreign_keys jsonb)
 language plpgsql
 set search_path = ''
@@ -106,7 +107,7 @@ declare
     step record;
     rehearsed record;
     goes_on boolean := exists (  -- a very long file may not have been sent to its end
-        select from jsonb_array_elements(later) as s where s ->> 'query' ~ '\mrpc_migrations\.swap\s*\('
+        select from jsonb_array_elements(later) as s where s -> 'calls' ? 'swap'
     );
     carried boolean := copy.source is null;
     left_before jsonb := rpc_migrations.left_behind();
@@ -115,12 +116,13 @@ begin
     reasons := '{}';
     foreign_keys := '[]';
     for step in
-        select s.value ->> 'step' as name, s.value ->> 'query' as query, s.value ->> 'separator' as separator, (s.value ->> 'batch')::boolean as batch
+        select s.value ->> 'step' as name, s.value ->> 'query' as query, s.value ->> 'separator' as separator, (s.value ->> 'batch')::boolean as batch,
+            s.value -> 'calls' as calls
         from jsonb_array_elements(later) with ordinality as s (value, place)
         order by s.place
     loop
-        exit when step.query ~ '\mrpc_migrations\.swap\s*\(';
-        if step.query ~ '\mrpc_migrations\.carry_over\s*\(' then
+        exit when step.calls ? 'swap';
+        if step.calls ? 'carry_over' then
             reasons := reasons || rpc_migrations.rehearse_carry_over(copy);
             carried := true;
         elsif goes_on and not step.batch then

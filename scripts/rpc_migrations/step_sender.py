@@ -94,7 +94,9 @@ class StepSender:
             later = steps[steps.index(step) + 1 :]
             sizes = accumulate(len(one.query) for one in later)
             arguments["following"] = [
-                self._as_sent(one) for one, size in zip(later, sizes, strict=True) if size <= MAX_FOLLOWING
+                {**self._as_sent(one), "calls": sorted(one.calls)}
+                for one, size in zip(later, sizes, strict=True)
+                if size <= MAX_FOLLOWING
             ]
         return arguments
 

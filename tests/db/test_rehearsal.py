@@ -92,6 +92,7 @@ def begin(connection: Connection, text: str, folder: Path) -> dict[str, Any]:
             "separator": step.separator,
             "step": step.name,
             "batch": step.batch,
+            "calls": sorted(step.calls),
             "checksum": "checksum",  # as that of step_runner, which goes on
         }
         for step in read_migration(folder / "file.sql").steps
@@ -110,6 +111,30 @@ def begin(connection: Connection, text: str, folder: Path) -> dict[str, Any]:
             if "rpc_migrations.begin_" in first["query"] or answer.get("step", "").endswith("begin the copy"):
                 return answer
     raise AssertionError("no step begins a copy")
+
+
+# Texts that name what only a later step calls.
+NAMED = {
+    "in a comment": "select 1; -- Here the new table is still empty; rpc_migrations.swap() and rpc_migrations.carry_over() come later.",
+    "as the name of a table": "create table rpc_migrations.carry_over (a integer); drop table rpc_migrations.carry_over;",
+    "in a string": "comment on table rpc_migrations.things is 'until rpc_migrations.swap() is called';",
+}
+
+
+@pytest.mark.parametrize("named", NAMED.values(), ids=NAMED)
+def test_what_is_only_named_is_not_taken_for_a_call(things: Connection, tmp_path: Path, named: str) -> None:
+    """Nor is a call missed that is written in another way."""
+    text = rebuild_file("things", COLUMNS, f"\n-- step: define\n{named}\n")
+    text = text.replace("rpc_migrations.carry_over();", '"rpc_migrations".carry_over ();')
+    things.execute("create index by_name on public.things (name)")
+    answer = begin(things, text, tmp_path)
+    assert answer["state"] == "done"
+    wrong = text.replace(
+        "\n-- step: define\n", "\n-- step: wrong\ncreate index on rpc_migrations.things (nonsense);\n-- step: define\n"
+    )
+    run(things, read(ROLLBACK))
+    with pytest.raises(psycopg.Error, match='step "wrong": column "nonsense" does not exist'):
+        begin(things, wrong, tmp_path)
 
 
 # Steps of the file that will fail on what the database has, and what the refusal says.
