@@ -27,6 +27,7 @@ from .errors import (
     SqlError,
     TransientError,
     Unreachable,
+    altered,
     not_ours,
 )
 from .network import CERTIFICATE_HINT, is_untrusted, open_http, through_proxy
@@ -166,13 +167,17 @@ class RpcClient:
         """What execute_sql answered. Raises TransientError or what the answer means."""
         if not response.is_success:
             raise self._explain(response)
+        if response.status_code == httpx.codes.NO_CONTENT:
+            raise not_ours()  # a function that returns void
         try:
-            answer = None if response.status_code == httpx.codes.NO_CONTENT else response.json()
+            answer = response.json()
         except (ValueError, RecursionError) as error:
             raise self._not_ours() from error
         if isinstance(answer, str) and "json" not in response.headers.get("Content-Type", ""):
             raise self._not_ours()  # a JSON string would be somebody else's execute_sql
         self._has_answered = True
+        if answer is None:
+            raise altered("it answers nothing (`strict`)")
         if isinstance(answer, dict) and answer.get("state") == "conflict":
             expect(answer, {"code": str, "message": str, "details": Maybe(str)})
             raise TransientError(

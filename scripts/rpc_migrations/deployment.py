@@ -24,11 +24,12 @@ _SOMETHING_IS_MISSING = ("3F000", "42883", "42P01")  # no such schema, function,
 _THIS_NUMBER = re.compile(r"this_version constant integer := (\d+);")  # as the SQL says it
 _NUMBER = re.compile(r"rpc_migrations (\d{1,6}) ")  # in the comment of execute_sql
 
-# An older version may take other arguments; its comment marks it as ours.
+# An older version may take other arguments; its comment marks it as ours. Others answer a row as well: nothing at all (null) is what ours
+# answers as a strict function.
 _VERSION_QUERY = """
-select obj_description(p.oid, 'pg_proc') as version, {value} as value
-from pg_catalog.pg_proc as p
-where
+select obj_description(p.oid, 'pg_proc') as version, case when p.oid is not null then {value} end as value
+from (values (1)) as always (one)
+left join pg_catalog.pg_proc as p on
     p.pronamespace = 'public'::regnamespace and p.proname = 'execute_sql'
     and obj_description(p.oid, 'pg_proc') like 'rpc_migrations %'
 """

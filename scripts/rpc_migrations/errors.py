@@ -116,6 +116,11 @@ def not_ours(*, code: str | None = None, details: str | None = None) -> NotOurs:
     )
 
 
+def altered(how: str) -> NotDeployed:
+    """What to say where somebody has altered execute_sql itself, as loops over all functions do. If it is not ours, the deployment says so."""
+    return NotDeployed(f"execute_sql was altered since it was deployed: {how}.", hint=f"Run: {DEPLOY_COMMAND}")
+
+
 class NoWayIn(MigrationError):
     """No way to deploy execute_sql over HTTPS is open. `by_hand` is the SQL that opens one, when run in the SQL Editor."""
 

@@ -23,6 +23,7 @@ from .errors import (
     SqlError,
     StatementTimedOut,
     TransientError,
+    altered,
     not_ours,
 )
 
@@ -158,7 +159,7 @@ def _stopped_before_it(code: str, message: str) -> MigrationError | None:
     return _not_supabase(code, message) if code == "PGRST125" or re.fullmatch(r"\d{3}", code) else None
 
 
-def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused | None:
+def _may_not_call(code: str, message: str, details: str | None) -> MigrationError | None:
     """The error, if the API's role lacks a right, rather than the owner of execute_sql, whose errors have details; else None."""
     if code != "42501":
         return None
@@ -176,6 +177,8 @@ def _may_not_call(code: str, message: str, details: str | None) -> AccessRefused
             code="42501",
             hint="Run this in the SQL Editor: grant usage on schema public to service_role;",
         )
+    if message == "permission denied for schema rpc_migrations" and details is None:
+        return altered("it runs with the rights of whoever calls it (`security invoker`)")
     return None
 
 

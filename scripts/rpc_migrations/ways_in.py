@@ -82,7 +82,7 @@ def deploy(client: RpcClient, settings: Settings, console: Console, via: str | N
             raise
         is_ours, why_not_rpc, others = False, "it is somebody else's", reason  # the other ways can name it
     except NotDeployed as reason:
-        is_ours, why_not_rpc = False, "it is not complete"
+        is_ours, why_not_rpc = False, "it is not as it was deployed"
         if isinstance(reason, Absent):
             why_not_rpc = "it is not there yet"
             by_hand = BOOTSTRAP_FILE.read_text(encoding="utf-8")

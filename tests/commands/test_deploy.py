@@ -247,6 +247,24 @@ def test_what_was_dropped_is_deployed_again(checkout: Checkout, cluster: Cluster
         said(checkout.run("migrate_clusters.py", env=running.environment()), "is applied")
 
 
+@pytest.mark.parametrize("how", ["strict", "security invoker"])
+def test_what_was_altered_is_deployed_over(checkout: Checkout, cluster: Cluster, how: str) -> None:
+    """Loops over all functions do that. It was told to be another project's, or to lack a right, and nothing could be deployed over it."""
+    with project(cluster) as running, running.database.connect() as connection:
+        connection.execute(f"alter function public.execute_sql {how}".encode())
+        for command in ("doctor.py", "migrate_clusters.py", DEPLOY):
+            way = ("--via", "rpc") if command == DEPLOY else ()
+            done = checkout.run(command, *way, env=running.environment())
+            told = (
+                ("it is not as it was deployed",)
+                if way
+                else ("execute_sql was altered since it was deployed", f"`{how}`")
+            )
+            said(done, *told, code=1)
+        said(checkout.run(DEPLOY, env=running.environment()), f"through {META}.")
+        said(checkout.run("migrate_clusters.py", env=running.environment()), "is applied")
+
+
 def test_the_right_of_the_service_key_is_revoked(checkout: Checkout, cluster: Cluster) -> None:
     """It was told to be another key."""
     with project(cluster, rows=None) as running, running.database.connect() as connection:
