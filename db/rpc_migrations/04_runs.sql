@@ -25,6 +25,12 @@ begin
     ) then
         return rpc_migrations.busy(start_run.migration);
     end if;
+    -- PostgREST's transactions are "read write" whatever the default is. A rollback or finishing makes room.
+    if start_run.action = 'migrate' and current_setting('default_transaction_read_only')::boolean then
+        raise exception 'the database is set to take no writes (default_transaction_read_only)'
+        using errcode = 'RM001', hint = 'Nothing was changed. Supabase sets this where the disk is nearly full; others do while a project is moved, and '
+            'what is written then is lost there. See the project''s dashboard; when writes are allowed again, run the same command again.';
+    end if;
     update rpc_migrations.runs as r
     set ended_at = clock_timestamp(), outcome = 'taken over'
     where r.migration = start_run.migration and r.ended_at is null;

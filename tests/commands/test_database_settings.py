@@ -44,6 +44,7 @@ SETTINGS = {
     "bytea_output": "escape",
     "default_transaction_isolation": "serializable",
 }
+READ_ONLY = "default_transaction_read_only"
 
 
 @contextmanager
@@ -52,7 +53,9 @@ def set_otherwise(running: LocalSupabase, name: str) -> Iterator[None]:
     database = sql.Identifier(running.database.name)
     with running.database.connect("supabase_admin") as connection:
         connection.execute(
-            sql.SQL("alter database {} set {} = {}").format(database, sql.SQL(name), sql.Literal(SETTINGS[name]))
+            sql.SQL("alter database {} set {} = {}").format(
+                database, sql.SQL(name), sql.Literal(SETTINGS.get(name, "on"))
+            )
         )
         connection.execute(
             "select pg_terminate_backend(pid, 15000) from pg_stat_activity "
@@ -100,3 +103,19 @@ def test_by_the_written_files(checkout: Checkout, cluster: Cluster, name: str, o
                 said(written, "Written: ")
                 by_psql(running, checkout.root / written.stdout.split("Written: ")[1].split("\n")[0])
         assert all_of_it(running) == before
+
+
+def test_a_database_that_is_set_read_only(checkout: Checkout, cluster: Cluster) -> None:
+    """The REST layer writes all the same: Supabase sets it where the disk is nearly full, people while they move a project. What makes room, or
+    only looks, goes on.
+    """
+    with project(cluster) as running:
+        before = table_as_it_is(running.database)
+        said(checkout.run("migrate_clusters.py", "--until", "copy the rows", env=running.environment()))
+        with set_otherwise(running, READ_ONLY):
+            said(checkout.run("migrate_clusters.py", env=running.environment()), "set to take no writes", code=1)
+            said(checkout.run("migrate_clusters.py", "--status", env=running.environment()), "copy the rows")
+            said(checkout.run("rollback_clusters.py", env=running.environment()), "is rolled back")
+            assert table_as_it_is(running.database) == before
+            said(checkout.run("migrate_clusters.py", env=running.environment()), "set to take no writes", code=1)
+            assert table_as_it_is(running.database) == before
