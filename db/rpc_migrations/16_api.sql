@@ -75,8 +75,11 @@ declare
     place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
 begin
-    -- The right to execute this is not relied upon: somebody may grant all functions of a schema, and not think of this one.
-    if pg_catalog.current_setting('role') not in ('none', 'service_role', current_user) then
+    -- The right to execute this is not relied upon: somebody may grant all functions of a schema, to the API's roles or to one that has
+    -- connections of its own, and not think of this one.
+    if pg_catalog.current_setting('role') <> 'service_role' and not pg_catalog.pg_has_role(
+        coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user), current_user, 'usage')
+    then
         raise insufficient_privilege using message = 'permission denied for function execute_sql';
     end if;
     -- What an earlier request has left there would be found before what is in public. Somebody's own session keeps their own.

@@ -290,6 +290,11 @@ def test_a_right_that_somebody_has_granted_opens_nothing(
             clients[who].rpc("execute_sql", {"query": "select 1"}).execute()
         assert refused.value.code == DENIED
     assert clients["service"].rpc("execute_sql", {"query": "select 1 as one"}).execute().data == [{"one": 1}]
+    with supabase.database.connect("supabase_admin") as direct:
+        direct.execute("select public.execute_sql('select 1')")
+        direct.execute(f"set session authorization {INTRUDER}".encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            direct.execute("select public.execute_sql('select 1')")
 
 
 def test_the_private_schema_over_http(project: Project) -> None:
