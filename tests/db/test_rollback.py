@@ -414,6 +414,22 @@ def test_what_is_the_same_on_both_tables_stays_so(admin: Connection, statement: 
     assert ("all_of_it" in statement) == ('{"tablename": "orders", "policyname": "all_of_it"}' in policies)
 
 
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+def test_the_parents_key_is_dropped(admin: Connection, file: str) -> None:
+    """It was refused in PostgreSQL's words; with that key the original table's foreign key would have been dropped as well."""
+    deploy(admin)
+    admin.execute(ORDERS)
+    admin.execute("create table public.customers (id integer primary key); insert into public.customers values (1)")
+    admin.execute("alter table public.orders add column buyer integer references public.customers")
+    run(admin, ORDERS_FILE.replace("state text", "buyer integer, state text"))
+    admin.execute("alter table public.customers drop constraint customers_pkey cascade")
+    made = run(admin, read(file))
+    assert "orders_buyer_fkey of public.orders is gone (dropped or renamed since)" in str(
+        [call.answer for call in made]
+    )
+    assert len(contents(admin, "public.orders")) == 120
+
+
 @pytest.mark.usefixtures("keeper")
 @pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
 def test_a_backup_that_was_given_to_another_role(admin: Connection, file: str) -> None:
