@@ -78,6 +78,11 @@ begin
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
         keys = case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end,
+        columns = (  -- types may have been renamed, on both tables
+            select jsonb_agg(n.value || case when n.fits and n.value ->> 'type' = n.value ->> 'old_type'
+                then jsonb_build_object('type', format_type(n.type, -1), 'old_type', format_type(n.type, -1)) else '{}' end order by n.place)
+            from rpc_migrations.columns_now(copy) as n where not n.is_old
+        ),
         filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;
@@ -101,6 +106,35 @@ end;
 $function$;
 
 
+-- The columns that both tables had at the swap, as they are now in each: whether a column is still what it was, and its type; null: it is gone.
+-- A type that was renamed or moved to another schema (an extension's, say) is still the same, and so is another type that both now have.
+create or replace function rpc_migrations.columns_now(copy rpc_migrations.copies)
+returns table (value jsonb, place bigint, is_old boolean, relation regclass, name name, fits boolean, type oid, typmod integer)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        c.value, c.place, t.is_old, t.relation, t.name,
+        a.attname is not null and (
+            t.type in (format_type(a.atttypid, -1), format_type(a.atttypid, a.atttypmod)) is not false
+            or c.value ->> 'type' = c.value ->> 'old_type' and a.atttypid = t.other_type
+        ),
+        a.atttypid, a.atttypmod
+    from jsonb_array_elements(copy.columns) with ordinality as c (value, place)
+    cross join lateral (
+        select (c.value ->> 'name')::name as new_name, coalesce(c.value ->> 'old_name', c.value ->> 'name')::name as old_name
+    ) as n
+    left join pg_catalog.pg_attribute as new on new.attrelid = copy.new_table and new.attname = n.new_name
+    left join pg_catalog.pg_attribute as old on old.attrelid = copy.old_table and old.attname = n.old_name
+    cross join lateral (
+        values
+            (false, copy.new_table::regclass, n.new_name, c.value ->> 'type', old.atttypid),
+            (true, copy.old_table::regclass, n.old_name, c.value ->> 'old_type', new.atttypid)
+    ) as t (is_old, relation, name, type, other_type)
+    left join pg_catalog.pg_attribute as a on a.attrelid = t.relation and a.attname = t.name and a.attnum > 0 and not a.attisdropped;
+$function$;
+
+
 -- Columns that both tables had at the swap and that one of them no longer has, or has with another type, so that changes cannot be
 -- brought back into the original table. Null: there are none.
 create or replace function rpc_migrations.lost_columns(copy rpc_migrations.copies) returns text
@@ -108,19 +142,12 @@ language sql stable
 set search_path = ''
 as $function$
     select string_agg(
-        case when a.attname is null then format('column %I of %s is gone (dropped or renamed since)', e.name, e.relation)
-            else format('column %I of %s is %s now, and was %s', e.name, e.relation, format_type(a.atttypid, a.atttypmod), e.type) end,
-        '; ' order by e.relation, e.place)
-    from (
-        select copy.new_table::regclass as relation, c.name, c.type, c.place
-        from rows from (jsonb_to_recordset(copy.columns) as (name name, type text)) with ordinality as c (name, type, place)
-        union all
-        select copy.old_table::regclass, coalesce(c.old_name, c.name), c.old_type, c.place
-        from rows from (jsonb_to_recordset(copy.columns) as (name name, old_name name, old_type text))
-            with ordinality as c (name, old_name, old_type, place)
-    ) as e
-    left join pg_catalog.pg_attribute as a on a.attrelid = e.relation and a.attname = e.name and a.attnum > 0 and not a.attisdropped
-    where a.attname is null or e.type not in (format_type(a.atttypid, -1), format_type(a.atttypid, a.atttypmod));
+        case when c.type is null then format('column %I of %s is gone (dropped or renamed since)', c.name, c.relation)
+            else format('column %I of %s is %s now, and was %s', c.name, c.relation, format_type(c.type, c.typmod),
+                c.value ->> case when c.is_old then 'old_type' else 'type' end) end,
+        '; ' order by c.relation, c.place)
+    from rpc_migrations.columns_now(copy) as c
+    where not c.fits;
 $function$;
 
 
@@ -138,13 +165,7 @@ begin
     copy.keys := case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end;
     copy.columns := (
         select jsonb_agg(c.value order by c.place)
-        from jsonb_array_elements(copy.columns) with ordinality as c (value, place)
-        inner join pg_catalog.pg_attribute as n on n.attrelid = copy.new_table and n.attname = c.value ->> 'name' and not n.attisdropped
-        inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and not o.attisdropped
-            and o.attname = coalesce(c.value ->> 'old_name', c.value ->> 'name')
-        where
-            c.value ->> 'type' in (format_type(n.atttypid, -1), format_type(n.atttypid, n.atttypmod))
-            and c.value ->> 'old_type' in (format_type(o.atttypid, -1), format_type(o.atttypid, o.atttypmod))
+        from (select n.value, n.place from rpc_migrations.columns_now(copy) as n group by n.value, n.place having bool_and(n.fits)) as c
     );
     if copy.keys is null or exists (
         select from jsonb_array_elements(copy.keys) as k

@@ -415,6 +415,31 @@ def test_what_is_the_same_on_both_tables_stays_so(admin: Connection, statement: 
 
 
 @pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+def test_types_are_renamed_and_moved(admin: Connection, file: str) -> None:
+    """As an extension's are that is moved out of public. It was refused: the columns have other types now."""
+    deploy(admin)
+    admin.execute(
+        "create type public.state as enum ('a', 'b'); create domain public.mail as text check (value like '%@%')"
+    )
+    admin.execute(
+        "create table public.things (id integer primary key, s public.state not null, m public.mail, n integer)"
+    )
+    admin.execute("insert into public.things select n, 'a', 'x@y', n from generate_series(1, 9) as n")
+    run(admin, rebuild_file("things", "id integer not null, s public.state not null, m public.mail, n bigint"))
+    admin.execute(
+        "alter type public.state rename to mood; create schema more; alter domain public.mail set schema more"
+    )
+    admin.execute(
+        "update public.things set m = 'z@y', s = 'b', n = 77 where id = 5; delete from public.things where id = 6"
+    )
+    run(admin, read(file))
+    row = admin.execute(
+        "select s::text, m::text, n, pg_typeof(n)::text, (select count(*) from public.things) from public.things where id = 5"
+    ).fetchone()
+    assert row == (("b", "z@y", 77, "integer", 8) if file == ROLLBACK else ("a", "x@y", 5, "integer", 9))
+
+
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
 def test_the_parents_key_is_dropped(admin: Connection, file: str) -> None:
     """It was refused in PostgreSQL's words; with that key the original table's foreign key would have been dropped as well."""
     deploy(admin)
