@@ -101,6 +101,34 @@ end;
 $function$;
 
 
+-- The policies, triggers and rules of a table, to see later whether somebody has altered one: {"policy NAME": [what it says, what the catalog
+-- has]}. What it says also changes where something that it mentions is renamed, and the catalog's entry where it is made anew (by the rebuild
+-- of a table that it mentions); whoever alters it changes both. States of triggers are left out.
+create or replace function rpc_migrations.acting_on(relation oid) returns jsonb
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return (
+        select coalesce(jsonb_object_agg(concat_ws(' ', a.kind, a.name), jsonb_build_array(md5(a.definition), md5(c.entry::text))), '{}')
+        from (
+            select s.* from rpc_migrations.describe_security(relation, 'x') as s where s.kind = 'policy'
+            union all
+            select t.* from rpc_migrations.describe_triggers(relation, 'x') as t
+        ) as a
+        inner join (
+            select 'policy' as kind, p.polname as name, to_jsonb(p) as entry from pg_catalog.pg_policy as p where p.polrelid = relation
+            union all
+            select 'trigger', t.tgname, to_jsonb(t) - 'tgenabled' from pg_catalog.pg_trigger as t where t.tgrelid = relation
+            union all
+            select 'rule', r.rulename, to_jsonb(r) - 'ev_enabled' from pg_catalog.pg_rewrite as r where r.ev_class = relation
+        ) as c on c.kind = a.kind and c.name = a.name
+    );
+end;
+$function$;
+
+
 -- Rights on the table and on single columns, in the order in which they were given; and the owner, who comes after them, and has all
 -- those on the table without being given any.
 create or replace function rpc_migrations.describe_rights(relation oid, as_name text) returns setof rpc_migrations.part

@@ -234,6 +234,7 @@ begin
         exit when is_as_it_was;
     end loop;
     perform rpc_migrations.changed_meanings(rpc_migrations.meanings(copy.source), copy.target);
+    perform rpc_migrations.acting_on(copy.source);
     return carried;
 end;
 $function$;
@@ -335,7 +336,7 @@ begin
     update rpc_migrations.copies as c
     set
         state = 'swapped', swapped_at = clock_timestamp(), renamed = moved, retold = new_texts,
-        swap_mark = rpc_migrations.swap_mark(copy.new_table), key_order = old_order,
+        swap_mark = rpc_migrations.swap_mark(copy.new_table, copy.old_table), key_order = old_order,
         unvalidated = own_keys.declared || rpc_migrations.unvalidated_keys(copy.new_table, carried, '[]')
             || rpc_migrations.unvalidated_checks(copy.new_table, coalesce(copy.alteration -> 'parts', copy.definition, '[]'))
     where c.id = copy.id;

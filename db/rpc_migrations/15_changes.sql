@@ -4,11 +4,13 @@
 -- What the swap notes, so that a rollback need not look at every row: transactions before "xmin" were over. Whatever changes the
 -- table in use after the swap has a later one, also where it began before it; so rows with an earlier xmin (which VACUUM keeps,
 -- also where it freezes them) are as the swap left them, in these columns.
-create or replace function rpc_migrations.swap_mark(new_table oid) returns jsonb
+-- "acting": see acting_on; as this version of PostgreSQL writes it.
+create or replace function rpc_migrations.swap_mark(new_table oid, old_table oid) returns jsonb
 language sql volatile
 set search_path = ''
 as $function$
     select jsonb_build_object(
+        'acting', rpc_migrations.acting_on(old_table), 'version', current_setting('server_version_num')::integer / 10000,
         'xmin', pg_snapshot_xmin(pg_current_snapshot())::text,
         'columns', (
             select jsonb_object_agg(a.attname, a.attnum)
@@ -70,7 +72,7 @@ begin
             return;
         end if;
         -- It took too long for one statement: everything is looked at again, in chunks.
-        update rpc_migrations.copies as c set pass = 1, swap_mark = null, filenode = null where c.id = copy.id returning c.* into copy;
+        update rpc_migrations.copies as c set pass = 1, swap_mark = c.swap_mark - 'xmin', filenode = null where c.id = copy.id returning c.* into copy;
     end if;
     rows := rpc_migrations.find_changes_in_chunks(copy);
     select c.* into copy from rpc_migrations.copies as c where c.id = copy.id;

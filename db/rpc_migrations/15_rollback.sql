@@ -344,8 +344,8 @@ end;
 $function$;
 
 
--- Policies, triggers and rules that somebody has made or dropped on the original table since the swap, and not on the table in use as
--- well: after the rollback they would act on what the application does, or be missing there. So would foreign keys that were removed, if
+-- Policies, triggers and rules that somebody has made, altered or dropped on the original table since the swap, and not on the table in use
+-- as well: after the rollback they would act on what the application does, or be missing there. So would foreign keys that were removed, if
 -- nothing knows of them any more. Null: there are none.
 create or replace function rpc_migrations.changed_aside(copy rpc_migrations.copies) returns text
 language sql stable
@@ -367,18 +367,29 @@ as $function$
             and c.contype = 'f' and c.conparentid = 0
         union all
         select copy.old_table, 'foreign key', k.name from rpc_migrations.taken_off_keys(copy.old_table) as k
+    ),
+    changed as (
+        select t.kind, t.name, case t.relation when copy.old_table then '%1$s %2$I of %3$s was made after the swap'
+            else '%1$s %2$I of %3$s is gone (dropped or renamed since), and %4$s has it' end as message
+        from things as t
+        where
+            copy.definition is not null  -- the first versions did not note it
+            and not exists (select from things as o where o.relation <> t.relation and (o.kind, o.name) = (t.kind, t.name))
+            -- A policy that calls a function of the table's rows is no longer there since the swap itself, and is not of this kind.
+            and (t.relation = copy.new_table) = exists (
+                select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = (t.kind, t.name::text))
+        union all
+        select d.kind, d.name::name, '%1$s %2$I of %3$s was altered after the swap (it was: ' || replace(d.statement, '%', '%%') || ')'
+        from jsonb_each(copy.swap_mark -> 'acting') as noted
+        inner join jsonb_each(rpc_migrations.acting_on(copy.old_table)) as now using (key)
+        inner join jsonb_to_recordset(copy.definition) as d (kind text, name text, statement text) on concat_ws(' ', d.kind, d.name) = noted.key
+        where
+            copy.swap_mark -> 'version' = to_jsonb(current_setting('server_version_num')::integer / 10000)
+            and noted.value -> 0 <> now.value -> 0 and noted.value -> 1 <> now.value -> 1
+            and rpc_migrations.acting_on(copy.new_table) -> noted.key -> 0 is distinct from now.value -> 0
     )
-    select string_agg(format(
-        case t.relation when copy.old_table then '%1$s %2$I of %3$s was made after the swap'
-            else '%1$s %2$I of %3$s is gone (dropped or renamed since), and %4$s has it' end,
-        t.kind, t.name, copy.old_table::regclass, copy.new_table::regclass), '; ' order by t.kind, t.name)
-    from things as t
-    where
-        copy.definition is not null  -- the first versions did not note it
-        and not exists (select from things as o where o.relation <> t.relation and (o.kind, o.name) = (t.kind, t.name))
-        -- A policy that calls a function of the table's rows is no longer there since the swap itself, and is not of this kind.
-        and (t.relation = copy.new_table) = exists (
-            select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = (t.kind, t.name::text));
+    select string_agg(format(m.message, m.kind, m.name, copy.old_table::regclass, copy.new_table::regclass), '; ' order by m.kind, m.name)
+    from changed as m;
 $function$;
 
 
@@ -413,8 +424,8 @@ begin
     reasons := rpc_migrations.changed_aside(copy);
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
-        using errcode = 'RM001', hint = format('Nothing was changed. Drop what was made on %s, and make what is gone again, as %s has it; '
-            'then run the same command again.', backup, name_in_use);
+        using errcode = 'RM001', hint = format('Nothing was changed. Drop what was made on %s, make what is gone again, as %s has it, and '
+            'what was altered as it was; then run the same command again.', backup, name_in_use);
     end if;
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup

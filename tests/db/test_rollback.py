@@ -319,6 +319,16 @@ ON_THE_BACKUP = {
         "policy mine of public.orders_backup is gone",
         "create policy mine on public.orders_backup for select to authenticated using (customer = 'me')",
     ),
+    "a policy is altered": (
+        "alter policy mine on public.orders_backup using (true)",
+        "policy mine of public.orders_backup was altered after the swap",
+        "alter policy mine on public.orders_backup using (customer = 'me')",
+    ),
+    "a trigger is altered": (
+        "create or replace trigger touch after delete on public.orders_backup for each row execute function public.touch()",
+        "trigger touch of public.orders_backup was altered after the swap",
+        "create or replace trigger touch before update on public.orders_backup for each row execute function public.touch()",
+    ),
     "a trigger is made": (
         "create trigger look before delete on public.orders_backup for each row execute function public.touch()",
         "trigger look of public.orders_backup was made after the swap",
@@ -359,6 +369,8 @@ def test_what_was_made_on_the_backup_is_not_made_on_the_table(
 ON_BOTH = {
     "the trigger's function is dropped": "drop function public.touch() cascade",
     "a policy is made": "create policy all_of_it on public.orders using (true); create policy all_of_it on public.orders_backup using (true)",
+    "a policy is altered": "alter policy mine on public.orders using (true); alter policy mine on public.orders_backup using (true)",
+    "what a trigger calls is renamed": "alter function public.touch() rename to touched",
     "the parent is dropped": "drop table public.customers cascade",
 }
 
