@@ -341,7 +341,7 @@ set search_path = ''
 as $function$
     select md5(string_agg(t.text, e'\n' order by t.text collate "C"))
     from (
-        select concat_ws(' ', p.proname, oidvectortypes(p.proargtypes), p.prosecdef, (
+        select concat_ws(' ', p.proname, oidvectortypes(p.proargtypes), p.prosecdef, p.proisstrict, (
             select string_agg(lower(c.setting), ' ' order by lower(c.setting) collate "C") from unnest(p.proconfig) as c (setting)
         ), p.prosrc)
         from pg_catalog.pg_proc as p

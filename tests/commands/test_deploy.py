@@ -221,6 +221,7 @@ def test_an_older_version_can_be_updated_by_another_way(checkout: Checkout, clus
 CHANGES = {
     "a function is dropped": ("drop function rpc_migrations.swap", RPC),
     "a function is altered": ("alter function rpc_migrations.replay reset timezone", RPC),
+    "a function is made strict": ("alter function rpc_migrations.log_call strict", RPC),
     "the function that tells it": ("drop function rpc_migrations.is_as_deployed", RPC),
     "a function that every call needs": ("drop function rpc_migrations.run_text", META),
     "the journal": ("drop table rpc_migrations.journal cascade", RPC),
