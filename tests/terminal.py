@@ -25,7 +25,7 @@ class Person:
         self._child = pexpect.spawn(
             sys.executable,
             [str(checkout.root / "scripts" / arguments[0]), *arguments[1:]],
-            env=script_environment({**env, "TERM": "xterm-256color"}),  # type: ignore[arg-type]
+            env=script_environment({"TERM": "xterm-256color", **env}),  # type: ignore[arg-type]
             dimensions=(lines, columns),
             timeout=60,
             cwd=str(checkout.root),

@@ -73,6 +73,24 @@ def test_an_ascii_terminal_gets_ascii(checkout: Checkout, running: LocalSupabase
     assert "Traceback" not in text
 
 
+def test_a_terminal_that_cannot_redraw_gets_a_line_for_each_step(checkout: Checkout, running: LocalSupabase) -> None:
+    """In an editor, or for a screen reader: a list that changes in place would show nothing there until the end."""
+    file = checkout.step_file("dumb.sql", "-- step: one\nselect 1;\n-- step: two\nselect 2;\n")
+    text = screen(checkout, running.environment() | {"TERM": "dumb"}, "run_migration.py", file)
+    assert re.search(r"^   1/2  one .*\n   2/2  two ", text, re.MULTILINE), text
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_colours_in_a_log_make_no_terminal_of_it(checkout: Checkout, running: LocalSupabase, name: str) -> None:
+    """Workflows set them for all their steps: the list would be in the log again for each eighth of a second."""
+    file = checkout.step_file(f"{name}.sql", "-- step: one\nselect 1;\n")
+    done = checkout.run("run_migration.py", file, env=running.environment() | {name: "1"})
+    said(done, "1/1  one")
+    assert not re.search(r"\x1b\[[^m]*[A-Zhl]", done.stdout), done.stdout
+    first = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()[0]
+    assert first.startswith("Project: ") and first.endswith("from SUPABASE_SERVICE_KEY)"), "lines do not break in a log"
+
+
 def test_a_reader_that_has_gone_stops_nothing(checkout: Checkout, running: LocalSupabase) -> None:
     steps = "".join(f"-- step: step {number}\nselect {number};\n" for number in range(30))
     file = checkout.step_file("long.sql", steps)

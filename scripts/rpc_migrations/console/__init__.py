@@ -335,9 +335,9 @@ class Console:
 
 
 def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
-    """A live list on a terminal, else plain lines; with --json nothing but the document goes to standard output."""
+    """A live list where it can be drawn anew, else plain lines; with --json nothing but the document goes to standard output."""
     out, err = Terminal(quiet=quiet or as_json), Terminal(stderr=True)
-    if out.is_terminal and not out.quiet:
+    if out.can_redraw and not out.quiet:
         from .live import LiveList
 
         return LiveList(out, err, quiet=quiet, verbose=verbose)

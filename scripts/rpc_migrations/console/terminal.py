@@ -22,7 +22,20 @@ class Terminal(Console):
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, file: IO[str] | None = None) -> None:
         super().__init__(highlight=False, quiet=quiet, stderr=stderr, file=file)
-        self.soft_wrap = not self.is_terminal
+        self.soft_wrap = not self._is_watched
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether what stands there can be drawn anew in its place. Not where TERM=dumb, as in an editor or for a screen reader."""
+        return self._is_watched and not self.is_dumb_terminal
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether it is a terminal. Rich's own `is_terminal` is true of a log as well where FORCE_COLOR is set, as CI often has it."""
+        try:
+            return self.is_terminal and self.file.isatty()
+        except ValueError:  # somebody has closed it
+            return False
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments that rich prints, without control characters, except for rich's own commands."""
