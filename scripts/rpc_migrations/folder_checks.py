@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import other_tools, step_file
-from .errors import MigrationError, StepFileError, run_command
+from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
-from .journal import History, refuse_lost_steps
+from .journal import History, refuse_lost_steps, refuse_rollback_under_way
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 from .sql import quote_literal
 from .sql_text import NAME
@@ -41,12 +41,7 @@ def check(
     chosen = [one for one in wanted if not one.is_applied]
     step_file.check(one.migration for one in chosen)
     for one in files:
-        if one.status.is_rolling_back:
-            raise MigrationError(
-                f"A rollback of {one.migration.name} is under way. Nothing was run.",
-                hint=f"Finish it first{'' if one.migration.rollback else ', or give it up (--give-up)'}: "
-                f"{run_command(one.migration.path)} --rollback",
-            )
+        refuse_rollback_under_way(one.status, one.migration)
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)
     _refuse_equal_versions(chosen, history)

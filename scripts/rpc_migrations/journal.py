@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
-from .errors import MigrationError
+from .errors import MigrationError, run_command
 from .journal_words import moment
 from .migration import FINISH_PREFIX, GIVEN_UP, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import applied_by
@@ -136,6 +136,17 @@ class History:
     def applied_elsewhere(self, migration: Migration, *, by_cli: bool) -> str | None:
         """The tool that has applied a file; None where none has. `by_cli`: the Supabase CLI has."""
         return "the Supabase CLI" if by_cli else applied_by(migration.path, self.by_others)
+
+
+def refuse_rollback_under_way(status: Status, migration: Migration) -> None:
+    """Raise MigrationError if the migration is being rolled back. A way back of its own, or one that has swapped, cannot be given up."""
+    if status.is_rolling_back:
+        roll_back = f"{run_command(migration.path)} --rollback"
+        or_give_up = "" if migration.rollback or not status.can_give_up else f", or give it up: {roll_back} --give-up"
+        raise MigrationError(
+            f"A rollback of {migration.name} is under way.",
+            hint=f"Nothing was run. Finish it first: {roll_back}{or_give_up}",
+        )
 
 
 def refuse_lost_steps(status: Status, migration: Migration) -> None:

@@ -22,6 +22,7 @@ from .journal import (
     end_run,
     read_status,
     refuse_lost_steps,
+    refuse_rollback_under_way,
     repeat_comparison,
     start_run,
 )
@@ -44,13 +45,7 @@ def migrate(
     `before` is called with its status before its very first step, but not when it is continued.
     """
     status = read_status(client, migration)
-    if status.is_rolling_back:
-        raise MigrationError(
-            f"A rollback of {migration.name} is under way.",
-            hint="Finish it with the rollback command first"
-            + ("" if migration.rollback else ", or give it up with that command's --give-up")
-            + "; then migrate again.",
-        )
+    refuse_rollback_under_way(status, migration)
     _refuse_edited_steps(status, migration)
     if _is_to_be_compared_anew(status, migration):
         repeat_comparison(client, migration)

@@ -530,6 +530,8 @@ def test_a_rollback_is_finished_before_migrating_again(
     refused = scripts("migrate_clusters.py", env=environment)
     assert refused.returncode == 1
     assert "A rollback of migrate_user_clusters is under way" in refused.stderr
+    can_give_up = "swap" not in stop_after
+    assert ("--give-up" in refused.stderr) == can_give_up, "nothing that would answer that there is nothing to give up"
     assert scripts(ROLLBACK, env=environment).returncode == 0
     assert one(admin, "select count(*) from pg_constraint where contype = 'f' and not convalidated") == 0
     assert scripts(MIGRATE, env=environment).returncode == 0
