@@ -60,7 +60,10 @@ def opening_sql(open_for: float | None, *, keep_texts: bool) -> str:
     of calls keeps whole texts.
     """
     duration = "null" if open_for is None else f"'{open_for:.0f} seconds'"
-    return f"select rpc_migrations.open_access({duration}, {quote_literal(keep_texts)});\n"
+    # Not a query: its row would be what the SQL Editor shows of the deployment.
+    return (
+        f"do $open$ begin perform rpc_migrations.open_access({duration}, {quote_literal(keep_texts)}); end; $open$;\n"
+    )
 
 
 def current_version() -> str:

@@ -22,6 +22,9 @@ DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"
 PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
+# What a file does, by what its name begins with.
+_TITLES = {"": "{}", "rollback_": "the rollback of {}", "finish_": "closing the way back of {}"}
+
 # With these nothing that others made is found in place of PostgreSQL's own, and strings and names are read and written as usual,
 # whatever the database has as its settings (execute_sql sets the same).
 _OWN_SESSION = """\
@@ -51,7 +54,11 @@ $check$;
 def write_deployment(opening: str) -> Path:
     """Write the deployment's SQL and the statement that opens execute_sql; return the path. Raises MigrationError if it cannot be written."""
     header = "-- Makes public.execute_sql and the private schema rpc_migrations, or brings them up to date.\n-- Run it whole: in the SQL Editor, or with psql -f.\n"
-    return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\n{opening}\ncommit;\n")
+    deployed = f"pg_catalog.obj_description(pg_catalog.to_regprocedure('{SIGNATURE}'), 'pg_proc')"
+    answer = _answer(
+        f"case when {deployed} = {quote_literal(current_version())} then 'execute_sql is deployed' else 'execute_sql is not deployed' end"
+    )
+    return _write(DEPLOY_FILE, f"{header}\nbegin;\n\n{deployment_sql()}\n{opening}\ncommit;\n{answer}")
 
 
 def write_migration(name: str, migrations: Sequence[Migration], *, prefix: str = "", online: bool = False) -> Path:
@@ -61,10 +68,10 @@ def write_migration(name: str, migrations: Sequence[Migration], *, prefix: str =
     so that the application can go on meanwhile. Raises MigrationError if it cannot be written.
     """
     path = PROJECT_ROOT / "db" / f"{prefix}{name}{'_online' if online else ''}_output.sql"
-    return _write(path, migration_sql(name, migrations, online=online))
+    return _write(path, migration_sql(_TITLES[prefix].format(name), migrations, online=online))
 
 
-def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = False) -> str:
+def migration_sql(title: str, migrations: Sequence[Migration], *, online: bool = False) -> str:
     """The text that `write_migration` writes."""
     check = _NEEDS_DEPLOYMENT.format(
         signature=SIGNATURE, version=quote_literal(current_version()), number=version_number(current_version())
@@ -72,16 +79,33 @@ def migration_sql(name: str, migrations: Sequence[Migration], *, online: bool = 
     steps = "\n\n".join(_step_sql(one, step, online=online) for one in migrations for step in one.steps)
     if online:
         header = (
-            f"-- {name}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
+            f"-- {title}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- If it is interrupted, run it again: steps that are done are not repeated.\n"
             f"\\set ON_ERROR_STOP on\n{_OWN_SESSION}"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (
-        f"-- {name}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
+        f"-- {title}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
-    return f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{check}\n\n{steps}\n\ncommit;\n"
+    return f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{check}\n\n{steps}\n\ncommit;\n{_answer(_steps_done(title, migrations))}"
+
+
+def _steps_done(title: str, migrations: Sequence[Migration]) -> str:
+    """An expression for how many of the steps are done."""
+    steps = [f"({quote_literal(one.name)}, {quote_literal(step.name)})" for one in migrations for step in one.steps]
+    return (
+        f"pg_catalog.format('%s: steps done: %s of {len(steps)}', {quote_literal(title)}, (\n"
+        "    select pg_catalog.count(j.finished_at) from rpc_migrations.journal as j\n"
+        f"    where j.undone_at is null and (j.migration, j.step) in ({', '.join(steps)})\n))"
+    )
+
+
+def _answer(expression: str) -> str:
+    """The last statement of a file. The SQL Editor shows neither notices nor how a transaction ended, and runs what has lost its end
+    without an error: only this tells that the file was run whole.
+    """
+    return f"\n-- Shows one line. If none is shown, this end of the file is missing, and nothing was changed: paste the whole file.\nselect {expression} as answer;\n"
 
 
 def write_removal(*, keep_journal: bool) -> Path:
@@ -92,8 +116,14 @@ def write_removal(*, keep_journal: bool) -> Path:
             "-- If a table was migrated, run this first, and keep what it answers: select rpc_migrations.putting_back();\n"
             "-- It puts foreign keys and triggers back on tables that were moved aside, and only the journal knows them.\n"
         )
+    left = f"pg_catalog.to_regprocedure('{SIGNATURE}') is not null" + (
+        "" if keep_journal else " or pg_catalog.to_regnamespace('rpc_migrations') is not null"
+    )
+    answer = _answer(
+        f"case when {left} then 'execute_sql was not removed' else 'execute_sql was removed{'; the journal is kept' if keep_journal else ''}' end"
+    )
     return _write(
-        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n"
+        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
     )
 
 

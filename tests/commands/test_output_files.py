@@ -33,9 +33,15 @@ Send = Callable[[LocalSupabase, Path], None]
 
 def by_postgres_meta(running: LocalSupabase, file: Path) -> None:
     """As the SQL Editor does it, and whoever has a self-hosted stack can."""
+    pasted(running, file.read_text())
+
+
+def pasted(running: LocalSupabase, text: str) -> Any:
+    """Run a text as the SQL Editor does; what it shows of it: the rows of the last statement."""
     headers = {"apikey": running.service_key}
-    answer = httpx.post(f"{running.url}/pg/query", headers=headers, json={"query": file.read_text()}, timeout=60)
+    answer = httpx.post(f"{running.url}/pg/query", headers=headers, json={"query": text}, timeout=60)
     assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 def in_a_transaction(running: LocalSupabase, file: Path) -> None:
@@ -149,6 +155,39 @@ def test_the_files_do_the_whole_job_and_the_scripts_know(
     send(old, written.root / FUNCTION_FILE)
     send(old, written.root / MIGRATION_FILE)
     assert (table_as_it_is(old.database), one(admin_of_old, journal)) == (after, journal_after)
+
+
+def test_each_pasted_file_answers_and_one_that_has_lost_its_end_does_nothing_and_has_no_answer(
+    written: Checkout, old: LocalSupabase
+) -> None:
+    """The SQL Editor shows no notices: without an answer both look the same, a success without rows."""
+    for script in (ROLLBACK, "finish_clusters.py", "remove_sql_function.py"):
+        said(written.run(script), "Written: ", "It ends with an answer of one line.")
+    for file, answer in (
+        (FUNCTION_FILE, "execute_sql is deployed"),
+        (MIGRATION_FILE, "migrate_user_clusters: steps done: 16 of 16"),
+        (ROLLBACK_FILE, "the rollback of migrate_user_clusters: steps done: 6 of 6"),
+        (MIGRATION_FILE, "migrate_user_clusters: steps done: 16 of 16"),
+        (
+            "db/finish_migrate_user_clusters_output.sql",
+            "closing the way back of migrate_user_clusters: steps done: 2 of 2",
+        ),
+        (REMOVAL_FILE, "execute_sql was removed"),
+    ):
+        text = written.read(file)
+        before = old.database.dump_schema()
+        assert pasted(old, text[: text.rindex("commit;")]) == []
+        assert old.database.dump_schema() == before
+        assert pasted(old, text) == [{"answer": answer}]
+
+
+def test_psql_that_goes_on_after_an_error_is_not_told_that_it_is_done(written: Checkout, old: LocalSupabase) -> None:
+    by_psql(old, written.root / FUNCTION_FILE)
+    with old.database.connect() as connection:
+        connection.execute("create table public.user_clusters_backup (a int)")
+    command = [old.database.cluster.programs / "psql", "-XAt", "-f", written.root / MIGRATION_FILE, old.database.dsn()]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout.endswith("ROLLBACK\nmigrate_user_clusters: steps done: 0 of 16\n"), done.stdout
 
 
 @pytest.mark.parametrize("default_grants", ["none"])

@@ -62,7 +62,7 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration.name, [migration])
         do = ["Do"] * (1 + len(migration.steps))  # the first one asks whether execute_sql is there
-        assert statements(text) == ["TRANS_STMT_BEGIN", *OWN_SESSION, *do, "TRANS_STMT_COMMIT"]
+        assert statements(text) == ["TRANS_STMT_BEGIN", *OWN_SESSION, *do, "TRANS_STMT_COMMIT", "Select"]
         assert all(one.sql in text for step in migration.steps for one in split(step.sql))
         assert all(step.checksums[0] in text for step in migration.steps)
 
@@ -79,7 +79,7 @@ def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migrati
 def test_the_function_is_made_in_one_transaction(db: Path) -> None:
     text = output_files.write_deployment(opening_sql(None, keep_texts=False)).read_text()
     kinds = statements(text)
-    assert (kinds[0], kinds[-1]) == ("TRANS_STMT_BEGIN", "TRANS_STMT_COMMIT")
+    assert (kinds[0], *kinds[-2:]) == ("TRANS_STMT_BEGIN", "TRANS_STMT_COMMIT", "Select")
     assert current_version() in text
 
 

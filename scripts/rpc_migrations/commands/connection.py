@@ -94,7 +94,7 @@ def say_written(console: Console, settings: Settings, path: Path) -> None:
         console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
     else:
         link = f" ({settings.sql_editor_url})" if settings.sql_editor_url else ""
-        console.say(f"Open the SQL Editor{link}, paste the whole file, and run it.")
+        console.say(f"Open the SQL Editor{link}, paste the whole file, and run it. It ends with an answer of one line.")
     if path not in (output_files.DEPLOY_FILE, output_files.DROP_FILE):
         console.say(
             f"It needs execute_sql: run db/create_execute_sql_function_output.sql ({DEPLOY_COMMAND}) before it."
