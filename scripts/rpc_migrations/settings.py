@@ -26,6 +26,10 @@ _MOST_LOCK_BUDGET = 30  # seconds, in which the application may stand still; a r
 # What people paste along with a project's URL: the path of one of its services, or of a page of the dashboard.
 _BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
 
+# Other names for the URL (NEXT_PUBLIC_SUPABASE_URL; API_URL in what `supabase status -o env` writes), and for a key.
+_OTHER_URL = re.compile(r"(?i).*SUPABASE_(PUBLIC_)?URL|API_URL")
+_OTHER_KEY = re.compile(r"(?i).*SUPABASE_\w*KEY|SERVICE_ROLE_KEY")
+
 # A connection string, or the host in it: that of the database itself, or of a pool in front of it.
 _THE_DATABASE = re.compile(r"(?i)\bpostgres(ql)?://|\bdb\.[a-z0-9]{20}\.supabase\.|\.pooler\.supabase\.")
 
@@ -46,6 +50,7 @@ class Settings:
     max_lag: float | None = None  # bytes that a replica or a replication slot may be behind while a run goes on
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
     yes: bool = False  # ask nothing
+    unread: tuple[str, ...] = ()  # variables that frameworks and the CLI have for what is missing
     in_ci: bool = False  # nobody is watching: a file written for want of credentials would look like success
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
@@ -82,7 +87,8 @@ class Settings:
             *(["SUPABASE_URL"] if self.url is None else []),
             *(["SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY)"] if self.key is None else []),
         ]
-        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set")
+        unread = f" ({', '.join(self.unread)}: not read here)" if self.unread else ""
+        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set") + unread
 
 
 def load_settings(
@@ -114,6 +120,7 @@ def load_settings(
         max_lag=max_lag,
         ignore_snapshots=ignore_snapshots,
         yes=yes or environment.get("MIGRATION_YES", "") == "1",
+        unread=tuple(_unread(environment, url_is_missing=url is None, key_is_missing=key is None)),
         in_ci=environment.get("CI", "").lower() not in ("", "0", "false"),
     )
 
@@ -127,15 +134,33 @@ def _environment() -> Mapping[str, str]:
     values: dict[str, str] = {}
     if env_file.exists():  # may be a pipe: password managers make such
         from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
 
         try:  # with or without a byte order mark
             text = env_file.read_text(encoding="utf-8-sig")
             if "\0" in text:
                 raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
+            for one in parse_stream(io.StringIO(text)):
+                if one.error and re.search("SUPABASE_|MIGRATION_", one.original.string):
+                    lines_before = len(one.original.string) - len(one.original.string.lstrip("\n"))
+                    raise SettingsError(
+                        f".env cannot be read at line {one.original.line + lines_before}.",
+                        hint="Write NAME=value there, with quotation marks at both ends of the value or at none.",
+                    )
             values = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
         except (OSError, ValueError) as error:
             raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
     return {name: value.strip() for name, value in (values | os.environ).items()}
+
+
+def _unread(environment: Mapping[str, str], *, url_is_missing: bool, key_is_missing: bool) -> list[str]:
+    """Variables that seem to hold what is missing, under names that are not read here."""
+    return [
+        name
+        for name, value in environment.items()
+        if value
+        and ((url_is_missing and _OTHER_URL.fullmatch(name)) or (key_is_missing and _OTHER_KEY.fullmatch(name)))
+    ]
 
 
 def _choose_key(environment: Mapping[str, str], project: str | None) -> ApiKey | None:

@@ -114,6 +114,45 @@ def test_a_file_that_is_no_text_is_told(root: Path, load: Load, content: bytes) 
         load()
 
 
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (f"# mine\nset SUPABASE_URL={URL}\n", 2),
+        (f"SUPABASE_URL: {URL}\n", 1),
+        (f'A=1\n\nSUPABASE_URL="{URL}";\n', 3),
+        (f'SUPABASE_URL="{URL}\n', 1),
+        (f'B="open\nSUPABASE_URL={URL}\nC="closed"\n', 1),
+    ],
+)
+def test_a_setting_on_a_line_that_is_none_is_told_and_not_taken_for_unset(
+    root: Path, load: Load, lines: str, line: int
+) -> None:
+    (root / ".env").write_text(lines)
+    with pytest.raises(SettingsError, match=rf"\.env cannot be read at line {line}\."):
+        load()
+
+
+def test_what_others_keep_in_the_file_is_left_alone(root: Path, load: Load) -> None:
+    (root / ".env").write_text(f"MOTTO='it's'\nSUPABASE_URL={URL}\n")
+    assert load().url == URL
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("NEXT_PUBLIC_SUPABASE_URL=x\nSUPABASE_SERVICE_ROLE_KEY=sb_secret_x", "SUPABASE_URL is not set (NEXT_PUBLIC_SUPABASE_URL: not read here)"),
+        ("supabase_url=x\nSUPABASE_SERVICE_KEY=sb_secret_x", "SUPABASE_URL is not set (supabase_url: not read here)"),
+        ("API_URL=x\nSERVICE_ROLE_KEY=y\nSECRET_KEY=z", "are not set (API_URL, SERVICE_ROLE_KEY: not read here)"),
+        (f"SUPABASE_URL={URL}\nVITE_SUPABASE_URL=x\nVITE_SUPABASE_ANON_KEY=y", "is not set (VITE_SUPABASE_ANON_KEY: not read here)"),
+    ],
+)  # fmt: skip
+def test_names_that_frameworks_have_for_what_is_missing_are_told(
+    root: Path, load: Load, lines: str, words: str
+) -> None:
+    (root / ".env").write_text(lines)
+    assert words in load().missing()
+
+
 def test_what_is_no_file_is_told_and_not_taken_for_none(root: Path, load: Load) -> None:
     (root / ".env").mkdir()
     with pytest.raises(SettingsError, match=r"\.env cannot be read"):
