@@ -208,12 +208,17 @@ def _table(client: RpcClient, settings: Settings, migration: Migration, status: 
             ]
         return [Check(table.name, True, "is not there: the migration will create it, empty")]
     if table.has_backup:
-        what = "the original table, kept for a rollback"
-        if status.copy is None or status.copy["state"] not in ("swapped", "rolling back"):
-            what = "this migration has not made it, and refuses to begin (unless it was run by hand)"
+        is_ours = status.copy is not None and status.copy["state"] in ("swapped", "rolling back")
+        is_in_the_way = not is_ours and not status.has_done(migration)
+        what = "the original table, kept for a rollback" if is_ours else "another migration's, or made by hand"
+        if is_in_the_way:
+            what += (
+                ". This migration refuses to begin while it is there: finish the other migration, or rename or drop the table. "
+                "If it was this one, whose journal was removed, there is nothing to do"
+            )
         return [
             Check(table.name, True, f"{table.size}; {table.columns}"),
-            Check("backup", True, f"{table.backup} is there: {what}"),
+            Check("backup", not is_in_the_way, f"{table.backup} is there: {what}"),
         ]
     found = Check(table.name, True, f"{table.rows_in_words}, {table.size}; {table.columns}")
     if status.finished_at is not None:

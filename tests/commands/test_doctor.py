@@ -166,3 +166,25 @@ def test_room_on_disk(checkout: Checkout, supabase: LocalSupabase, admin: psycop
     said(checkout.run("doctor.py", env=supabase.environment() | token), "Free: ")
     wrong = checkout.run("doctor.py", env=supabase.environment() | token | {"SUPABASE_ACCESS_TOKEN": "sbp_wrong"})
     said(wrong, "cannot be seen from here")
+
+
+def test_a_backup_that_keeps_the_migration_from_beginning_is_in_the_way(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    """As the migration itself says it; once that is done, a backup of that name is none of its business."""
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    admin.execute("create table public.user_clusters_backup as select * from public.user_clusters")
+    code, checks = examine(scripts, supabase)
+    assert (code, checks["backup"]["passed"]) == (1, False)
+    assert "rename or drop" in checks["backup"]["detail"]
+    refused = scripts("migrate_clusters.py", env=supabase.environment())
+    assert "public.user_clusters_backup is already there" in refused.stderr
+    admin.execute("drop table public.user_clusters_backup")
+    assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
+    code, checks = examine(scripts, supabase)
+    assert (code, "kept for a rollback" in checks["backup"]["detail"]) == (0, True)
+    assert scripts("finish_clusters.py", "--yes", env=supabase.environment()).returncode == 0
+    admin.execute("create table public.user_clusters_backup as select * from public.user_clusters")
+    code, checks = examine(scripts, supabase)
+    assert (code, checks["backup"]["passed"]) == (0, True)
