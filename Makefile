@@ -35,7 +35,7 @@ migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for t
 migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql later, REMOVE=1 removes it
 
 migrate: .venv/scripts ## run your own file or folder: FILE=PATH, ARGS="--dry-run"
-	$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
+	$(if $(FILE)$(ARGS),,$(error Say which: make migrate FILE=supabase/migrations))$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
 
 verify-clusters: .venv/scripts ## check the result of the migration
 	$(RUN) scripts/verify_clusters.py $(ARGS)
