@@ -33,6 +33,19 @@ set standard_conforming_strings = on;
 set array_nulls = on;
 set quote_all_identifiers = off;
 """
+# A pooler in transaction mode hands a session on as it was left: the application would look up its tables with our search_path.
+_NOT_POOLED = """\
+select :'PORT' = '6543' as is_shared
+\\gset
+\\if :is_shared
+do $$
+begin
+    raise exception 'port 6543 is the pooler in transaction mode, which shares this session with the application'
+    using hint = 'Nothing was run. Use the direct connection or the pooler in session mode: port 5432.';
+end;
+$$;
+\\endif
+"""
 _OWN_TRANSACTION = _OWN_SESSION.replace("set ", "set local ")
 _NEEDS_DEPLOYMENT = """\
 do $check$
@@ -81,7 +94,7 @@ def migration_sql(title: str, migrations: Sequence[Migration], *, online: bool =
         header = (
             f"-- {title}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- If it is interrupted, run it again: steps that are done are not repeated.\n"
-            f"\\set ON_ERROR_STOP on\n{_OWN_SESSION}"
+            f"\\set ON_ERROR_STOP on\n{_NOT_POOLED}{_OWN_SESSION}"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (

@@ -279,6 +279,21 @@ def test_the_online_file_commits_between_its_steps_and_goes_on_where_it_stopped(
     said(checkout.run(MIGRATE, env=old.environment()), "is applied already")
 
 
+def test_the_online_file_refuses_the_port_of_a_pooler_that_shares_its_sessions(
+    checkout: Checkout, old: LocalSupabase, admin_of_old: psycopg.Connection[Any]
+) -> None:
+    """Before its first setting, which the pooler would hand on to the application."""
+    said(checkout.run(DEPLOY), "Written: ")
+    by_psql(old, checkout.root / FUNCTION_FILE)
+    said(checkout.run(MIGRATE, "--write-sql", "--online"), f"Written: {ONLINE_FILE}")
+    psql = [old.database.cluster.programs / "psql", "-XAt", old.database.dsn(), "-c", "\\set PORT 6543"]
+    command = [*psql, "-f", checkout.root / ONLINE_FILE]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, ""), done.stdout + done.stderr
+    assert "port 6543 is the pooler in transaction mode" in done.stderr
+    assert one(admin_of_old, "select count(*) from rpc_migrations.journal") == 0
+
+
 FAILS_IN_ITS_THIRD_CALL = """-- step: begin
 create table public.calls as select 0 as n;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def clusters() -> Migration:
 def statements(text: str) -> list[str]:
     """What kind of statement follows what, as PostgreSQL's own parser sees it."""
     kinds = []
-    for raw in pglast.parse_sql("\n".join(line for line in text.splitlines() if not line.startswith("\\set"))):
+    without_psql = re.sub(r"^\\.*", "", text.replace("\n\\gset", ";"), flags=re.MULTILINE).replace(":'PORT'", "''")
+    for raw in pglast.parse_sql(without_psql):
         statement = raw.stmt
         kind = type(statement).__name__.removesuffix("Stmt")
         kinds.append(statement.kind.name if kind == "Transaction" else kind)
@@ -70,8 +72,8 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
 def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration.name, [migration], online=True)
-        # The session first; then, for each step, its timeout again.
-        assert statements(text) == [*OWN_SESSION, "Do", *["VariableSet", "Do"] * len(migration.steps)]
+        # The port and the session first; then, for each step, its timeout again.
+        assert statements(text) == ["Select", "Do", *OWN_SESSION, "Do", *["VariableSet", "Do"] * len(migration.steps)]
         assert text.count("        commit;\n") == len(migration.steps)
         assert "\\set ON_ERROR_STOP on" in text
 
