@@ -15,6 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
     )
 
 from importlib.util import find_spec
+from shlex import quote
 
 _show = sys.excepthook
 
@@ -32,10 +33,8 @@ sys.excepthook = _show_but_interrupts
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
     # Outside of it they are missing, and a system's Python often refuses to install any.
-    _environment = os.path.join(".venv", "bin", "activate")
-    _is_there = os.path.exists(os.path.join(os.path.dirname(__file__), "..", "..", _environment))
-    _install = "python -m pip install -r requirements.txt"
-    sys.exit(
-        "Error: a Python package is missing (%s). Run: %s"  # noqa: UP031
-        % (", ".join(_missing), ". " + _environment if _is_there and sys.prefix == sys.base_prefix else _install)
-    )
+    _own_python = os.path.relpath(os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python"))
+    _advice = "python -m pip install -r requirements.txt"
+    if os.path.exists(_own_python) and sys.prefix == sys.base_prefix:
+        _advice = " ".join(quote(word) for word in [_own_python, *sys.argv])  # in every shell, from every folder
+    sys.exit("Error: a Python package is missing (%s). Run: %s" % (", ".join(_missing), _advice))  # noqa: UP031

@@ -196,7 +196,8 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
     if "your-project" in value.lower():
         raise SettingsError(
             "SUPABASE_URL still has the placeholder YOUR-PROJECT.",
-            hint="Put the project's own URL there (Project Settings, Data API).",
+            hint="Put the project's own URL there (Project Settings, Data API). Or empty it and the key: then the SQL is written to files "
+            "for the SQL Editor.",
         )
     url = _base_url(value, "SUPABASE_URL", allow_http)
     hosted = re.match(r"(https?://([a-z0-9]{20})\.supabase\.(?:co|in|red))(?:/|$)", url)

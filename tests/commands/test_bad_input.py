@@ -190,7 +190,8 @@ def test_an_environment_that_nobody_has_entered(checkout: Checkout) -> None:
     write = ("scripts/migrate_clusters.py", "--write-sql")
     assert "(.venv/bin/python scripts/deploy_sql_function.py)" in run(*write, VIRTUAL_ENV="")
     assert "(python scripts/deploy_sql_function.py)" in run(*write, VIRTUAL_ENV=str(checkout.root / ".venv"))
-    assert "package is missing (rich, dotenv). Run: . .venv/bin/activate\n" in run("-S", "scripts/doctor.py")
+    missing = run("-S", "scripts/doctor.py", "a b")
+    assert "package is missing (rich, dotenv). Run: .venv/bin/python scripts/doctor.py 'a b'\n" in missing
 
 
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:
