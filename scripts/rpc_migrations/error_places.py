@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import DEPLOY_COMMAND, MigrationError
+from .errors import DEPLOY_COMMAND, MigrationError, StatementTimedOut
 from .migration import Step
 from .sql_text import with_plain_line_ends
 
@@ -27,13 +27,27 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
         elif step.block is None and int(found["place"]) <= len(step.statements):
             statement = step.statements[int(found["place"]) - 1]
             line, shown = statement.line, _first_lines(statement.sql, statement.line)
-    is_ours = error.code == "42883" and "rpc_migrations." in error.message
+    hint = error.hint or _NOTHING_REMAINS
+    if error.code == "42883" and "rpc_migrations." in error.message:
+        hint = _DROPPED
+    elif isinstance(error, StatementTimedOut):
+        hint = f"{_ways_round_the_limit(step)} {hint}"
     return type(error)(
         f'Step "{step.name}" ({step.file}, line {line}): {error.message}',
-        hint=_DROPPED if is_ours else error.hint or _NOTHING_REMAINS,
+        hint=hint,
         details="\n".join([*filter(None, [details]), *shown]) or None,
         code=error.code,
     )
+
+
+def _ways_round_the_limit(step: Step) -> str:
+    """What to do where a step takes longer than one request may. What calls our functions, such as a rebuild's steps, cannot be divided."""
+    run = "un this file over a direct connection: its command with --write-sql --online writes what psql then runs."
+    if step.calls or step.can_shrink:
+        return f"R{run}"
+    if step.batch:
+        return f"Let its text ask how many rows to take, `limit rpc_migrations.batch_size(N)`, which is less after each timeout; or r{run}"
+    return f"Make it smaller or a batch step; or r{run}"
 
 
 def _first_lines(sql: str, line: int) -> list[str]:

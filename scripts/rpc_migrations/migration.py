@@ -107,6 +107,12 @@ class Step:
         return not self.calls.isdisjoint(("swap", "swap_back"))
 
     @property
+    def can_shrink(self) -> bool:
+        """Whether a smaller batch of it is possible: its text, or a function of ours that it calls, asks batch_size how much to take."""
+        asking = ("copy_batch", "find_changes", "replay", "swap", "swap_back")
+        return self.batch and ("batch_size" in self.sql or not self.calls.isdisjoint(asking))
+
+    @property
     def counts_rows(self) -> bool:
         """Whether its "rows" are rows of a table; those of our other functions are constraints, log entries or nothing."""
         return self.calls <= {"copy_batch", "batch_size"}

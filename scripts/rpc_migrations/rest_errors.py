@@ -74,8 +74,8 @@ _HINTS = {
     "step `-- step: NAME (batch)`.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
-    "57014": "The step ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own) and was undone. Make it smaller or a "
-    "batch step, or run it over a direct connection (README, Limits).",
+    "57014": "It ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own). Over a direct connection there is none "
+    "(README, Limits).",
 }
 
 # These two have many causes: the hint is only for messages with these words.

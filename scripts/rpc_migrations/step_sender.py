@@ -73,7 +73,7 @@ class StepSender:
         try:
             self._answers.extend(self._client.run_steps(self._arguments(step, shrink), attempts))
         except StatementTimedOut as error:
-            if not step.batch or shrink >= MAX_SHRINK:
+            if not step.can_shrink or shrink >= MAX_SHRINK:
                 error.message += f" after {time.monotonic() - began:.1f} s"
                 raise in_its_place(step, error) from error
             self._console.note(f'a timeout cut a batch of "{step.name}"; going on with smaller ones')

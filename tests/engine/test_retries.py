@@ -616,3 +616,22 @@ def test_a_timeout_elsewhere_says_which_and_what_to_do(bench: Bench) -> None:
     assert "50 s" in str(outcome.error.hint)
     assert "batch step" in str(outcome.error.hint)
     assert (len(bench.attempts), count(bench)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("select true as done, pg_sleep(20);", "rpc_migrations.batch_size(N)"),
+        ("select c.done from rpc_migrations.carry_over() as c, pg_sleep(20);", "--write-sql --online"),
+    ],
+    ids=["one of the file's own", "an index"],
+)
+def test_a_batch_that_cannot_be_smaller_is_sent_once(bench: Bench, text: str, way: str) -> None:
+    """It would be the same one again. The hint is what the person can do: an index cannot be divided."""
+    bench.write({f"{STEP} (batch)": text})
+    _limit(bench, 400)
+    outcome = bench.run()
+    assert isinstance(outcome.error, StatementTimedOut)
+    assert str(outcome.error.hint).count(way) == 1
+    assert ("batch_size" in str(outcome.error.hint)) == ("batch_size" in way)
+    assert (len(bench.attempts), outcome.notes) == (1, [])
