@@ -116,7 +116,7 @@ def _refuse_begun_twice(chosen: Sequence[MigrationState]) -> None:
             left = [step.name for step in migration.steps if not one.status.is_done(step)]
             raise MigrationError(
                 f"{migration.file} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
-                hint=f"Nothing was run. If the CLI has run it, run in the SQL Editor: select rpc_migrations.mark_undone('{migration.name}'). "
+                hint=f"Nothing was run. If the CLI has run it, run in the SQL Editor: select rpc_migrations.mark_undone({quote_literal(migration.name)}). "
                 f"If that is still to be run: supabase migration repair {migration.version} --status reverted",
             )
 

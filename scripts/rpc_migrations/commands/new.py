@@ -92,6 +92,11 @@ def _rebuild(name: str, title: str, settings: Settings, console: Console) -> str
             f"{name!r} is not the name of a table with its schema.",
             hint="For example: --rebuild public.orders",
         )
+    if not table.isprintable():  # behind a line break it would be SQL
+        raise SettingsError(
+            f"{name!r} has a line break or the like, and a `-- rebuild:` line ends at it.",
+            hint="Rename the table first.",
+        )
     description = _NOT_ASKED
     if settings.has_credentials:
         with connected(settings, console) as client:
