@@ -88,8 +88,9 @@ end;
 $function$;
 
 
--- The current journal rows of all migrations, with who ran them; the versions that the CLI has applied, each with the file's name
--- (null if it was not noted, as old CLIs do not; null in place of the list: there is no such table); and what other tools have.
+-- The current journal rows of all migrations, with who ran them, and their last copies of tables; the versions that the CLI has
+-- applied, each with the file's name (null if it was not noted, as old CLIs do not; null in place of the list: there is no such
+-- table); and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -115,6 +116,11 @@ begin
             from rpc_migrations.journal as j
             left join rpc_migrations.runs as r on r.id = j.run
             where j.undone_at is null
+        ),
+        'copies', (
+            select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                'migration', m.migration, 'copy', rpc_migrations.status_of_copy(m.migration))), '[]')
+            from (select distinct c.migration from rpc_migrations.copies as c) as m
         ),
         'by_cli', by_cli, 'by_others', rpc_migrations.applied_by_others()
     );

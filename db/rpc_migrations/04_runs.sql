@@ -147,6 +147,29 @@ end;
 $function$;
 
 
+-- A migration's last copy of a table, over or under way; null if it has made none.
+create or replace function rpc_migrations.status_of_copy(migration text) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select jsonb_build_object(
+        'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
+        'backup', case when c.old_table is not null and c.state <> 'finished' then format('%I.%I', c.schema_name, c.backup_name) end,
+        'finished_at', case when c.state = 'finished' then c.ended_at end,
+        'restored', c.restored_at is not null,
+        'kept_as', case when c.new_table = to_regclass(c.kept_as)::oid then c.kept_as end,
+        'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3),
+        'progress', case when c.state = 'copying' and c.end_block > 0 then round(c.next_block::numeric / c.end_block, 4) end,
+        'log_entries', rpc_migrations.log_entries(c.id),
+        'log_bytes', pg_total_relation_size(to_regclass(format('rpc_migrations.log_%s', c.id)))
+    )
+    from rpc_migrations.copies as c
+    where c.migration = status_of_copy.migration
+    order by c.id desc
+    limit 1;
+$function$;
+
+
 -- Where a migration stands: its steps, its last ten runs with theirs, the newest first, and its last copy of a table.
 create or replace function rpc_migrations.status(migration text) returns jsonb
 language sql stable
@@ -177,23 +200,7 @@ as $function$
                 limit 10
             ) as r
         ),
-        'copy', (
-            select jsonb_build_object(
-                'id', c.id, 'state', c.state, 'table', format('%I.%I', c.schema_name, c.table_name),
-                'backup', case when c.old_table is not null and c.state <> 'finished' then format('%I.%I', c.schema_name, c.backup_name) end,
-                'finished_at', case when c.state = 'finished' then c.ended_at end,
-                'restored', c.restored_at is not null,
-                'kept_as', case when c.new_table = to_regclass(c.kept_as)::oid then c.kept_as end,
-                'unvalidated', c.unvalidated, 'attempts', c.attempts, 'longest_attempt', round(c.longest_attempt::numeric, 3),
-                'progress', case when c.state = 'copying' and c.end_block > 0 then round(c.next_block::numeric / c.end_block, 4) end,
-                'log_entries', rpc_migrations.log_entries(c.id),
-                'log_bytes', pg_total_relation_size(to_regclass(format('rpc_migrations.log_%s', c.id)))
-            )
-            from rpc_migrations.copies as c
-            where c.migration = status.migration
-            order by c.id desc
-            limit 1
-        )
+        'copy', rpc_migrations.status_of_copy(status.migration)
     );
 $function$;
 

@@ -169,7 +169,7 @@ def look_up(folder: Folder, history: History) -> list[MigrationState]:
 
 
 def _look_up(migration: Migration, history: History, *, by_cli: bool) -> MigrationState:
-    status = history.of(migration)
+    status = history.of(migration.name)
     if migration.error and (status.is_begun or not history.applied_elsewhere(migration, by_cli=by_cli)):
         raise migration.error
     if status.has_done(migration) and not migration.error:

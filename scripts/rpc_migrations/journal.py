@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .deployment import check_deployed
 from .errors import MigrationError, run_command
 from .journal_words import moment
-from .migration import FINISH_PREFIX, GIVEN_UP, ROLLBACK_PREFIX, Migration, Step
+from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
 from .other_tools import applied_by
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
@@ -51,7 +51,7 @@ class Status:
     def is_rolling_back(self) -> bool:
         """Whether a rollback has begun and has steps left, also those after the swap back."""
         if self.copy is None:
-            return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) and name != GIVEN_UP for name in self.steps)
+            return self.is_begun and any(name.startswith(ROLLBACK_PREFIX) for name in self.steps)
         state = self.copy["state"]
         return state == "rolling back" or (state == "rolled back" and bool(self.copy["unvalidated"]))
 
@@ -111,11 +111,12 @@ class Status:
 
 @dataclass(frozen=True)
 class History:
-    """What has been applied: the current journal rows of all migrations, the versions that the Supabase CLI has applied, and what other
-    tools' tables have, by tool.
+    """What has been applied: the current journal rows of all migrations, their copies of tables, the versions that the Supabase CLI has
+    applied, and what other tools' tables have, by tool.
     """
 
     rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
+    copies: dict[str, dict[str, Any]]  # the last one, by migration
     by_cli: dict[str, str | None]  # version: name, None if the CLI has not noted one
     by_others: dict[str, frozenset[str]]
 
@@ -125,13 +126,13 @@ class History:
         done = bool(steps) and all(row["finished_at"] for row in steps)
         last = max(self.rows[name].values(), key=lambda row: str(row["finished_at"] or ""))
         state = "applied" if done else "begun" if steps else "rolled back"
-        if Status(self.rows[name], [], None).is_rolling_back:
+        if self.of(name).is_rolling_back:
             state = BEING_ROLLED_BACK
         return {"migration": name, "state": state, "finished_at": last["finished_at"], "client": last["client"]}
 
-    def of(self, migration: Migration) -> Status:
-        """Where a migration that rebuilds no table stands. Its runs are left out."""
-        return Status(self.rows.get(migration.name, {}), [], None)
+    def of(self, name: str) -> Status:
+        """Where a migration stands. Its runs are left out."""
+        return Status(self.rows.get(name, {}), [], self.copies.get(name))
 
     def applied_elsewhere(self, migration: Migration, *, by_cli: bool) -> str | None:
         """The tool that has applied a file; None where none has. `by_cli`: the Supabase CLI has."""
@@ -168,9 +169,10 @@ def read_history(client: RpcClient) -> History:
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for row in answer["steps"]:
         rows.setdefault(row["migration"], {})[row["step"]] = row
+    copies = {row["migration"]: row["copy"] for row in answer["copies"]}
     by_cli = {row["version"]: row.get("name") for row in answer["by_cli"] or ()}
     by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
-    return History(rows, by_cli, by_others)
+    return History(rows, copies, by_cli, by_others)
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

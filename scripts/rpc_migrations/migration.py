@@ -18,7 +18,6 @@ from .sql_text import Statement, canonical, split, with_plain_line_ends
 from .transactions import without_transaction
 
 ROLLBACK_PREFIX = "roll back: "  # steps of a rollback stand in the journal beside those of their migration
-GIVEN_UP = f"{ROLLBACK_PREFIX}validate the foreign keys of the backup"  # the end of a rollback that was given up
 FINISH_PREFIX = "close the way back: "  # and so do these
 
 # A call in a canonical text. Behind other words, such as TABLE or INTO, a name and a parenthesis are those of a table.

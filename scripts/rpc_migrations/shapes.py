@@ -76,17 +76,18 @@ _ANSWER = {
 }  # fmt: skip
 _FURTHER = {**_ANSWER, "step": str, "call_seconds": float}
 ANSWER = {**_ANSWER, "following": Maybe([_FURTHER])}
+_COPY = {
+    "id": int, "table": str, "state": str, "backup": Maybe(str), "restored": Maybe(bool), "kept_as": Maybe(str), "unvalidated": list,
+    "finished_at": Maybe(Moment),
+    "attempts": Maybe(int), "longest_attempt": Maybe(float), "progress": Maybe(float), "log_entries": Maybe(int), "log_bytes": Maybe(int),
+}  # fmt: skip
 STATUS = {
     "steps": [{
         "step": str, "checksum": str, "calls": int, "rows": int, "seconds": float, "started_at": Moment, "finished_at": Maybe(Moment),
     }],
     "runs": [RUN],
     "is_there": Maybe(bool),
-    "copy": Maybe({
-        "id": int, "table": str, "state": str, "backup": Maybe(str), "restored": Maybe(bool), "kept_as": Maybe(str), "unvalidated": list,
-        "finished_at": Maybe(Moment),
-        "attempts": Maybe(int), "longest_attempt": Maybe(float), "progress": Maybe(float), "log_entries": Maybe(int), "log_bytes": Maybe(int),
-    }),
+    "copy": Maybe(_COPY),
 }  # fmt: skip
 ACCESS = {"opened_at": Moment, "open_until": Maybe(Moment), "keep_texts": bool}
 CALLS = {
@@ -108,6 +109,7 @@ HISTORY = {
             "client": Maybe(str),
         }
     ],
+    "copies": [{"migration": str, "copy": _COPY}],
     "by_cli": Maybe([{"version": str, "name": Maybe(str)}]),
     "by_others": Maybe(dict),
 }

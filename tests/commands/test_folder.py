@@ -428,6 +428,20 @@ def test_a_rollback_that_failed_is_finished_first(project: Project) -> None:
     assert project.tables == []
 
 
+def test_a_rollback_that_has_keys_to_validate_is_finished_first(project: Project) -> None:
+    """Nothing of the folder is run: from the swap back on, no row of the journal tells of it."""
+    key = "create table public.notes (id int primary key, t int references public.t);"
+    rebuild = "-- rebuild: public.t\nalter table t add column b integer;"
+    project.write(_1_a=f"create table public.t (id integer primary key); {key}", _3_c=rebuild)
+    assert project.run().error is None
+    with project.database.connect() as connection:
+        run(connection, read(ROLLBACK), migration="3_c", until="roll back: swap the tables back")
+    project.write(_2_b="create table public.b ();")
+    assert "rollback of 3_c is under way" in failure(project.run(include_all=True)).message
+    assert project.tables.count("b") == 0
+    assert "being rolled back" in str(project.run(status=True).report)
+
+
 def test_a_rollback_that_was_given_up_is_none_that_is_under_way(project: Project) -> None:
     """The folder was refused from then on: "give it up", and there was nothing to give up."""
     rebuild = "-- rebuild: public.t\nalter table t add column b integer;"
@@ -588,6 +602,7 @@ def test_a_new_file_for_a_rebuild(project: Project, scripts: Scripts) -> None:
     (file,) = project.folder.iterdir()
     assert "SUPABASE_URL" in file.read_text()
     assert scripts("new_migration.py", "x", "--folder", str(project.folder), "--rebuild", "a").returncode == 2
+    assert scripts("new_migration.py", "x", "--folder", str(project.folder), "--rebuild", 'a."b\nc"').returncode == 2
 
 
 def test_missing_secrets_fail(project: Project, scripts: Scripts) -> None:
