@@ -127,7 +127,7 @@ as $function$
 begin
     return rpc_migrations.exchange_back(copy);
 exception when others then
-    if sqlstate ~ '^(40|55P03|RM)' and sqlstate <> 'RM001' then
+    if sqlstate ~ '^RM' and sqlstate <> 'RM001' or not rpc_migrations.tells_against_it(sqlstate) then
         raise;
     end if;
     raise exception '%.% cannot be rolled back: %', quote_ident(copy.schema_name), quote_ident(copy.table_name), sqlerrm

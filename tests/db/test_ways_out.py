@@ -118,6 +118,15 @@ def test_what_does_not_go_with_the_original_table_stops_a_rollback_at_its_beginn
     assert no_trace_of_capture(things)
 
 
+def test_what_passes_is_no_reason_to_refuse_a_rollback(things: Connection) -> None:
+    """A full disk is none of the database's objects, of which one could "drop or change that"."""
+    full = "    raise exception 'no room' using errcode = 'disk_full';"
+    deploy(things, [("    return rpc_migrations.exchange_back(copy);", full)])
+    with pytest.raises(psycopg.Error, match="no room") as caught:
+        run(things, read(DISCARD))
+    assert caught.value.sqlstate == "53100"
+
+
 LATER = {
     "a column is dropped": "alter table public.things drop column c",
     "a column is renamed": "alter table public.things rename column c to d",
