@@ -43,17 +43,16 @@ def _describe_holder(holder: dict[str, Any]) -> str:
 
 def describe_run(run: dict[str, Any]) -> str:
     """A run: by whom, and since when."""
-    if not run:
-        return "started in the SQL Editor or by psql"
     since, seen = moment(run["started_at"]), moment(run["last_seen_at"])
     return f"{run['client']} (process {run['pid']}), since {since}, last seen {seen}"
 
 
 def describe_busy(answer: dict[str, Any]) -> str:
-    """Who is inside a migration."""
+    """Who is inside a migration. A run of several files is registered under their folder's name, and by hand there is none."""
     holder = answer.get("holder") or {}
+    run = answer.get("run")
     backend = f"; backend {holder['pid']}, {holder.get('state') or 'state unknown'}" if holder.get("pid") else ""
-    return describe_run(answer.get("run") or {}) + backend
+    return (describe_run(run) if run else "a run of several files, the SQL Editor or psql") + backend
 
 
 def moment(timestamp: str | None) -> str:

@@ -121,10 +121,14 @@ class StepSender:
                 wait.pause(f"Another session is inside {self._migration.name}: {describe_busy(answer)}.")
             case "disk_full":
                 self._request(step, SHRINK_STEP, Attempts(self._patience))  # alone: this is what gives the room back
-                raise in_its_place(step, _disk_full(answer))
+                emptied = [again["state"] for again in self._answers] == ["more"]
+                raise in_its_place(step, _disk_full(answer, emptied=emptied))
             case "taken_over":
+                by = answer.get("by")
                 raise Blocked(
-                    f"A newer run of {self._migration.name} has taken over: {describe_run(answer.get('by') or {})}.",
+                    f"A newer run of {self._migration.name} has taken over: {describe_run(by)}."
+                    if by
+                    else f"This run of {self._migration.name} counts as ended, and no newer one has begun.",
                     hint="Let it finish. Then the same command with --status says where it stands.",
                 )
             case state:
@@ -146,12 +150,13 @@ class StepSender:
         return step.known_as or (self._migration.name, step.name)
 
 
-def _disk_full(answer: dict[str, Any]) -> SqlError:
-    """The database has emptied the copy, so that the application can go on."""
+def _disk_full(answer: dict[str, Any], *, emptied: bool) -> SqlError:
+    """The disk is full; the database has emptied the copy, so that the application can go on, or could not."""
+    removed = "were removed, so that the application has room to go on" if emptied else "could not be removed just now"
     return SqlError(
         f"the disk is full: {answer.get('message')}",
         code=answer.get("code"),
-        details="The rows copied so far were removed, so that the application has room to go on. Its table is as it was.",
+        details=f"The rows copied so far {removed}. Its table is as it was.",
         hint="Make room: drop what is not needed, or enlarge the disk (Database, Settings in the dashboard). Then run the same command again: "
-        "the copy begins anew. Or roll back: until then changes are captured, which takes room as well.",
+        "the copy begins anew. Or roll back, which removes it: until then changes are captured, which takes room as well.",
     )

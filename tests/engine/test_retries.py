@@ -29,6 +29,7 @@ from rpc_migrations.client import (
 from rpc_migrations.deployment import SIGNATURE
 from rpc_migrations.errors import AccessRefused, Blocked, SqlError, StatementTimedOut, TransientError, Unreachable
 from rpc_migrations.settings import PROJECT_ROOT
+from step_runner import deploy
 
 pytestmark = pytest.mark.slow
 STEP = "count one"
@@ -567,6 +568,25 @@ def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
     assert said[5:] == ["What to do: Mend them."]
     assert "Traceback" not in done.stdout + done.stderr
     assert bench.supabase.service_key not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [("return;", "were removed"), ("raise exception 'locked' using errcode = '55P03';", "could not be removed")],
+    ids=["removed", "locked"],
+)
+def test_a_full_disk_tells_whether_the_rows_were_removed(bench: Bench, second: str, said: str) -> None:
+    """The second request removes them, and may have to wait like any other."""
+    with bench.database.connect() as connection:
+        deploy(connection, [("        if not rpc_migrations.give_room_back() then", "        if false then")])
+        connection.execute(
+            "create function public.fill(out done boolean) language plpgsql as $$ begin done := false; "
+            f"if nextval('public.attempts') > 1 then {second} end if; raise exception 'no room' using errcode = '53100'; end $$"
+        )
+    bench.wait_until_heard_of()
+    error = bench.run({f"{STEP} (batch)": "select * from public.fill();"}).error
+    assert error is not None
+    assert (error.code, f"The rows copied so far {said}" in (error.details or "")) == ("53100", True), error.to_dict()
 
 
 # --- timeouts of statements ------------------------------------------------------------------------------------------

@@ -432,3 +432,12 @@ def test_a_dry_run_without_credentials_sends_nothing(
         assert name in done.stdout
     assert "pg_try_advisory_lock(99)" in done.stdout
     assert bench.proxy.requests == []
+
+
+def test_who_has_no_run_of_that_name_is_not_said_to_be_in_the_sql_editor(bench: Bench) -> None:
+    """A run of a folder is registered under the folder's name, and is inside its migrations all the same."""
+    with bench.database.connect() as other:
+        other.execute("select pg_advisory_lock(rpc_migrations.lock_key('slow'))")
+        error = bench.run(patience=0.3).error
+    assert isinstance(error, Blocked)
+    assert "a run of several files, the SQL Editor or psql; backend" in error.message
