@@ -302,3 +302,12 @@ def test_a_function_that_users_may_not_execute_is_no_failure(migrated: psycopg.C
         migrated.execute("create function public.exec_sql(query text) returns void language sql as ''")
         migrated.execute("revoke all on function public.exec_sql from public, anon, authenticated")
         assert failed(verify(migrated)) == []
+
+
+def test_another_execute_sql_does_not_become_ours_by_its_comment(migrated: psycopg.Connection[Any]) -> None:
+    """Whoever may make functions in public may comment them as we do."""
+    with migrated.transaction(force_rollback=True):
+        migrated.execute("set role postgres")
+        migrated.execute("create function public.execute_sql(query text, n integer) returns void language sql as ''")
+        migrated.execute("comment on function public.execute_sql(text, integer) is 'rpc_migrations 2 x'")
+        assert "no other function runs SQL for users" in failed(verify(migrated))
