@@ -52,6 +52,15 @@ as $function$
 $function$;
 
 
+-- Whether a step belongs to a rollback: these stand in the journal beside those of their migration.
+create or replace function rpc_migrations.is_of_a_rollback(step text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select step ~ '^roll back: ';
+$function$;
+
+
 -- The step's current journal row, inserted if there is none. A step that has taken effect keeps its text: one that comes back
 -- with another is refused with RM002. "checksum" may be several, with blanks between: the first one is recorded, and a row with
 -- any of them stands for a text with the same effect. A forward step marks the steps of an earlier rollback as undone.
@@ -84,7 +93,7 @@ begin
         return entry;
     end if;
 
-    if open_step.step !~ '^roll back: ' then
+    if not rpc_migrations.is_of_a_rollback(open_step.step) then
         select c.* into copy from rpc_migrations.copies as c where c.migration = open_step.migration and c.ended_at is null;
         if found and not exists (select from rpc_migrations.journal as j where j.migration = open_step.migration and j.undone_at is null) then
             raise exception 'the journal has no steps of %, although it has rebuilt %.% or is doing so', open_step.migration,
@@ -93,7 +102,7 @@ begin
         end if;
         update rpc_migrations.journal as j
         set undone_at = clock_timestamp()
-        where j.migration = open_step.migration and j.step ~ '^roll back: ' and j.undone_at is null;
+        where j.migration = open_step.migration and j.undone_at is null and rpc_migrations.is_of_a_rollback(j.step);
     end if;
     insert into rpc_migrations.journal (migration, step, checksum, run)
     values (open_step.migration, open_step.step, split_part(open_step.checksum, ' ', 1), open_step.run)

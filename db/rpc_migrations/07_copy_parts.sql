@@ -278,6 +278,16 @@ as $function$
 $function$;
 
 
+-- The columns by which the rows of a copy's original table are told apart now: its key may be another one since. Without any key, all that were
+-- noted.
+create or replace function rpc_migrations.keys_of_original(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end;
+$function$;
+
+
 -- Whether a column must be compared as text: its type has no hash of its own (json, xml, point), or it is a text whose
 -- equality may take different strings for the same one.
 create or replace function rpc_migrations.compares_as_text(type oid) returns boolean

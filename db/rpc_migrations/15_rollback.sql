@@ -8,7 +8,7 @@ set search_path = ''
 as $function$
     update rpc_migrations.journal as j
     set undone_at = clock_timestamp()
-    where j.migration = mark_undone.migration and j.undone_at is null and j.step !~ '^roll back: ';
+    where j.migration = mark_undone.migration and j.undone_at is null and not rpc_migrations.is_of_a_rollback(j.step);
 $function$;
 
 
@@ -72,12 +72,12 @@ begin
     if copy.state = 'swapped' then  -- one that was given up may have left some
         update rpc_migrations.journal as j
         set undone_at = clock_timestamp()
-        where j.migration = copy.migration and j.step ~ '^roll back: ' and j.finished_at is not null and j.undone_at is null;
+        where j.migration = copy.migration and rpc_migrations.is_of_a_rollback(j.step) and j.finished_at is not null and j.undone_at is null;
     end if;
     update rpc_migrations.copies as c
     set
         state = 'rolling back', source = copy.new_table, target = copy.old_table, compared_at = null, chunk_blocks = 16,
-        keys = case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end,
+        keys = rpc_migrations.keys_of_original(copy),
         columns = (  -- types may have been renamed, on both tables
             select jsonb_agg(n.value || case when n.fits and n.value ->> 'type' = n.value ->> 'old_type'
                 then jsonb_build_object('type', format_type(n.type, -1), 'old_type', format_type(n.type, -1)) else '{}' end order by n.place)
@@ -162,7 +162,7 @@ declare
 begin
     copy.source := copy.new_table;
     copy.target := copy.old_table;
-    copy.keys := case when rpc_migrations.has_no_key(copy) then copy.keys else rpc_migrations.row_keys(copy.old_table) end;
+    copy.keys := rpc_migrations.keys_of_original(copy);
     copy.columns := (
         select jsonb_agg(c.value order by c.place)
         from (select n.value, n.place from rpc_migrations.columns_now(copy) as n group by n.value, n.place having bool_and(n.fits)) as c
@@ -270,7 +270,7 @@ as $function$
     from rpc_migrations.journal as j
     where
         j.migration = swapped_before.migration and j.undone_at is null and j.finished_at is not null and j.result ? 'ends_request'
-        and j.step !~ '^roll back: ';
+        and not rpc_migrations.is_of_a_rollback(j.step) and j.step !~ '^close the way back: ';
 $function$;
 
 

@@ -31,7 +31,7 @@ begin
     end if;
     update rpc_migrations.journal as j
     set undone_at = clock_timestamp()
-    where j.migration = current_setting('rpc_migrations.migration', true) and j.step ~ '^roll back: ' and j.undone_at is null;
+    where j.migration = current_setting('rpc_migrations.migration', true) and j.undone_at is null and rpc_migrations.is_of_a_rollback(j.step);
 end;
 $function$;
 

@@ -287,6 +287,10 @@ def test_what_is_in_the_way_is_named_and_nothing_is_changed(migrated: LocalSupab
     assert one(admin, "select count(*) from rpc_migrations.runs where action = 'finish'") == 0
     assert here(migrated).error is None
     assert one(admin, TABLES) == "user_clusters"
+    admin.execute(
+        "delete from rpc_migrations.copies; update rpc_migrations.journal set rows = rows where step ~ '^swap'"
+    )
+    assert "The swap said: dropped" not in refused(migrated), "but what the swap said"
 
 
 def test_what_comes_in_the_way_behind_the_question_is_refused_by_the_step(
