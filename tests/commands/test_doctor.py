@@ -154,6 +154,12 @@ def test_without_an_old_table_and_after_the_migration(
         else ("public.user_clusters", "will create it")
     )
     assert expected[1] in checks[expected[0]]["detail"]
+    if not table:
+        assert scripts("migrate_clusters.py", env=supabase.environment()).returncode == 0
+        code, checks = examine(scripts, supabase)
+        assert (code, checks.keys() & {"can be rebuilt", "room on disk"}) == (0, set()), (
+            "it is applied, without a backup"
+        )
 
 
 def test_room_on_disk(checkout: Checkout, supabase: LocalSupabase, admin: psycopg.Connection[Any]) -> None:
