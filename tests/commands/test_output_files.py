@@ -375,3 +375,9 @@ def test_a_step_file_that_wants_to_break_out_of_its_quotes(
     ).fetchall()
     assert steps == [('it\'s a "name"; commit; -- $step$',), ("again",)]
     said(checkout.run(RUN, file, env=old.environment()), "Nothing to do. it's odd is applied already")
+
+
+def test_what_to_do_with_a_file_is_told_by_the_option_and_not_by_its_name(checkout: Checkout) -> None:
+    file = checkout.step_file("go_online.sql", "select 1;")
+    said(checkout.run(RUN, file, "--write-sql"), "Written: db/go_online_output.sql", "Open the SQL Editor")
+    said(checkout.run(RUN, file, "--write-sql", "--online"), "psql")

@@ -57,20 +57,24 @@ def _client(settings: Settings, console: Console) -> RpcClient:
 
 
 @contextmanager
-def file_as_way_out(console: Console, settings: Settings, write: Callable[[], Path]) -> Iterator[None]:
+def file_as_way_out(
+    console: Console, settings: Settings, write: Callable[[], Path], *, online: bool = False
+) -> Iterator[None]:
     """If execute_sql turns out to be out of reach, say why, write the SQL file as the way out, and raise all the same."""
     try:
         yield
     except (AccessRefused, CredentialsMissing, NotDeployed, NotSupabase, Unreachable) as reason:
         console.error(reason)
         try:
-            say_written(console, settings, write())
+            say_written(console, settings, write(), online=online)
         except MigrationError as error:  # must not hide why the file was wanted
             console.warn(error.message)
         raise
 
 
-def write_instead(console: Console, settings: Settings, write: Callable[[], Path], *, is_wanted: bool = False) -> int:
+def write_instead(
+    console: Console, settings: Settings, write: Callable[[], Path], *, is_wanted: bool = False, online: bool = False
+) -> int:
     """Write the SQL file, because it is wanted or for want of credentials; return the exit code 0.
 
     Raises CredentialsMissing, after writing it, if credentials seem to be intended: a pipeline whose secrets are empty must
@@ -79,18 +83,18 @@ def write_instead(console: Console, settings: Settings, write: Callable[[], Path
     if is_wanted or not settings.are_credentials_meant:
         if not is_wanted:
             console.say(f"No credentials: {settings.missing()}.")
-        say_written(console, settings, write())
+        say_written(console, settings, write(), online=online)
         console.report.outcome = "written"
         return 0
-    with file_as_way_out(console, settings, write):
+    with file_as_way_out(console, settings, write, online=online):
         raise _missing(settings)
 
 
-def say_written(console: Console, settings: Settings, path: Path) -> None:
-    """Say which file was written, and what to do with it."""
+def say_written(console: Console, settings: Settings, path: Path, *, online: bool = False) -> None:
+    """Say which file was written, and what to do with it; `online`: it is for psql."""
     console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
     console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
-    if path.name.endswith("_online_output.sql"):
+    if online:
         console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
     else:
         link = f" ({settings.sql_editor_url})" if settings.sql_editor_url else ""

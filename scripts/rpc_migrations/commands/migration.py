@@ -156,7 +156,7 @@ def plan(options: argparse.Namespace, settings: Settings, console: Console) -> i
 
 def write(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     """Write the SQL file and run nothing."""
-    return write_instead(console, settings, lambda: _write(options), is_wanted=options.write_sql)
+    return write_instead(console, settings, lambda: _write(options), is_wanted=options.write_sql, online=options.online)
 
 
 def status(options: argparse.Namespace, settings: Settings, console: Console) -> int:
@@ -223,4 +223,4 @@ def _write(options: argparse.Namespace) -> Path:
 
 def write_as_way_out(options: argparse.Namespace, settings: Settings, console: Console) -> AbstractContextManager[None]:
     """A context in which, if execute_sql cannot be reached, the SQL file is written before giving up."""
-    return file_as_way_out(console, settings, lambda: _write(options))
+    return file_as_way_out(console, settings, lambda: _write(options), online=options.online)
