@@ -168,7 +168,7 @@ exception when others or query_canceled or assert_failure then
         message = error_message,
         detail = rpc_migrations.place_of_error(error_detail, error_context, place, pg_catalog.array_length(statements, 1), statement),
         hint = coalesce(nullif(error_hint, ''), case when error_code = '42P07' then
-            coalesce(rpc_migrations.name_of_ours_in_words(error_message, statement), rpc_migrations.left_behind_in_words()) end, '');
+            coalesce(rpc_migrations.name_of_ours_in_words(error_message, statement), rpc_migrations.forgotten_tables_in_words()) end, '');
 end;
 $function$;
 
@@ -187,7 +187,7 @@ $function$;
 
 
 -- Where a table "already exists": new tables that no migration is known to work on, and how to be rid of them. Null: there are none.
-create or replace function rpc_migrations.left_behind_in_words() returns text
+create or replace function rpc_migrations.forgotten_tables_in_words() returns text
 language sql volatile
 set search_path = ''
 as $function$

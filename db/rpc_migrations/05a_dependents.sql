@@ -195,7 +195,7 @@ $function$;
 -- Views and policies of other tables that depend on a function of the table's rows let go of it before it is dropped, until they get
 -- their own text again within the same transaction. A policy of the table itself is dropped: it is made again on the table that has
 -- the name then, and in a rollback on the original one (see exchange_back).
-create or replace function rpc_migrations.describe_holds(relation oid, as_name text) returns setof rpc_migrations.part
+create or replace function rpc_migrations.describe_holds(relation oid) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -224,7 +224,7 @@ $function$;
 -- Views, functions and rules that mention the table are replaced by their own text. A function whose parameters or result have
 -- the type of its rows cannot be: it is dropped before and made again after, with its owner, rights and comment, and before the
 -- views, which may call it.
-create or replace function rpc_migrations.describe_texts(relation oid, as_name text) returns setof rpc_migrations.part
+create or replace function rpc_migrations.describe_texts(relation oid) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan
@@ -259,7 +259,7 @@ $function$;
 
 -- Policies of other tables that mention the table. They come last: until the end of the transaction the statement locks more
 -- than its own table (see describe_security).
-create or replace function rpc_migrations.describe_policies_about(relation oid, as_name text) returns setof rpc_migrations.part
+create or replace function rpc_migrations.describe_policies_about(relation oid) returns setof rpc_migrations.part
 language plpgsql stable
 set search_path = ''
 set plan_cache_mode = force_generic_plan

@@ -28,15 +28,15 @@ begin
         union all
         select p.* from rpc_migrations.describe_keys_to(relation, as_name) as p
         union all
-        select p.* from rpc_migrations.describe_holds(relation, as_name) as p
+        select p.* from rpc_migrations.describe_holds(relation) as p
         union all
-        select p.* from rpc_migrations.describe_texts(relation, as_name) as p
+        select p.* from rpc_migrations.describe_texts(relation) as p
         union all
         select p.* from rpc_migrations.describe_security(relation, as_name) as p
         union all
         select p.* from rpc_migrations.describe_comments(relation, as_name, names) as p
         union all
-        select p.* from rpc_migrations.describe_policies_about(relation, as_name) as p;
+        select p.* from rpc_migrations.describe_policies_about(relation) as p;
 end;
 $function$;
 

@@ -62,7 +62,7 @@ begin
     for col in
         select
             o.attname as name, o.attnum as number, n.attnum as new_number, o.atttypid as old_type, n.atttypid as new_type,
-            o.attname is not null as in_old, n.attname is not null as in_new,
+            o.attname is not null as in_old,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,

@@ -443,9 +443,9 @@ as $function$
     select coalesce(jsonb_agg(jsonb_build_object('kind', n.kind, 'name', n.name, 'before', e.statement, 'after', n.statement)), '[]')
     from jsonb_to_recordset(carried) as e (kind text, name text, statement text)
     inner join (
-        select t.* from rpc_migrations.describe_texts(new_table, new_table::regclass::text) as t
+        select t.* from rpc_migrations.describe_texts(new_table) as t
         union all
-        select p.* from rpc_migrations.describe_policies_about(new_table, new_table::regclass::text) as p
+        select p.* from rpc_migrations.describe_policies_about(new_table) as p
     ) as n using (kind, name)
     where n.statement <> e.statement;
 $function$;

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
 _PATIENCE = 60.0  # seconds to go on trying one way in
+_NOTICED_BY_HAND = 5.0  # seconds for it to learn of one that was made by hand
 OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # if execute_sql has closed
 
 
@@ -122,9 +123,9 @@ def _send_by_first_open_way(
     return None
 
 
-def is_open_by_hand(client: RpcClient, patience: float = 5.0) -> bool:
+def is_open_by_hand(client: RpcClient) -> bool:
     """Whether execute_sql is there and open now; the REST layer may need some seconds to notice. Raises as `deploy` does."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + _NOTICED_BY_HAND
     while True:
         try:
             deployed_version(client)
