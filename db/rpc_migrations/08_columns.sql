@@ -1,21 +1,6 @@
 -- Which columns are copied, and whether the new table can hold every row of the old one: types, NULLs, the order of columns. Rows that
 -- cannot be held are counted, and named with the query that finds them.
 
--- What is wrong with changing a column by which rows are told apart: its values have to match those of the other table.
-create or replace function rpc_migrations.problems_of_key(
-    old_table oid, number smallint, other_collation boolean, other_values boolean
-) returns setof text
-language sql stable
-set search_path = ''
-as $function$
-    select format(
-        case when k.operator is null then 'column %I tells the rows apart, as the table has no primary key, and would change; add a primary key first'
-            else 'column %I belongs to the primary key and would get another collation' end, k.name)
-    from rpc_migrations.key_columns(old_table) as k
-    where k.number = problems_of_key.number and (other_collation or k.operator is null and other_values);
-$function$;
-
-
 -- The views (and tables with rules) that read a column. Null: none.
 create or replace function rpc_migrations.views_on(relation oid, attnum smallint) returns text
 language plpgsql stable
@@ -66,14 +51,11 @@ begin
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
-            o.attgenerated as old_generated, n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
-            o.attcollation <> n.attcollation as other_collation,
+            n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
             not n.attnotnull and o.attnum = any (
                 select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
-            ) as loose_key,
-            rpc_migrations.views_on(old_table, o.attnum) as views,
-            rpc_migrations.uses_of_type(old_table, o.attnum, o.atttypid, n.atttypid) as uses
+            ) as loose_key
         from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
         full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
             on n.attname = o.attname
@@ -95,17 +77,6 @@ begin
             problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
             continue;
         end if;
-        if col.old_generated <> '' then
-            problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
-        end if;
-        if col.views is not null and (col.old_type_name <> col.new_type_name or col.other_collation) then
-            problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
-                col.name, case when col.other_collation then 'one of another collation' else col.new_type_name end, col.views));
-        end if;
-        if col.uses is not null then
-            problems := array_append(problems, format('column %I becomes %s, with which these may mean something else; drop them before and make '
-                'them again afterwards: %s', col.name, col.new_type_name, col.uses));
-        end if;
         if col.loose_key then
             problems := array_append(problems, format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; '
                 'declare it not null', col.name));
@@ -117,8 +88,7 @@ begin
                 format('select quote_literal((%s)::text) || %L', col.default_value, '::' || col.new_type_name)) as a (fallback text);
         end if;
         problems := problems || array(
-            select p from rpc_migrations.problems_of_key(
-                old_table, col.number, col.other_collation, col.old_type <> col.new_type or fallback is not null) as p);
+            select p from rpc_migrations.problems_of_column(old_table, col.number, new_table, col.new_number, fallback is not null) as p);
         if col.must_fill and fallback is null then
             problems := problems || rpc_migrations.count_problem(old_table, format('%I is null', col.name), format('%I may not be null', col.name));
         end if;
@@ -201,6 +171,69 @@ begin
             )
     );
 end;
+$function$;
+
+
+-- What is wrong with changing a column by which rows are told apart: its values have to match those of the other table. Null if nothing is.
+create or replace function rpc_migrations.problem_of_key(old_table oid, number smallint, new_type oid, other_collation boolean, other_values boolean) returns text
+language plpgsql stable
+set search_path = ''
+as $function$
+declare
+    key record;
+begin
+    select k.name, k.operator, a.atttypid as type into key
+    from rpc_migrations.key_columns(old_table) as k
+    inner join pg_catalog.pg_attribute as a on a.attrelid = old_table and a.attnum = k.number
+    where k.number = problem_of_key.number;
+    if not found or not (other_collation or other_values) then
+        return null;
+    elsif key.operator is null then
+        return format('column %I tells the rows apart, as the table has no primary key, and would change; add a primary key first', key.name);
+    end if;
+    execute format('select null::%1$s operator(%3$s) null::%2$s, null::%2$s operator(%3$s) null::%1$s',
+        format_type(rpc_migrations.base_type(key.type), -1), format_type(rpc_migrations.base_type(new_type), -1), key.operator);
+    return case when other_collation then format('column %I belongs to the primary key and would get another collation', key.name) end;
+exception when undefined_function or ambiguous_function then
+    return format('column %I belongs to the primary key, and %s cannot be compared with %s; do that in a step after the rebuild',
+        key.name, format_type(new_type, -1), format_type(key.type, -1));
+end;
+$function$;
+
+
+-- What is wrong with a column that both tables have, whatever its rows are. "other_values": some would change. One sentence each.
+create or replace function rpc_migrations.problems_of_column(
+    old_table oid, old_number smallint, new_table oid, new_number smallint, other_values boolean
+) returns setof text
+language sql stable
+set search_path = ''
+as $function$
+    with changes as (
+        select
+            o.attname as name, o.atttypid as old_type, n.atttypid as new_type, o.attgenerated <> '' and n.attgenerated = '' as is_released,
+            format_type(o.atttypid, o.atttypmod) <> t.name as other_type, o.attcollation <> n.attcollation as other_collation, t.name as new_name
+        from pg_catalog.pg_attribute as o
+        inner join pg_catalog.pg_attribute as n on n.attrelid = new_table and n.attnum = new_number
+        cross join lateral format_type(n.atttypid, n.atttypmod) as t (name)
+        where o.attrelid = old_table and o.attnum = old_number
+    )
+    select format('column %I is generated in the old table and not in the new one, so there is no way back', c.name)
+    from changes as c where c.is_released
+    union all
+    select format('column %I becomes %s, and a view''s columns cannot change: %s',
+        c.name, case when c.other_type then c.new_name else 'one of another collation' end, v.names)
+    from changes as c cross join lateral rpc_migrations.views_on(old_table, old_number) as v (names)
+    where v.names is not null and (c.other_type or c.other_collation)
+    union all
+    select format('column %I becomes %s, with which these may mean something else; drop them before and make them again afterwards: %s',
+        c.name, c.new_name, u.names)
+    from changes as c cross join lateral rpc_migrations.uses_of_type(old_table, old_number, c.old_type, c.new_type) as u (names)
+    where u.names is not null
+    union all
+    select k.problem
+    from changes as c cross join lateral rpc_migrations.problem_of_key(
+        old_table, old_number, c.new_type, c.other_collation, other_values or c.old_type <> c.new_type) as k (problem)
+    where k.problem is not null;
 $function$;
 
 

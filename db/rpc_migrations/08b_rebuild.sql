@@ -142,10 +142,8 @@ begin
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attnotnull and not rpc_migrations.may_hold_null(new_table, n.attnum)
             and not (o.attnotnull and not rpc_migrations.may_hold_null(copy.old_table, o.attnum)) as must_fill,
-            o.attgenerated as old_generated, n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
-            o.attnum as number, n.attnum as new_number, o.attcollation <> n.attcollation as other_collation,
-            rpc_migrations.views_on(copy.old_table, o.attnum) as views,
-            rpc_migrations.uses_of_type(copy.old_table, o.attnum, o.atttypid, n.atttypid) as uses
+            n.attgenerated, copy.alteration -> 'conversions' ->> o.attname as expression,
+            o.attnum as number, n.attnum as new_number
         from jsonb_to_recordset(copy.alteration -> 'columns') as c (old name, new name)
         inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attname = c.old and not o.attisdropped
         inner join pg_catalog.pg_attribute as n on n.attrelid = new_table and n.attname = c.new and not n.attisdropped
@@ -160,19 +158,8 @@ begin
             problems := array_append(problems, format('column %I is %s and becomes %s only with a USING', col.name, col.old_type_name, col.new_type_name));
             continue;
         end if;
-        if col.old_generated <> '' then
-            problems := array_append(problems, format('column %I is generated in the old table and not in the new one, so there is no way back', col.name));
-        end if;
-        if col.views is not null and col.old_type_name <> col.new_type_name then
-            problems := array_append(problems, format('column %I becomes %s, and a view''s columns cannot change: %s',
-                col.name, col.new_type_name, col.views));
-        end if;
-        if col.uses is not null then
-            problems := array_append(problems, format('column %I becomes %s, with which these may mean something else; drop them before and make '
-                'them again afterwards: %s', col.name, col.new_type_name, col.uses));
-        end if;
         problems := problems || array(
-            select p from rpc_migrations.problems_of_key(copy.old_table, col.number, col.other_collation, col.old_type <> col.new_type) as p);
+            select p from rpc_migrations.problems_of_column(copy.old_table, col.number, new_table, col.new_number, other_values => false) as p);
         if not with_rows then
             null;
         elsif col.expression is not null then

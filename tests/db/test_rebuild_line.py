@@ -216,6 +216,10 @@ REFUSED = {
     "view on a column of another type": (
         "create view public.notes as select old_one from public.orders", "alter table orders alter old_one type varchar(90)", "view",
     ),
+    "view on a column of another collation": (
+        "create view public.notes as select old_one from public.orders", 'alter table orders alter old_one type text collate "C"',
+        "column old_one becomes one of another collation, and a view's columns cannot change: public.notes",
+    ),
     "function on a column of another type": (
         "create function public.halves() returns bigint return (select count(*) from public.orders where price / 2 = 1)",
         "alter table orders alter price type real", "function public.halves()",
@@ -260,6 +264,10 @@ REFUSED = {
     "converted key column": (
         "alter table public.lines drop constraint lines_order_fkey", "alter table orders alter id drop identity, alter id type bigint using -id",
         "primary key",
+    ),
+    "key of a type that is not compared with the old one": (
+        "alter table public.lines drop constraint lines_order_fkey", "alter table orders alter id drop identity; alter table orders alter id type text",
+        "column id belongs to the primary key, and text cannot be compared with integer",
     ),
     "another primary key": (
         "alter table public.lines drop constraint lines_order_fkey",
