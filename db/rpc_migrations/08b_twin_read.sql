@@ -201,6 +201,23 @@ as $function$
             inner join pg_catalog.pg_policy as p on p.polname = s.name
             where p.oid = d.objid and p.polrelid = copy.old_table and s.kind = 'policy' and s.phase = 'build')
         or d.classid = 'pg_catalog.pg_statistic_ext'::regclass
+    )
+    union
+    -- On the twin nothing but the column itself depends on its sequence, which goes with it.
+    select format('column %I is dropped with its sequence %s, and this depends on it: %s', c.name, q.oid::regclass,
+        pg_describe_object(d.classid, d.objid, d.objsubid))
+    from rpc_migrations.changed_columns(copy, alteration) as c
+    inner join pg_catalog.pg_attribute as a on a.attrelid = copy.old_table and a.attname = c.name
+    inner join pg_catalog.pg_depend as o
+        on o.classid = 'pg_catalog.pg_class'::regclass and o.refclassid = o.classid and o.refobjid = copy.old_table and o.refobjsubid = a.attnum
+    inner join pg_catalog.pg_class as q on q.oid = o.objid and q.relkind = 'S'
+    inner join pg_catalog.pg_depend as d on d.refclassid = o.classid and d.refobjid = q.oid
+    where c.new_name is null and not exists (
+        select
+        from pg_catalog.pg_attrdef as e
+        inner join pg_catalog.pg_attribute as g on g.attrelid = e.adrelid and g.attnum = e.adnum
+        inner join rpc_migrations.changed_columns(copy, alteration) as also on also.name = g.attname and also.new_name is null
+        where d.classid = 'pg_catalog.pg_attrdef'::regclass and e.oid = d.objid and e.adrelid = copy.old_table
     );
 $function$;
 

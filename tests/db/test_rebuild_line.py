@@ -232,6 +232,14 @@ REFUSED = {
         "create publication halves for table public.orders where (price / 2 = 1)",
         "alter table orders alter price type real", "publication halves",
     ),
+    "default of another table that draws from a dropped column's sequence": (
+        "alter table public.orders add again serial; create table public.archive (like public.orders including defaults)",
+        "alter table orders drop again", "default value for column again of table public.archive",
+    ),
+    "default of another column that draws from a dropped column's sequence": (
+        "alter table public.orders add again serial, add once_more integer default nextval('public.orders_again_seq')",
+        "alter table orders drop again cascade", "default value for column once_more of table public.orders",
+    ),
     "function on a renamed column": (
         "create function public.notes() returns bigint return (select count(note) from public.orders)",
         "alter table orders rename note to remark", "function public.notes()",
