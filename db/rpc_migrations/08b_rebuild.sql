@@ -71,7 +71,7 @@ $function$;
 
 
 -- Raises RM001 if rows violate a check or foreign key that the statements have added, which would otherwise fail after the copy. It does
--- so all the same if it is about columns that the old table lacks, or uses operators that are not found here.
+-- so all the same if it is about columns that the old table lacks, or about the row as a whole, or uses operators that are not found here.
 create or replace function rpc_migrations.check_rules(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -96,7 +96,7 @@ begin
             from rpc_migrations.ask(format(
                 'select count(*) from (select %s from only %s as s) as n (%s) where %s',
                 parts.read, parts.source, parts.columns, rule.broken)) as a (rows bigint);
-        exception when undefined_function or ambiguous_function or insufficient_privilege then
+        exception when undefined_function or ambiguous_function or insufficient_privilege or undefined_table then
             broken := 0;
         end;
         if broken > 0 then
@@ -211,6 +211,22 @@ end;
 $function$;
 
 
+-- Whether a type takes a NULL. A domain may refuse it by NOT NULL or by a check, its own or that of a domain below it.
+create or replace function rpc_migrations.takes_null(type oid) returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if exists (select from pg_catalog.pg_type as t where t.oid = takes_null.type and t.typtype = 'd') then
+        perform a.answer from rpc_migrations.ask(format('select (null::%s) is null', format_type(type, -1))) as a (answer boolean);
+    end if;
+    return true;
+exception when not_null_violation or check_violation then
+    return false;
+end;
+$function$;
+
+
 -- Raises RM001, before anything is changed, for what a rollback that keeps the changes cannot put back: rows changed or added since the
 -- swap with a column that was converted one way, and added rows that would lack a value for a dropped NOT NULL column.
 create or replace function rpc_migrations.check_one_way(copy rpc_migrations.copies) returns void
@@ -235,7 +251,8 @@ begin
     select string_agg(quote_ident(d.name), ', ') into needed
     from jsonb_array_elements_text(copy.alteration -> 'dropped') as d (name)
     inner join pg_catalog.pg_attribute as a on a.attrelid = copy.old_table and a.attname = d.name
-    where a.attnotnull and not a.atthasdef and a.attidentity = '';
+    inner join pg_catalog.pg_type as t on t.oid = a.atttypid
+    where (a.attnotnull or not rpc_migrations.takes_null(t.oid)) and not a.atthasdef and t.typdefaultbin is null and a.attidentity = '';
     if one_way is null and needed is null then
         return;
     end if;

@@ -319,8 +319,12 @@ begin
             'and each column may get a new type once';
     end if;
     for col in
-        select a.attname as name, format('(%s)::%s', coalesce(pg_get_expr(d.adbin, d.adrelid), 'null'), format_type(a.atttypid, a.atttypmod)) as default_value
+        select
+            a.attname as name,
+            format('(%s)::%s', coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0), 'null'), format_type(a.atttypid, a.atttypmod))
+                as default_value
         from pg_catalog.pg_attribute as a
+        inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
         where a.attrelid = twin and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
             and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('new', a.attname))

@@ -18,6 +18,7 @@ create type public.level as enum ('low', 'high');
 create domain public.short as text check (length(value) < 40);
 create domain public.count as integer check (value >= 0);
 create domain public.tally as public.count;
+create domain public.grade as text default 'C' not null check (value <> '');
 create function public.touch() returns trigger language plpgsql as $$ begin return new; end $$;
 create table public.customers (id integer primary key, name text unique);
 create table public.orders (
@@ -64,6 +65,7 @@ ACCEPTED = {
     "wider key": "alter table orders alter column id type bigint",
     "column": "alter table orders add column status text default 'open' not null",
     "columns": "alter table public.orders add one integer, add column two numeric(10, 2) default 1.5",
+    "columns of a domain with a default": "alter table orders add column grade grade, add column other grade default 'A'",
     "column with identity": "alter table orders add column place integer generated always as identity",
     "identity with a sequence's name": "alter table orders add place bigint generated always as identity (sequence name places start 500)",
     "generated column": "alter table orders add column euros numeric generated always as (cents / 100.0) stored",
@@ -102,6 +104,7 @@ ACCEPTED = {
     "drop not null": "alter table orders alter customer drop not null",
     "check": "alter table orders add constraint small check (cents < 100000)",
     "check without a name": "alter table orders add check (cents < 100000)",
+    "check of the whole row": "alter table orders add constraint some_row check (orders is distinct from null)",
     "check that is not valid": "alter table orders add constraint later check (cents > 1010) not valid",
     "drop constraint": "alter table orders drop constraint positive",
     "drop and add constraint": "alter table orders drop constraint positive, add constraint positive check (cents > 10)",
@@ -647,6 +650,37 @@ def test_rollback_of_a_dropped_column(orders: Connection, tmp_path: Path) -> Non
     assert orders.execute("select old_two, note from public.orders where id in (3, 4, 61) order by id").fetchall() == [
         (3, "changed"), (4, "note 4"), (7, None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("domain", "is_lost"),
+    [
+        ("not null", True),
+        ("check (value is not null)", True),
+        ("default 'x' not null", False),
+        ("check (value <> '')", False),
+    ],
+)
+def test_rollback_of_a_dropped_column_of_a_domain(
+    orders: Connection, tmp_path: Path, domain: str, is_lost: bool
+) -> None:
+    """A new row has the domain's default; where the domain wants a value and has none, the rollback is refused before it begins."""
+    orders.execute(
+        f"create domain public.name as text {domain}; create domain public.short_name as public.name".encode()
+    )
+    orders.execute(
+        "alter table public.orders add title public.short_name default 'a'; alter table public.orders alter title drop default"
+    )
+    run(orders, rebuild(tmp_path / "rebuild.sql", "alter table orders drop column title"))
+    orders.execute("insert into public.orders (customer, number, old_one) values (1, 900, 'new')")
+    if is_lost:
+        with pytest.raises(psycopg.Error, match="title was dropped, and may not be null"):
+            run(orders, read(ROLLBACK))
+        orders.execute("delete from public.orders where number = 900")
+    run(orders, read(ROLLBACK))
+    assert orders.execute("select distinct coalesce(title, '-') from public.orders order by 1").fetchall() == (
+        [("a",)] if is_lost else [("a",), ("x",)] if "default" in domain else [("-",), ("a",)]
+    )
 
 
 CONVERT = "alter table orders drop column twice, alter column cents type numeric(12, 2) using cents / 100.0"
