@@ -132,6 +132,10 @@ class Bench:
             self.proxy.requests.clear()
         return run_here(settings_for(self.proxy.url, self.supabase.service_key, **settings), self.file, dry_run=dry_run)
 
+    def run_back(self, **settings: float) -> Outcome:
+        """Roll the file back in this process, through the proxy."""
+        return run_here(settings_for(self.proxy.url, self.supabase.service_key, **settings), self.file, rollback=True)
+
     def run_past_the_proxy(self, **settings: float) -> Outcome:
         """Run the file in this process, without the proxy."""
         return run_here(settings_for(self.supabase.url, self.supabase.service_key, **settings), self.file)

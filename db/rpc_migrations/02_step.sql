@@ -158,7 +158,7 @@ $function$;
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
 --   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
---               "rows"); send again after a pause
+--               "rows"); send again after a pause, or at once if the result says "ends_request"
 --   busy        another session is inside this migration; nothing was done
 --   disk_full   some room was given back; sent again, the step gives back all that the copy has taken, and after that begins anew
 --   taken_over  this run has been ended, most likely by a newer one; nothing was done

@@ -240,7 +240,7 @@ begin
         when 'more' then
             return;
         when 'waiting' then
-            perform pg_sleep(0.2);
+            perform pg_sleep(case when answer -> 'result' -> 'ends_request' = 'true' then 0 else 0.2 end);
         when 'disk_full' then
             raise exception 'the disk is full: %', answer ->> 'message'
             using errcode = 'disk_full', hint = 'Roll the migration back, which gives back the room that the copy has taken; or make room and '

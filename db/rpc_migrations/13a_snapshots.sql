@@ -74,7 +74,7 @@ $function$;
 
 -- All that comes before an attempt to swap: the log is replayed, the source is the one that was compared, that is committed, and older
 -- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is
--- committed. In one transaction with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
+-- committed ("holders" as well: it is to be called again at once, as more is written with every moment). In one transaction with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
 create or replace function rpc_migrations.prepare_swap(
     copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
 )
@@ -84,7 +84,6 @@ as $function$
 declare
     is_done boolean;
     noted jsonb := copy.snapshots;
-    entries bigint;
 begin
     ready := false;
     rows := 0;
@@ -118,14 +117,57 @@ begin
         message := 'statements that began before the last rows were replayed (--ignore-snapshots goes on; they may miss rows)';
         return;
     end if;
-    execute format('select count(*) from (select from rpc_migrations.log_%s limit 1001) as l', copy.id) into entries;
-    if entries > 1000 then
+    if rpc_migrations.has_entries(copy, 25) then
         rows := rpc_migrations.catch_up(copy);
         holders := '[]';
-        message := 'the next attempt, after more than 1,000 changes';
+        ends_request := true;
+        message := rpc_migrations.too_many_changes(25);
         return;
     end if;
     ready := true;
+end;
+$function$;
+
+
+-- Whether the log has more entries than this many for each millisecond that an attempt may hold locks (MIGRATION_LOCK_BUDGET).
+create or replace function rpc_migrations.has_entries(copy rpc_migrations.copies, for_each_ms integer) returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    entries bigint;
+    most bigint := for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint;
+begin
+    execute format('select count(*) from (select from rpc_migrations.log_%s limit $1 + 1) as l', copy.id) into entries using most;
+    return entries > most;
+end;
+$function$;
+
+
+-- Why there was no attempt, for a message.
+create or replace function rpc_migrations.too_many_changes(for_each_ms integer) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('a moment at which the application has written no more than %s changes since the last replay (a larger MIGRATION_LOCK_BUDGET, in seconds, '
+        'allows more, and writes may have to wait that long)', trim(to_char(for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint, '999,999,999')));
+$function$;
+
+
+-- Within an attempt, before the application's tables are locked: replays what was written while the attempt was prepared, so that little
+-- is left to be done under the lock. Raises RM098 if that is no little: then nobody has waited for this attempt.
+-- A few entries are left for the lock: they take less time than another look at the log.
+create or replace function rpc_migrations.replay_before_locks(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if rpc_migrations.has_entries(copy, 1) then
+        perform rpc_migrations.replay();
+    end if;
+    if rpc_migrations.has_entries(copy, 5) then
+        raise exception '%', rpc_migrations.too_many_changes(5) using errcode = 'RM098';
+    end if;
 end;
 $function$;
 

@@ -42,6 +42,7 @@ begin
         perform rpc_migrations.free_new_table(copy);
         if copy.source is not null then
             carried := rpc_migrations.plan_swap(copy);
+            perform rpc_migrations.replay_before_locks(copy);
             began := clock_timestamp();
             perform rpc_migrations.lock_for_swap(copy, began);
             perform rpc_migrations.check_source(copy);
@@ -54,6 +55,12 @@ begin
         holders := rpc_migrations.holders_in_the_way(copy);
         message := rpc_migrations.what_was_waited_for(sqlerrm);
         rows := rows + rpc_migrations.catch_up(copy);
+    when sqlstate 'RM098' then
+        holders := '[]';
+        ends_request := true;
+        message := sqlerrm;
+        rows := rows + rpc_migrations.catch_up(copy);
+        return;
     end;
     copy := rpc_migrations.note_attempt(copy, began);
     if done then

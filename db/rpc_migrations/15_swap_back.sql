@@ -42,6 +42,9 @@ begin
     began := clock_timestamp();
     begin
         perform rpc_migrations.plan_swap_back(copy);
+        if keeps_changes then
+            perform rpc_migrations.replay_before_locks(copy);
+        end if;
         began := clock_timestamp();
         perform rpc_migrations.lock_for_swap_back(copy, began);
         if keeps_changes then
@@ -56,6 +59,12 @@ begin
         if keeps_changes then
             rows := rows + rpc_migrations.catch_up(copy);
         end if;
+    when sqlstate 'RM098' then
+        holders := '[]';
+        ends_request := true;
+        message := sqlerrm;
+        rows := rows + rpc_migrations.catch_up(copy);
+        return;
     end;
     copy := rpc_migrations.note_attempt(copy, began);
     if done then

@@ -24,17 +24,20 @@ class Wait:
         """How long we have been waiting."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def pause(self, why_not: str) -> None:
-        """Wait for a moment. Raises Blocked, with `why_not`, when the patience is used up."""
+    def pause(self, why_not: str, *, at_once: bool = False) -> None:
+        """Wait for a moment, unless `at_once`. Raises Blocked, with `why_not`, when the patience is used up."""
         if self._since is None:
             self._since = time.monotonic()
-        if self.seconds + self._pause > self.patience:
+        pause = 0.0 if at_once else self._pause
+        if self.seconds + pause > self.patience:
             raise Blocked(
                 why_not,
                 hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. End what is in the way, or wait for it; then run the same command again "
                 "(--patience SECONDS waits longer).",
             )
-        time.sleep(self._pause)
+        if at_once:
+            return
+        time.sleep(pause)
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
 
     def over(self) -> None:

@@ -104,15 +104,20 @@ class StepSender:
         """Act on an answer other than "done": show progress, wait, or raise MigrationError."""
         match answer["state"]:
             case "more":
-                wait.over()
+                if not step.swaps:  # what it replays brings the swap no nearer
+                    wait.over()
                 self._console.step_goes_on(step, answer)
             case "waiting":
-                what = (answer.get("result") or {}).get("message")
+                result = answer.get("result") or {}
+                what = result.get("message")
                 holders = "" if what and not answer.get("holders") else f": {describe_holders(answer.get('holders'))}"
                 what = what or "a lock"
                 self._console.waiting(what + holders, wait.seconds)
                 try:
-                    wait.pause(f"waited for {what}, and did not get it{holders}.")
+                    # Nobody is in the way if the swap has only caught up, and a pause would let more be written.
+                    wait.pause(
+                        f"waited for {what}, and did not get it{holders}.", at_once=bool(result.get("ends_request"))
+                    )
                 except Blocked as blocked:
                     blocked.details = answer.get("details")  # a statement of the step may have raised it by itself
                     raise in_its_place(step, blocked) from None

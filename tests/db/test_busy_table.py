@@ -1,0 +1,78 @@
+"""A table to which the application writes so fast that much is written between any two requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from bench import Bench, run_here, settings_for
+from faults.proxy import Fault, Request
+from rpc_migrations import patience
+
+ROWS = 20_000
+STEP = "swap the tables"
+REBUILD = "-- rebuild: public.orders\nalter table public.orders add column status text default 'open' not null;\n"
+ROLLED_BACK = "roll back: swap the tables back"
+
+
+@pytest.fixture
+def orders(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The file that rebuilds a table. A pause would be longer than a run's patience, and end it."""
+    with bench.database.connect() as connection:
+        connection.execute("create table public.orders (id integer primary key, amount integer not null)")
+        connection.execute("insert into public.orders select n, 0 from generate_series(1, %s) as n", [ROWS])
+    bench.file.write_text(REBUILD)
+    monkeypatch.setattr(patience, "_FIRST_PAUSE", 1000.0)
+    return bench
+
+
+def writing(bench: Bench, changes: list[int]) -> Callable[[Request], Fault | None]:
+    """Before each request that begins with a swap, the application changes so many rows more."""
+
+    def choose(request: Request) -> Fault | None:
+        if request.step in {STEP, ROLLED_BACK} and changes:
+            with bench.database.connect() as application:
+                application.execute("update public.orders set amount = amount + 1 where id <= %s", [changes.pop(0)])
+        return None
+
+    return choose
+
+
+def what_was_written(bench: Bench) -> tuple[int, int]:
+    """How many rows there are, and how many changes they have."""
+    [(rows, changes)] = bench.ask("select count(*), sum(amount) from public.orders")
+    return rows, changes
+
+
+def test_thousands_of_changes_between_any_two_requests(orders: Bench) -> None:
+    """They are replayed before the locks; the swap and the way back do not wait for a quieter moment."""
+    orders.proxy.choose = writing(orders, [4_000] * 20)
+    done = orders.run()
+    assert (done.exit_code, done.error) == (0, None)
+    assert orders.sent.count(STEP) < 10
+    back = orders.run_back()
+    assert (back.exit_code, back.error) == (0, None)
+    assert orders.sent.count(ROLLED_BACK) < 10
+    assert what_was_written(orders) == (ROWS, 4_000 * (orders.sent.count(STEP) + orders.sent.count(ROLLED_BACK)))
+
+
+def test_a_burst_of_changes_is_caught_up_with_at_once(orders: Bench) -> None:
+    """More than is tried to swap with, several times in a row: a pause would only let more be written."""
+    orders.proxy.choose = writing(orders, [10_000] * 6)
+    done = orders.run()
+    assert (done.exit_code, done.error) == (0, None)
+    assert what_was_written(orders) == (ROWS, 60_000)
+
+
+def test_an_application_that_writes_faster_than_can_be_caught_up_with(orders: Bench) -> None:
+    """The run ends when its patience does, with nothing half done, and says what could be done; a larger budget is one way."""
+    orders.proxy.choose = writing(orders, [10_000] * 1000)
+    gave_up = orders.run(patience=2)
+    assert gave_up.error is not None
+    assert "no more than 5,000 changes" in str(gave_up.error)
+    assert "MIGRATION_LOCK_BUDGET" in str(gave_up.error)
+    assert orders.ask("select state, attempts from rpc_migrations.copies") == [("copied", 0)]
+    settings = settings_for(orders.proxy.url, orders.supabase.service_key)
+    done = run_here(replace(settings, lock_budget=1000), orders.file)
+    assert (done.exit_code, done.error) == (0, None)
