@@ -13,6 +13,7 @@ as $function$
 declare
     later jsonb := nullif(current_setting('rpc_migrations.later', true), '');
     reasons text[];
+    past_budget text;
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         return null;  -- the copy cannot begin then, and says why
@@ -25,11 +26,14 @@ begin
             exit;
         when lock_not_available then
             reasons := null;  -- and what it had found may come of what it has not done
+            past_budget := substring(sqlerrm from '^this attempt (has taken longer than .*)$');
         end;
         perform pg_sleep(0.05);
     end loop;
     if reasons is null then
-        return 'the later steps could not be rehearsed: other sessions hold locks that they need';
+        return 'the later steps could not be rehearsed: ' || coalesce(
+            'that ' || past_budget || '. So may every attempt at the swap: see how many tables, views, policies and foreign keys depend on this table',
+            'other sessions hold locks that they need');
     elsif reasons <> '{}' then
         raise exception '%.% cannot be rebuilt as the step file says: %', quote_ident(copy.schema_name), quote_ident(copy.table_name),
             (select string_agg(r.reason, '; ' order by r.place)

@@ -24,15 +24,17 @@ class Wait:
         """How long we have been waiting."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def pause(self, why_not: str, *, at_once: bool = False) -> None:
-        """Wait for a moment, unless `at_once`. Raises Blocked, with `why_not`, when the patience is used up."""
+    def pause(
+        self, why_not: str, remedy: str = "End what is in the way, or wait for it; then", *, at_once: bool = False
+    ) -> None:
+        """Wait for a moment, unless `at_once`. Raises Blocked, with `why_not` and `remedy`, when the patience is used up."""
         if self._since is None:
             self._since = time.monotonic()
         pause = 0.0 if at_once else self._pause
         if self.seconds + pause > self.patience:
             raise Blocked(
                 why_not,
-                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. End what is in the way, or wait for it; then run the same command again "
+                hint=f"Gave up after {self.seconds:.0f} s; nothing is half done. {remedy} run the same command again "
                 "(--patience SECONDS waits longer).",
             )
         if at_once:

@@ -113,11 +113,11 @@ class StepSender:
                 holders = "" if what and not answer.get("holders") else f": {describe_holders(answer.get('holders'))}"
                 what = what or "a lock"
                 self._console.waiting(what + holders, wait.seconds)
+                remedies = [] if holders or what == "a lock" else ["At a quieter hour,"]  # nobody is in the way
+                why_not = f"waited for {what}, and did not get it{holders}."
                 try:
-                    # Nobody is in the way if the swap has only caught up, and a pause would let more be written.
-                    wait.pause(
-                        f"waited for {what}, and did not get it{holders}.", at_once=bool(result.get("ends_request"))
-                    )
+                    # A pause after it has only caught up would let more be written.
+                    wait.pause(why_not, *remedies, at_once=bool(result.get("ends_request")))
                 except Blocked as blocked:
                     blocked.details = answer.get("details")  # a statement of the step may have raised it by itself
                     raise in_its_place(step, blocked) from None
