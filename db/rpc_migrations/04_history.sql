@@ -128,6 +128,27 @@ end;
 $function$;
 
 
+-- The SHA-256 of what the CLI has noted with these versions, without white space and semicolons: some note a file as one statement, some
+-- divide it. A version without statements, as old CLIs note it, is left out.
+create or replace function rpc_migrations.texts_noted_by_cli(versions text[]) returns table (version text, hash text)
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.refuse_strangers_history('supabase_migrations.schema_migrations', false);
+    return query
+        select
+            m.version, pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.translate(
+                pg_catalog.string_agg(s.value, '' order by s.place), E' \t\n\r\f\v;\ufeff', ''), 'UTF8')), 'hex')
+        from supabase_migrations.schema_migrations as m
+        cross join lateral pg_catalog.jsonb_array_elements_text(coalesce(nullif(pg_catalog.to_jsonb(m) -> 'statements', 'null'), '[]'))
+            with ordinality as s (value, place)
+        where m.version = any (versions)
+        group by m.version;
+end;
+$function$;
+
+
 -- Notes in the CLI's table that a file was applied: "version", "name" and "statements", from which the CLI can make the file
 -- (supabase migration fetch) and a database (supabase db reset) again. If schema and table are missing they are made as the CLI
 -- makes them; other columns, which hosted projects have, get their defaults.

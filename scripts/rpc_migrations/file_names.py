@@ -10,7 +10,8 @@ from .errors import StepFileError
 
 _IN_ITS_OWN_FOLDER = re.compile(r"(?P<name>\d[^/]*)/(migration|up)\.sql")  # 20260101000000_init/migration.sql
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_CLI_NAME = re.compile(r"(?P<version>[0-9]+)_(?P<name>.*)")
+# As the CLI wants it; and as others call a file that they note in its table all the same: a timestamp is a migration's own.
+_NOTED_NAME = re.compile(r"(?P<version>[0-9]+(?=_)|[0-9]{12,}(?=-|$))[_-]?(?P<name>.*)")
 
 
 def file_of(path: Path) -> str:
@@ -26,8 +27,8 @@ def name_of(path: Path) -> str:
 
 
 def version_and_name(path: Path) -> tuple[str | None, str]:
-    """A file as the Supabase CLI notes it: the digits that its name begins with (None: there are none), and the rest."""
-    match = _CLI_NAME.fullmatch(name_of(path))
+    """A file as the Supabase CLI's table has it: the digits that its name begins with (None: there are none), and the rest."""
+    match = _NOTED_NAME.fullmatch(name_of(path))
     return (match["version"], match["name"]) if match else (None, name_of(path))
 
 

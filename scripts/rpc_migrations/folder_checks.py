@@ -10,7 +10,7 @@ from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
-from .journal import History, refuse_lost_steps, refuse_rollback_under_way
+from .journal import History, refuse_lost_steps, refuse_rollback_under_way, texts_noted_by_cli
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 from .sql import quote_literal
 from .sql_text import NAME
@@ -50,7 +50,7 @@ def check(
         refuse_lost_steps(one.status, one.migration)
     _refuse_renamed(files, chosen, history)
     noted = _without_file(files, history)
-    _refuse_noted_otherwise(chosen, noted)
+    _refuse_noted_otherwise(client, chosen, noted)
     if not include_all:
         _refuse_late(wanted, noted)
         _refuse_run_by_hand(client, files, chosen)
@@ -152,22 +152,26 @@ def _without_file(files: Sequence[MigrationState], history: History) -> dict[str
     return {version: name or "" for version, name in history.by_cli.items() if version not in versions}
 
 
-def _refuse_noted_otherwise(chosen: Sequence[MigrationState], noted: Mapping[str, str]) -> None:
-    """Raise MigrationError for files whose names the Supabase CLI has with versions that no file has."""
-    versions = {name: version for version, name in noted.items()}
-    found = {
-        one.file: f"{versions[name]}_{name}"
-        for one in (one.migration for one in chosen if one.state == TO_DO and _has_statements(one.migration))
-        for name in (version_and_name(one.path)[1], name_of(one.path))
-        if name in versions
-    }
+def _refuse_noted_otherwise(client: RpcClient, chosen: Sequence[MigrationState], noted: Mapping[str, str]) -> None:
+    """Raise MigrationError for files whose names or texts the Supabase CLI has with versions that no file has."""
+    to_do = {one.path: one for one in (one.migration for one in chosen if one.state == TO_DO) if _has_statements(one)}
+    if not (to_do and noted):
+        return
+    by_name = {name: version for version, name in noted.items() if name}
+    by_text = texts_noted_by_cli(client, noted)
+    found: dict[str, str] = {}
+    for one in to_do.values():
+        names = version_and_name(one.path)[1], name_of(one.path)
+        version = by_text.get(one.text_hash) or next((by_name[name] for name in names if name in by_name), None)
+        if version:
+            found[one.file] = f"{version}_{noted[version]}".rstrip("_")
     if found:
         raise MigrationError(
-            f"Named like a migration that the Supabase CLI has as applied, and that has no file: {listed(list(found))}. If it is the "
-            "same, it would be run again.",
+            f"By its name or its text, this is a migration that the Supabase CLI has as applied, and that has no file: {listed(list(found))}. "
+            "If it is the same, it would be run again.",
             details="\n".join(f"{file}: {other}" for file, other in found.items()),
             hint="Nothing was run. If it is the same, give it the number that it has there (the dashboard and others note the time at which they "
-            "run a migration). If not, give it another name.",
+            "run a migration). If not, give it another name, or add a statement, `select 1;`.",
         )
 
 

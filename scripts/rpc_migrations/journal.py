@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,12 @@ def read_history(client: RpcClient) -> History:
     by_cli = {row["version"]: row.get("name") for row in answer["by_cli"] or ()}
     by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
     return History(rows, copies, by_cli, by_others)
+
+
+def texts_noted_by_cli(client: RpcClient, versions: Iterable[str]) -> dict[str, str]:
+    """The SQL that the Supabase CLI has noted with these versions, where it has noted any: version by Migration.text_hash."""
+    sql = f"select n.version, n.hash from rpc_migrations.texts_noted_by_cli(array[{_literals(list(versions))}]) as n order by n.version"
+    return {row["hash"]: row["version"] for row in client.rows(sql, {"version": str, "hash": str})}
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

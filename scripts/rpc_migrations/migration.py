@@ -23,6 +23,8 @@ FINISH_PREFIX = "close the way back: "  # and so do these
 # A call in a canonical text. Behind other words, such as TABLE or INTO, a name and a parenthesis are those of a table.
 _CALL = re.compile(r'(?:[(,=]|\b(?i:from|join|lateral|perform|select))\s*"?rpc_migrations"? ?\. ?"?(\w+)"? ?\(')
 
+_NOT_COMPARED = dict.fromkeys(map(ord, " \t\n\r\f\v;\ufeff"))
+
 
 @dataclass(frozen=True)
 class Step:
@@ -154,6 +156,11 @@ class Migration:
         return version_and_name(self.path)[0]
 
     @property
+    def text_hash(self) -> str:
+        """The SHA-256 of its file without white space and semicolons, as rpc_migrations.texts_noted_by_cli has it."""
+        return _sha256(self.path.read_bytes().decode(errors="replace").translate(_NOT_COMPARED))
+
+    @property
     def title(self) -> str:
         """The name of the file, with the table if the migration is one of several in it."""
         return self.file + self.name.removeprefix(name_of(self.path)) if self.file_steps else self.file
@@ -201,7 +208,7 @@ class Migration:
     def for_the_cli(self) -> dict[str, Any]:
         """The row for the Supabase CLI's table of applied files. Raises StepFileError if the CLI could not run the file."""
         version, name = version_and_name(self.path)
-        if version is None or self.file != self.path.name:
+        if not self.file.startswith(f"{version}_") or self.file != self.path.name:
             raise StepFileError(
                 f"{self.file} cannot be recorded for the Supabase CLI, which only knows files called <14 digits>_name.sql.",
                 hint="Rename the file, or leave --record out. Nothing was run.",

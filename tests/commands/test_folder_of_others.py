@@ -259,7 +259,7 @@ def test_what_the_cli_has_under_another_version_is_not_run_again(project: Projec
     )
     for outcome in (project.run(include_all=True), project.run("20260101000000_a"), project.run(dry_run=True)):
         assert "20260101000000_a.sql: 20260102030405_a" in told(outcome)
-        assert "a migration that the Supabase CLI has as applied, and that has no file" in told(outcome)
+        assert "this is a migration that the Supabase CLI has as applied, and that has no file" in told(outcome)
     assert "001_c.sql: 20250102000000_001_c\n20260101000000_a.sql: 20260102030405_a\n" in told(project.run()), (
         "all at once"
     )
@@ -280,6 +280,41 @@ def test_what_sorts_before_a_version_that_has_no_file_is_told(project: Project, 
     assert project.run("20260101000000_a").exit_code == 0, "the one that is named"
     assert project.run().exit_code == 0
     assert project.tables == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", [None, "", "0b7c2b9a-3a51-4c5e-9f43-0c9f1de8a001"])
+@pytest.mark.parametrize(
+    "noted", [[COUNTED], ["create table if not exists public.n (id integer)", "insert into public.n values (1)"]]
+)
+def test_what_was_noted_a_moment_earlier_is_known_by_its_text(
+    project: Project, name: str | None, noted: list[str]
+) -> None:
+    """Some note the time of the run, under no name or one of their own; nothing that is noted then sorts behind the last file."""
+    write(project, {"20260101000002_a.sql": COUNTED.replace("\n", "\r\n")})
+    noted_by_the_cli(project, _20251231000000="older", _20260101000001=name)
+    with project.database.connect() as connection:
+        connection.execute("alter table supabase_migrations.schema_migrations add column statements text[]")
+        connection.execute(
+            "update supabase_migrations.schema_migrations set statements = %s where version = '20260101000001'", [noted]
+        )
+    for outcome in (project.run(), project.run("20260101000002_a"), project.run(include_all=True)):
+        assert "20260101000002_a.sql: 20260101000001" in told(outcome)
+        assert "By its name or its text, this is a migration that the Supabase CLI has as applied" in told(outcome)
+    assert project.tables == []
+    write(project, {"20260101000002_a.sql": f"{COUNTED}select 1;\n"})
+    assert project.run().exit_code == 0
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from public.n") == 1
+
+
+@pytest.mark.parametrize("file", ["20260101000000-0b7c2b9a-3a51-4c5e-9f43-0c9f1de8a001.sql", "20260101000000.sql"])
+def test_a_timestamp_that_the_cli_s_table_has_is_that_of_the_file(project: Project, file: str) -> None:
+    """The CLI skips files of such a name; those that write them note them in its table."""
+    write(project, {file: COUNTED, "20260102000000-b.sql": B})
+    noted_by_the_cli(project, _20260101000000=None)
+    assert project.run().exit_code == 0
+    assert project.tables == ["b"]
+    assert "cannot be recorded" in told(project.run(record=True)), "the CLI would miss the file"
 
 
 def test_files_may_have_one_name_and_several_versions(project: Project) -> None:
