@@ -69,8 +69,7 @@ begin
         perform rpc_migrations.alter_by(twin_name, statement);
     end loop;
     if rpc_migrations.definition_without_twin(copy.old_table) <> definition then
-        problems := 'the statements alter another table than the one that is rebuilt (as PostgreSQL does where an identity column names '
-            'its sequence with the schema: leave that out), or somebody has just altered it';
+        problems := 'the statements alter another table than the one that is rebuilt, or somebody has just altered it';
         return;
     end if;
     if to_regclass(twin_name) is distinct from twin::regclass then

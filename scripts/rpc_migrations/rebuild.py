@@ -206,7 +206,23 @@ class _Reader:
             self._refuse("an ALTER TABLE that says nothing", "Write what it alters")
         for action in _actions(rest):
             self._take(action, is_first=is_first)
-        own.alterations.append(self._sql[rest[0].start :])
+        own.alterations.append(self._without_schemas_of_sequences(rest))
+
+    def _without_schemas_of_sequences(self, rest: Sequence[_Word]) -> str:
+        """The statement behind the table's name. An identity column that names its sequence with the schema would be looked for in the table
+        of that schema, not in the twin; without it the sequence is made beside its table, where it has to be anyway.
+        """
+        pieces, begin = [], rest[0].start
+        for place, one in enumerate(rest[:-4]):
+            schema, dot, name = rest[place + 2 : place + 5]
+            if (one.word, rest[place + 1].word, dot.word) == ("sequence", "name", "."):
+                if _names(schema.text) != [self._rebuild.schema]:
+                    self._refuse(
+                        f"a sequence in schema {schema.text}", "An identity column has it in the schema of its table"
+                    )
+                pieces.append(self._sql[begin : schema.start])
+                begin = name.start
+        return "".join([*pieces, self._sql[begin:]])
 
     def _take(self, action: Sequence[_Word], *, is_first: bool) -> None:
         """Read one action of the statement."""
