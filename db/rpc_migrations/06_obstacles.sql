@@ -37,6 +37,9 @@ begin
             select 'it is not an ordinary table' as kind, null as name, null as other, null as take_away, null as put_back
             where c.relkind <> 'r' or c.reloftype <> 0
             union all
+            select 'it is a table of this project''s own, which runs migrations by it', null, null, null, null
+            where c.relnamespace in (select rpc_migrations.schemas_of_new_tables())
+            union all
             select 'it is temporary', null, null, null, null
             where c.relpersistence = 't'
             union all
