@@ -88,26 +88,36 @@ end;
 $function$;
 
 
--- The current journal rows of all migrations, with who ran them, and their last copies of tables; the versions that the CLI has
--- applied, each with the file's name (null if it was not noted, as old CLIs do not; null in place of the list: there is no such
--- table); and what other tools have.
+-- The current journal rows of all migrations, with who ran them, and their last copies of tables; the versions that the CLI has applied
+-- (null: there is no such table), each with the file's name and the SHA-256 of its SQL without white space and semicolons, as some note a
+-- file as one statement and some divide it (null if it was not noted, as old CLIs do not); and what other tools have.
 create or replace function rpc_migrations.history() returns jsonb
 language plpgsql stable
 set search_path = ''
 as $function$
 declare
     cli_table regclass := pg_catalog.to_regclass('supabase_migrations.schema_migrations');
+    noted text[];
     by_cli jsonb;
 begin
     if cli_table is not null then
         perform rpc_migrations.refuse_strangers_history(cli_table, false);
+        select pg_catalog.array_agg(a.attname::text) into noted
+        from pg_catalog.pg_attribute as a
+        where
+            a.attrelid = cli_table and not a.attisdropped
+            and (a.attname = 'name' or a.attname = 'statements' and a.atttypid = 'text[]'::regtype);
         execute pg_catalog.format(
-            'select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(''version'', m.version, ''name'', %s)), ''[]'')
-            from supabase_migrations.schema_migrations as m',
-            case when exists (
-                select from pg_catalog.pg_attribute as a
-                where a.attrelid = cli_table and a.attname = 'name' and not a.attisdropped
-            ) then 'm.name' else 'null::text' end
+            $query$
+                select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('version', m.version, 'name', %s, 'hash', (
+                    select pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.translate(
+                        pg_catalog.string_agg(s.sql, '' order by s.place), E' \t\n\r\f\v;\ufeff', ''), 'UTF8')), 'hex')
+                    from pg_catalog.unnest(%s) with ordinality as s (sql, place)
+                ))), '[]')
+                from supabase_migrations.schema_migrations as m
+            $query$,
+            case when 'name' = any (noted) then 'm.name' else 'null::text' end,
+            case when 'statements' = any (noted) then 'm.statements' else 'null::text[]' end
         ) into by_cli;
     end if;
     return pg_catalog.jsonb_build_object(
@@ -124,27 +134,6 @@ begin
         ),
         'by_cli', by_cli, 'by_others', rpc_migrations.applied_by_others()
     );
-end;
-$function$;
-
-
--- The SHA-256 of what the CLI has noted with these versions, without white space and semicolons: some note a file as one statement, some
--- divide it. A version without statements, as old CLIs note it, is left out.
-create or replace function rpc_migrations.texts_noted_by_cli(versions text[]) returns table (version text, hash text)
-language plpgsql stable
-set search_path = ''
-as $function$
-begin
-    perform rpc_migrations.refuse_strangers_history('supabase_migrations.schema_migrations', false);
-    return query
-        select
-            m.version, pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.translate(
-                pg_catalog.string_agg(s.value, '' order by s.place), E' \t\n\r\f\v;\ufeff', ''), 'UTF8')), 'hex')
-        from supabase_migrations.schema_migrations as m
-        cross join lateral pg_catalog.jsonb_array_elements_text(coalesce(nullif(pg_catalog.to_jsonb(m) -> 'statements', 'null'), '[]'))
-            with ordinality as s (value, place)
-        where m.version = any (versions)
-        group by m.version;
 end;
 $function$;
 

@@ -13,7 +13,7 @@ from .errors import StepFileError
 from .file_names import file_of, name_of, refuse_name, refuse_what_is_no_text, version_and_name
 from .journal import BEING_ROLLED_BACK, History, Status
 from .migration import Migration, Step
-from .other_tools import ways_back
+from .other_tools import noted_text, ways_back
 from .step_file import read_migrations
 
 MOST_NAMES = 5  # that are told at once
@@ -192,7 +192,7 @@ def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:
 
 
 def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Path]:
-    """Files whose version the Supabase CLI may have from another file: its table has room for one of a version, and notes its name.
+    """Files whose version the Supabase CLI may have from another file: its table has room for one of a version, and notes its name and SQL.
 
     Ways back (x.down.sql) do not count, as they are not to be run.
     """
@@ -206,10 +206,21 @@ def _of_a_version_noted_for_another(folder: Folder, history: History) -> set[Pat
     return {
         path
         for version, files in same.items()
-        if len(files) > 1
         for path in files
-        if version_and_name(path)[1] != history.by_cli[version]
+        if not _is_noted(path, version, history, is_alone=len(files) == 1)
     }
+
+
+def _is_noted(path: Path, version: str, history: History, *, is_alone: bool) -> bool:
+    """Whether it is the file that the Supabase CLI has noted with its version: it was perhaps renamed since, or edited. `is_alone`: no other
+    file has that version.
+    """
+    name, text = history.by_cli[version], history.noted_texts.get(version)
+    if version_and_name(path)[1] == name:
+        return True
+    if is_alone and not (name and text):
+        return True
+    return text is not None and text == noted_text(path)
 
 
 def stop_after(files: Sequence[MigrationState], name: str | None) -> Sequence[MigrationState]:

@@ -10,7 +10,7 @@ from . import other_tools, step_file
 from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
-from .journal import History, refuse_lost_steps, refuse_rollback_under_way, texts_noted_by_cli
+from .journal import History, refuse_lost_steps, refuse_rollback_under_way
 from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
 from .sql import quote_literal
 from .sql_text import NAME
@@ -50,7 +50,7 @@ def check(
         refuse_lost_steps(one.status, one.migration)
     _refuse_renamed(files, chosen, history)
     noted = _without_file(files, history)
-    _refuse_noted_otherwise(client, chosen, noted)
+    _refuse_noted_otherwise(chosen, noted, history)
     if not include_all:
         _refuse_late(wanted, noted)
         _refuse_run_by_hand(client, files, chosen)
@@ -99,12 +99,13 @@ def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -
     for one in chosen:
         version = one.migration.version
         if one.state == TO_DO and version in history.by_cli:
-            noted = "another file" if history.by_cli[version] is None else f"{version}_{history.by_cli[version]}"
+            name = history.by_cli[version]
             raise MigrationError(
-                f"{one.migration.file} has the version of {noted}, which the Supabase CLI has applied; its table has room for one file of a "
-                "version. Whether this one was applied cannot be told.",
+                f"{one.migration.file} has the version of {f'{version}_{name}' if name else 'another file'}, which the Supabase CLI has applied; "
+                "its table has room for one file of a version. Whether this one was applied cannot be told.",
                 hint="Nothing was run. Give it another timestamp: then it is run. If it was applied already, run also: "
-                "supabase migration repair THAT_TIMESTAMP --status applied",
+                "supabase migration repair THAT_TIMESTAMP --status applied"
+                + (f". If it is that one under another name, call it {version}_{name}.sql again." if name else ""),
             )
 
 
@@ -152,17 +153,16 @@ def _without_file(files: Sequence[MigrationState], history: History) -> dict[str
     return {version: name or "" for version, name in history.by_cli.items() if version not in versions}
 
 
-def _refuse_noted_otherwise(client: RpcClient, chosen: Sequence[MigrationState], noted: Mapping[str, str]) -> None:
+def _refuse_noted_otherwise(chosen: Sequence[MigrationState], noted: Mapping[str, str], history: History) -> None:
     """Raise MigrationError for files whose names or texts the Supabase CLI has with versions that no file has."""
-    to_do = {one.path: one for one in (one.migration for one in chosen if one.state == TO_DO) if _has_statements(one)}
-    if not (to_do and noted):
-        return
     by_name = {name: version for version, name in noted.items() if name}
-    by_text = texts_noted_by_cli(client, noted)
+    by_text = {history.noted_texts[version]: version for version in noted if version in history.noted_texts}
     found: dict[str, str] = {}
-    for one in to_do.values():
+    for one in (one.migration for one in chosen if noted and one.state == TO_DO and _has_statements(one.migration)):
         names = version_and_name(one.path)[1], name_of(one.path)
-        version = by_text.get(one.text_hash) or next((by_name[name] for name in names if name in by_name), None)
+        version = by_text.get(other_tools.noted_text(one.path)) or next(
+            (by_name[name] for name in names if name in by_name), None
+        )
         if version:
             found[one.file] = f"{version}_{noted[version]}".rstrip("_")
     if found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +119,7 @@ class History:
     copies: dict[str, dict[str, Any]]  # the last one, by migration
     by_cli: dict[str, str | None]  # version: name, None if the CLI has not noted one
     by_others: dict[str, frozenset[str]]
+    noted_texts: dict[str, str]  # version: what the CLI has noted of its SQL, as other_tools.noted_text has it
 
     def summary(self, name: str) -> dict[str, Any]:
         """A migration of the journal: migration, state, finished_at, client."""
@@ -173,13 +173,8 @@ def read_history(client: RpcClient) -> History:
     copies = {row["migration"]: row["copy"] for row in answer["copies"]}
     by_cli = {row["version"]: row.get("name") for row in answer["by_cli"] or ()}
     by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
-    return History(rows, copies, by_cli, by_others)
-
-
-def texts_noted_by_cli(client: RpcClient, versions: Iterable[str]) -> dict[str, str]:
-    """The SQL that the Supabase CLI has noted with these versions, where it has noted any: version by Migration.text_hash."""
-    sql = f"select n.version, n.hash from rpc_migrations.texts_noted_by_cli(array[{_literals(list(versions))}]) as n order by n.version"
-    return {row["hash"]: row["version"] for row in client.rows(sql, {"version": str, "hash": str})}
+    noted_texts = {row["version"]: row["hash"] for row in answer["by_cli"] or () if row.get("hash")}
+    return History(rows, copies, by_cli, by_others, noted_texts)
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

@@ -23,8 +23,6 @@ FINISH_PREFIX = "close the way back: "  # and so do these
 # A call in a canonical text. Behind other words, such as TABLE or INTO, a name and a parenthesis are those of a table.
 _CALL = re.compile(r'(?:[(,=]|\b(?i:from|join|lateral|perform|select))\s*"?rpc_migrations"? ?\. ?"?(\w+)"? ?\(')
 
-_NOT_COMPARED = dict.fromkeys(map(ord, " \t\n\r\f\v;\ufeff"))
-
 
 @dataclass(frozen=True)
 class Step:
@@ -154,11 +152,6 @@ class Migration:
     def version(self) -> str | None:
         """The digits by which the Supabase CLI knows the file; None if its name does not begin with digits."""
         return version_and_name(self.path)[0]
-
-    @property
-    def text_hash(self) -> str:
-        """The SHA-256 of its file without white space and semicolons, as rpc_migrations.texts_noted_by_cli has it."""
-        return _sha256(self.path.read_bytes().decode(errors="replace").translate(_NOT_COMPARED))
 
     @property
     def title(self) -> str:

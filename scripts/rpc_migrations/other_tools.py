@@ -42,6 +42,8 @@ _A_VALUE = "Write its value. If the text is meant as it is, give the file anothe
 # What may stand before and after the migration itself.
 _BEGINS, _ENDS = ("begin", "start", "set"), ("commit", "end", "notify")
 
+_NOT_COMPARED = dict.fromkeys(map(ord, " \t\n\r\f\v;\ufeff"))
+
 _VERSIONED = re.compile(r"V(?P<number>\d+([._]\d+)*)__", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<number>\d+([._-]\d+)*)(?P<letter>[a-zA-Z]?)(?![^\W_])")  # 005b comes between 005 and 006
 _DATE = re.compile(r"(19|20)\d{6,12}")
@@ -75,6 +77,11 @@ def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
     ):
         return "golang-migrate"
     return None
+
+
+def noted_text(path: Path) -> str:
+    """The SHA-256 of a file's text without white space and semicolons, as rpc_migrations.history has that of noted statements."""
+    return hashlib.sha256(path.read_bytes().decode(errors="replace").translate(_NOT_COMPARED).encode()).hexdigest()
 
 
 def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:

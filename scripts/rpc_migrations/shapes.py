@@ -110,6 +110,6 @@ HISTORY = {
         }
     ],
     "copies": [{"migration": str, "copy": _COPY}],
-    "by_cli": Maybe([{"version": str, "name": Maybe(str)}]),
+    "by_cli": Maybe([{"version": str, "name": Maybe(str), "hash": Maybe(str)}]),
     "by_others": Maybe(dict),
 }

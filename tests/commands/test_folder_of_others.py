@@ -19,6 +19,9 @@ A, B, C = (f"create table public.{name} (id integer);\n" for name in "abc")
 COUNTED = "create table if not exists public.n (id integer);\ninsert into public.n values (1);\n"
 
 
+NOTED = "update supabase_migrations.schema_migrations set statements = %s where version = %s"
+
+
 def write(project: Project, files: dict[str, str]) -> None:
     """Write files, called as they are, into the folder or folders in it."""
     for name, text in files.items():
@@ -198,7 +201,8 @@ def noted_by_the_cli(project: Project, **names: str | None) -> None:
     """Have the Supabase CLI's table say that versions were applied, each with the name of the file that it was."""
     with project.database.connect() as connection:
         connection.execute(
-            "create schema supabase_migrations; create table supabase_migrations.schema_migrations (version text primary key, name text)"
+            "create schema supabase_migrations; "
+            "create table supabase_migrations.schema_migrations (version text primary key, name text, statements text[])"
         )
         for version, name in names.items():
             connection.execute(
@@ -238,6 +242,31 @@ def test_of_files_of_one_version_the_cli_does_not_say_which_it_has(project: Proj
     noted_by_the_cli(project, _20260101=name)
     for outcome in (project.run(), project.run("20260101_a"), project.run("20260101_b")):
         assert "Whether this one was applied cannot be told" in told(outcome)
+    assert project.tables == []
+
+
+def test_a_version_that_another_file_was_applied_with(project: Project) -> None:
+    """Two branches take the same round timestamp, and the file of the one that was applied is not here."""
+    write(project, {"20260101000000_b.sql": B})
+    noted_by_the_cli(project, _20260101000000="a")
+    with project.database.connect() as connection:
+        connection.execute(NOTED, [[A], "20260101000000"])
+        for outcome in (project.run(), project.run(include_all=True), project.run(dry_run=True)):
+            assert "20260101000000_b.sql has the version of 20260101000000_a, which" in told(outcome)
+            assert "under another name, call it 20260101000000_a.sql again" in told(outcome)
+        connection.execute(NOTED, [[f"-- b\n{B}"], "20260101000000"])
+    write(project, {"20260101000000_b.sql": f"-- b\n\n{B}"})
+    assert project.run().report["outcome"] == "nothing to do", "renamed since"
+    assert project.tables == []
+
+
+def test_of_files_of_one_version_the_text_tells_which_the_cli_has(project: Project) -> None:
+    write(project, {"20260101000000_a.sql": A, "20260101000000_b.sql": B})
+    noted_by_the_cli(project, _20260101000000=None)
+    with project.database.connect() as connection:
+        connection.execute(NOTED, [[A], "20260101000000"])
+    assert project.run("20260101000000_a").report["outcome"] == "nothing to do"
+    assert "20260101000000_b.sql has the version of another file" in told(project.run())
     assert project.tables == []
 
 
@@ -293,10 +322,7 @@ def test_what_was_noted_a_moment_earlier_is_known_by_its_text(
     write(project, {"20260101000002_a.sql": COUNTED.replace("\n", "\r\n")})
     noted_by_the_cli(project, _20251231000000="older", _20260101000001=name)
     with project.database.connect() as connection:
-        connection.execute("alter table supabase_migrations.schema_migrations add column statements text[]")
-        connection.execute(
-            "update supabase_migrations.schema_migrations set statements = %s where version = '20260101000001'", [noted]
-        )
+        connection.execute(NOTED, [noted, "20260101000001"])
     for outcome in (project.run(), project.run("20260101000002_a"), project.run(include_all=True)):
         assert "20260101000002_a.sql: 20260101000001" in told(outcome)
         assert "By its name or its text, this is a migration that the Supabase CLI has as applied" in told(outcome)
