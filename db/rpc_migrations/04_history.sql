@@ -111,7 +111,7 @@ begin
             $query$
                 select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('version', m.version, 'name', %s, 'hash', (
                     select pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.translate(
-                        pg_catalog.string_agg(s.sql, '' order by s.place), E' \t\n\r\f\v;\ufeff', ''), 'UTF8')), 'hex')
+                        pg_catalog.string_agg(s.sql, '' order by s.place), E' \t\n\r\f\x0b;\ufeff', ''), 'UTF8')), 'hex')
                     from pg_catalog.unnest(%s) with ordinality as s (sql, place)
                 ))), '[]')
                 from supabase_migrations.schema_migrations as m

@@ -217,7 +217,8 @@ as $function$
             when in_words.answer ->> 'state' = 'more' then 'goes on'
             else in_words.answer ->> 'state'
         end,
-        to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999') || case in_words.answer ->> 'rows' when '1' then ' row' else ' rows' end,
+        to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999')
+            || case in_words.answer ->> 'rows' when '1' then ' row' else ' rows' end,
         round(100 * nullif(case when jsonb_typeof(r.result -> 'progress') = 'number' then (r.result ->> 'progress')::numeric end, 1)) || ' %',
         case when jsonb_typeof(r.result -> 'message') = 'string' then r.result ->> 'message' end,
         (

@@ -101,9 +101,9 @@ end;
 $function$;
 
 
--- The policies, triggers and rules of a table, to see later whether somebody has altered one: {"policy NAME": [what it says, what the catalog
--- has]}. What it says also changes where something that it mentions is renamed, and the catalog's entry where it is made anew (by the rebuild
--- of a table that it mentions); whoever alters it changes both. States of triggers are left out.
+-- The policies, triggers and rules of a table, to see later whether somebody has altered one: {"policy NAME": [what it says, what the
+-- catalog has]}. What it says also changes where something that it mentions is renamed, and the catalog's entry where it is made anew (by
+-- the rebuild of a table that it mentions); whoever alters it changes both. States of triggers are left out.
 create or replace function rpc_migrations.acting_on(relation oid) returns jsonb
 language plpgsql stable
 set search_path = ''

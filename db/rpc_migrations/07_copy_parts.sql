@@ -278,8 +278,8 @@ as $function$
 $function$;
 
 
--- The columns by which the rows of a copy's original table are told apart now: its key may be another one since. Without any key, all that were
--- noted.
+-- The columns by which the rows of a copy's original table are told apart now: its key may be another one since. Without any key, all
+-- that were noted.
 create or replace function rpc_migrations.keys_of_original(copy rpc_migrations.copies) returns jsonb
 language sql stable
 set search_path = ''

@@ -221,10 +221,12 @@ begin
         begin
             perform rpc_migrations.add_key(relation, key.name, key.definition, key.comment);
         exception when invalid_foreign_key then
-            -- The key that it needs on the other table was dropped, and with it this one would be gone, too. Validation says so.
+            -- The key that it needs on the other table was dropped, and with it this one would be gone, too. Validation says so, of one
+            -- that was not valid as well.
             if key.stand_in is not null then
                 raise;
             end if;
+            key.is_valid := true;
         end;
         if key.is_valid and not (key.stand_in is not null and exists (
             select from pg_catalog.pg_constraint as o

@@ -74,7 +74,8 @@ $function$;
 
 -- All that comes before an attempt to swap: the log is replayed, the source is the one that was compared, that is committed, and older
 -- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is
--- committed ("holders" as well: it is to be called again at once, as more is written with every moment). In one transaction with all the rest, as in the SQL Editor, there is nothing that could be committed or waited for.
+-- committed ("holders" as well: it is to be called again at once, as more is written with every moment). In one transaction with all the
+-- rest, as in the SQL Editor, there is nothing that could be committed or waited for.
 create or replace function rpc_migrations.prepare_swap(
     copy rpc_migrations.copies, out ready boolean, out rows bigint, out holders jsonb, out ends_request boolean, out message text
 )
@@ -149,8 +150,8 @@ create or replace function rpc_migrations.too_many_changes(for_each_ms integer) 
 language sql stable
 set search_path = ''
 as $function$
-    select format('a moment at which the application has written no more than %s changes since the last replay (a larger MIGRATION_LOCK_BUDGET, in seconds, '
-        'allows more, and writes may have to wait that long)', trim(to_char(for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint, '999,999,999')));
+    select format('a moment at which the application has written no more than %s changes since the last replay',
+        trim(to_char(for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint, '999,999,999')));
 $function$;
 
 

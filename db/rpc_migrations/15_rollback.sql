@@ -106,8 +106,8 @@ end;
 $function$;
 
 
--- The columns that both tables had at the swap, as they are now in each: whether a column is still what it was, and its type; null: it is gone.
--- A type that was renamed or moved to another schema (an extension's, say) is still the same, and so is another type that both now have.
+-- The columns that both tables had at the swap, as they are now in each: whether a column is still what it was, and its type; null: it is
+-- gone. A type that was renamed or moved to another schema (an extension's, say) is still the same, and so is another type that both now have.
 create or replace function rpc_migrations.columns_now(copy rpc_migrations.copies)
 returns table (value jsonb, place bigint, is_old boolean, relation regclass, name name, fits boolean, type oid, typmod integer)
 language sql stable
@@ -117,7 +117,7 @@ as $function$
         c.value, c.place, t.is_old, t.relation, t.name,
         a.attname is not null and (
             t.type in (format_type(a.atttypid, -1), format_type(a.atttypid, a.atttypmod)) is not false
-            or c.value ->> 'type' = c.value ->> 'old_type' and a.atttypid = t.other_type
+            or coalesce(c.value ->> 'type' = c.value ->> 'old_type' and a.atttypid = t.other_type, false)
         ),
         a.atttypid, a.atttypmod
     from jsonb_array_elements(copy.columns) with ordinality as c (value, place)

@@ -309,7 +309,7 @@ $function$;
 
 
 -- What is copied, compared and described does not depend on whose session it is: how times, intervals, bytes and numbers are written
--- decides what a value becomes in another type, and whether a table looks altered. (For rows, times are those of the copy: see take_settings.)
+-- decides what a value becomes in another type, and whether a table looks altered. (Rows have the copy's own: see take_settings.)
 do $block$
 declare
     pinned regprocedure;

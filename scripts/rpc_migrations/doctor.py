@@ -30,6 +30,7 @@ select
     current_setting('server_version') as version,
     current_user as owner,
     current_setting('statement_timeout') as statement_timeout,
+    current_setting('default_transaction_read_only')::boolean as takes_no_writes,
     pg_size_pretty(pg_database_size(current_database())) as size
 """
 
@@ -132,12 +133,12 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
 
 
 def _database(client: RpcClient) -> Check:
-    row = client.row(_DATABASE_QUERY, {"version": str, "owner": str, "statement_timeout": str, "size": str})
-    return Check(
-        "database",
-        True,
-        f"PostgreSQL {row['version']}, {row['size']}; steps run as {row['owner']}, each for at most {row['statement_timeout']}",
-    )
+    shape = {"version": str, "owner": str, "statement_timeout": str, "takes_no_writes": bool, "size": str}
+    row = client.row(_DATABASE_QUERY, shape)
+    said = f"PostgreSQL {row['version']}, {row['size']}; steps run as {row['owner']}, each for at most {row['statement_timeout']}"
+    if row["takes_no_writes"]:
+        said += ". It is set to take no writes (default_transaction_read_only), and no migration begins: see the project's dashboard"
+    return Check("database", not row["takes_no_writes"], said)
 
 
 def _open_functions(client: RpcClient) -> Check:
@@ -214,7 +215,7 @@ def _table(client: RpcClient, settings: Settings, migration: Migration, status: 
         if is_in_the_way:
             what += (
                 ". This migration refuses to begin while it is there: finish the other migration, or rename or drop the table. "
-                "If it was this one, whose journal was removed, there is nothing to do"
+                "If it was this one, whose journal was removed, the table is migrated, and the backup may be dropped when it is no longer wanted"
             )
         return [
             Check(table.name, True, f"{table.size}; {table.columns}"),

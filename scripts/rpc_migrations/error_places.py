@@ -42,12 +42,12 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
 
 def _ways_round_the_limit(step: Step) -> str:
     """What to do where a step takes longer than one request may. What calls our functions, such as a rebuild's steps, cannot be divided."""
-    run = "un this file over a direct connection: its command with --write-sql --online writes what psql then runs."
+    run = "run this file over a direct connection: its command with --write-sql --online writes what psql then runs."
     if step.calls or step.can_shrink:
-        return f"R{run}"
+        return run.capitalize()
     if step.batch:
-        return f"Let its text ask how many rows to take, `limit rpc_migrations.batch_size(N)`, which is less after each timeout; or r{run}"
-    return f"Make it smaller or a batch step; or r{run}"
+        return f"Let its text ask how many rows to take, `limit rpc_migrations.batch_size(N)`, which is less after each timeout; or {run}"
+    return f"Make it smaller or a batch step; or {run}"
 
 
 def _first_lines(sql: str, line: int) -> list[str]:

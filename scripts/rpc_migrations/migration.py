@@ -201,7 +201,7 @@ class Migration:
     def for_the_cli(self) -> dict[str, Any]:
         """The row for the Supabase CLI's table of applied files. Raises StepFileError if the CLI could not run the file."""
         version, name = version_and_name(self.path)
-        if not self.file.startswith(f"{version}_") or self.file != self.path.name:
+        if version is None or not self.file.startswith(f"{version}_") or self.file != self.path.name:
             raise StepFileError(
                 f"{self.file} cannot be recorded for the Supabase CLI, which only knows files called <14 digits>_name.sql.",
                 hint="Rename the file, or leave --record out. Nothing was run.",

@@ -38,6 +38,7 @@ class Wait:
                 "(--patience SECONDS waits longer).",
             )
         if at_once:
+            self._pause = _FIRST_PAUSE  # what is waited for next is new
             return
         time.sleep(pause)
         self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)

@@ -26,6 +26,11 @@ _MOST_LOCK_BUDGET = 30  # seconds, in which the application may stand still; a r
 # What people paste along with a project's URL: the path of one of its services, or of a page of the dashboard.
 _BEHIND_THE_URL = re.compile(r"/+((rest|auth|storage|functions|realtime|graphql)/v1|pg|project|dashboard)(/.*)?$")
 
+# A variable that is read here, in a line that cannot be read.
+_OWN_NAME = re.compile(
+    rf"\b({'|'.join((*SERVICE_KEY_VARIABLES, *ANON_KEY_VARIABLES))}|SUPABASE_URL|SUPABASE_ACCESS_TOKEN|MIGRATION_[A-Z_]+)\b"
+)
+
 # Other names for the URL (NEXT_PUBLIC_SUPABASE_URL; API_URL in what `supabase status -o env` writes), and for a key.
 _OTHER_URL = re.compile(r"(?i).*SUPABASE_(PUBLIC_)?URL|API_URL")
 _OTHER_KEY = re.compile(r"(?i).*SUPABASE_\w*KEY|SERVICE_ROLE_KEY")
@@ -141,7 +146,7 @@ def _environment() -> Mapping[str, str]:
             if "\0" in text:
                 raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
             for one in parse_stream(io.StringIO(text)):
-                if one.error and re.search("SUPABASE_|MIGRATION_", one.original.string):
+                if one.error and _OWN_NAME.search(one.original.string):
                     lines_before = len(one.original.string) - len(one.original.string.lstrip("\n"))
                     raise SettingsError(
                         f".env cannot be read at line {one.original.line + lines_before}.",

@@ -20,6 +20,8 @@ from .settings import Settings
 from .shapes import not_supabase
 
 MAX_FOLLOWING = 100_000  # characters of SQL sent along with a step, in case the same request can run them
+_BACKLOG = 12  # times the patience (an hour, unless told otherwise)
+_LATER = "At a quieter hour, or with a larger MIGRATION_LOCK_BUDGET,"
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 
 
@@ -32,6 +34,7 @@ class StepSender:
         self._client, self._migration, self._run, self._console = client, migration, run, console
         self._patience, self._max_lag, self._pace = settings.patience, settings.max_lag, settings.pace
         self._worked = 0.0  # seconds that the last request took
+        self._backlog = Wait(_BACKLOG * settings.patience)  # before the swap has caught up once
         self._answers: deque[dict[str, Any]] = deque()  # answers that have not been looked at yet
 
     def send_until_done(self, step: Step) -> dict[str, Any]:
@@ -106,8 +109,10 @@ class StepSender:
             case "more":
                 if not step.swaps:
                     wait.over()
-                elif what := (answer.get("result") or {}).get("message"):  # replaying alone brings the swap no nearer
-                    wait.pause(f'Step "{step.name}" was still {what}.', "At a quieter hour,", at_once=True)
+                elif what := (answer.get("result") or {}).get("message"):
+                    # Replaying alone brings the swap no nearer. But there may be days of it when a run goes on with one that was held back.
+                    limit = wait if wait.seconds else self._backlog
+                    limit.pause(f'Step "{step.name}" was still {what}.', _LATER, at_once=True)
                 self._console.step_goes_on(step, answer)
             case "waiting":
                 result = answer.get("result") or {}
@@ -115,7 +120,7 @@ class StepSender:
                 holders = "" if what and not answer.get("holders") else f": {describe_holders(answer.get('holders'))}"
                 what = what or "a lock"
                 self._console.waiting(what + holders, wait.seconds)
-                remedies = [] if holders or what == "a lock" else ["At a quieter hour,"]  # nobody is in the way
+                remedies = [] if holders or what == "a lock" else [_LATER]  # nobody is in the way
                 why_not = f"waited for {what}, and did not get it{holders}."
                 try:
                     # A pause after it has only caught up would let more be written.

@@ -114,6 +114,7 @@ def test_a_database_that_is_set_read_only(checkout: Checkout, cluster: Cluster) 
         said(checkout.run("migrate_clusters.py", "--until", "copy the rows", env=running.environment()))
         with set_otherwise(running, READ_ONLY):
             said(checkout.run("migrate_clusters.py", env=running.environment()), "set to take no writes", code=1)
+            said(checkout.run("doctor.py", env=running.environment()), "set to take no writes", code=1)
             said(checkout.run("migrate_clusters.py", "--status", env=running.environment()), "copy the rows")
             said(checkout.run("rollback_clusters.py", env=running.environment()), "is rolled back")
             assert table_as_it_is(running.database) == before

@@ -11,6 +11,7 @@ import pytest
 from bench import Outcome, run_here, settings_for
 from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import Connection
+from rpc_migrations.other_tools import noted_text
 from step_runner import deploy, run, short_way
 
 SEPARATOR = "\n;\n"
@@ -238,3 +239,18 @@ def test_what_is_deferred_fails_as_the_step_it_belongs_to(
     assert error is not None
     assert error.code == "23505"
     assert (error.details or "").endswith("at the end of the step, where deferred constraints are checked")
+
+
+def test_a_text_that_the_cli_has_noted_is_compared_as_the_file_is(deployed: Connection[Any], tmp_path: Path) -> None:
+    """White space and semicolons do not count, and all letters do: in a string, E'\\v' is a tab or a v, as the version has it."""
+    (tmp_path / "1_a.sql").write_text("\ufeffinsert into v\tvalues\v(1);\r\n\f select 'v' ;\n")
+    deployed.execute(
+        "create schema supabase_migrations; "
+        "create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text)"
+    )
+    deployed.execute(
+        "insert into supabase_migrations.schema_migrations values ('1', %s, 'a')",
+        [["insert into v values (1)", "select 'v'"]],
+    )
+    row = deployed.execute("select rpc_migrations.history() -> 'by_cli' -> 0 ->> 'hash'").fetchone()
+    assert row == (noted_text(tmp_path / "1_a.sql"),)
