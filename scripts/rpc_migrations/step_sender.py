@@ -136,13 +136,7 @@ class StepSender:
                 emptied = [again["state"] for again in self._answers] == ["more"]
                 raise in_its_place(step, _disk_full(answer, emptied=emptied))
             case "taken_over":
-                by = answer.get("by")
-                raise Blocked(
-                    f"A newer run of {self._migration.name} has taken over: {describe_run(by)}."
-                    if by
-                    else f"This run of {self._migration.name} counts as ended, and no newer one has begun.",
-                    hint="Let it finish. Then the same command with --status says where it stands.",
-                )
+                raise _taken_over(self._migration.name, answer.get("by"))
             case state:
                 raise MigrationError(
                     f"execute_sql gave an answer that this version does not know: {state}.",
@@ -160,6 +154,19 @@ class StepSender:
     def _known_as(self, step: Step) -> tuple[str, str]:
         """The migration and the step, as the journal knows them."""
         return step.known_as or (self._migration.name, step.name)
+
+
+def _taken_over(name: str, by: dict[str, Any] | None) -> Blocked:
+    """The journal has this run as ended. `by`: the newer one that goes on, if there is one."""
+    if by is None:
+        return Blocked(
+            f"This run of {name} counts as ended, and no newer one has begun.",
+            hint="Somebody has ended it in the journal. To go on, run the same command again.",
+        )
+    return Blocked(
+        f"A newer run of {name} has taken over: {describe_run(by)}.",
+        hint="Let it finish. Then the same command with --status says where it stands.",
+    )
 
 
 def _disk_full(answer: dict[str, Any], *, emptied: bool) -> SqlError:

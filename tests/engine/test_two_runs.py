@@ -254,6 +254,24 @@ def test_a_suspended_run_that_was_taken_over_stops(bench: Bench, is_sent_on: boo
     assert bench.ask("select outcome from rpc_migrations.runs order by started_at") == [("taken over",), ("done",)]
 
 
+def test_a_run_that_somebody_has_ended_says_how_to_go_on(bench: Bench) -> None:
+    """In the journal, by hand: there is no newer run to wait for. The same command goes on."""
+    slow(bench, 0, 0, 0)
+
+    def end_it(exchange: Exchange) -> None:
+        with bench.database.connect() as connection:
+            connection.execute("update rpc_migrations.runs set ended_at = clock_timestamp(), outcome = 'failed'")
+        exchange.pass_on()
+
+    bench.when("first", end_it)
+    ended = bench.run()
+    assert ended.error is not None
+    assert str(ended.error) == "This run of slow counts as ended, and no newer one has begun."
+    assert ended.error.hint == "Somebody has ended it in the journal. To go on, run the same command again."
+    assert bench.run().exit_code == 0
+    assert counts(bench) == [1, 1, 1]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_says_what_is_done_and_how_to_go_on(bench: Bench, sent: signal.Signals) -> None:
     """It says which steps are done, that nothing is half done, and the command that goes on; which does."""
