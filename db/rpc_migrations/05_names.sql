@@ -17,16 +17,7 @@ as $function$
 $function$;
 
 
--- Notes, for take_settings and until the end of the transaction, those of the copy that is worked on.
-create or replace function rpc_migrations.keep_to_settings(settings jsonb) returns void
-language sql
-set search_path = ''
-as $function$
-    select set_config('rpc_migrations.settings', coalesce(settings::text, ''), true);
-$function$;
-
-
--- Takes on what keep_to_settings has noted, until the end of the calling function, which has others of its own (see 16_api.sql).
+-- Takes on what work_on has noted, until the end of the calling function, which has others of its own (see 16_api.sql).
 create or replace function rpc_migrations.take_settings() returns void
 language plpgsql
 set search_path = ''
@@ -39,6 +30,7 @@ begin
     where s.key in (select k from jsonb_object_keys(rpc_migrations.session_settings()) as k);
 end;
 $function$;
+
 
 -- Whether rows of a table make PostgreSQL call functions that look names up: ones in a language that does so, without a search_path
 -- of their own. Defaults do not count: a copied row does not need them.
@@ -69,17 +61,21 @@ as $function$
 $function$;
 
 
--- Notes, for names_are_found and until the end of the transaction, whether one of the tables that are worked on does that.
-create or replace function rpc_migrations.let_names_be_found(variadic relations oid[]) returns void
-language sql
+-- Notes how statements on the tables of a copy are run until the end of the transaction: whether one of these tables does that (see
+-- names_are_found), and the copy's settings (see take_settings).
+create or replace function rpc_migrations.work_on(copy rpc_migrations.copies) returns void
+language plpgsql
 set search_path = ''
 as $function$
-    select set_config(
-        'rpc_migrations.names_are_found', (select coalesce(bool_or(rpc_migrations.looks_names_up(r)), false) from unnest(relations) as r)::text, true);
+begin
+    perform set_config('rpc_migrations.names_are_found',
+        (rpc_migrations.looks_names_up(copy.old_table) or rpc_migrations.looks_names_up(copy.new_table))::text, true);
+    perform set_config('rpc_migrations.settings', coalesce(copy.settings::text, ''), true);
+end;
 $function$;
 
 
--- Whether one of them does, as let_names_be_found has noted.
+-- Whether one of the tables that are worked on does, as work_on has noted.
 create or replace function rpc_migrations.names_are_found() returns boolean
 language sql stable
 set search_path = ''

@@ -19,7 +19,7 @@ language sql
 set search_path = ''
 as $function$
     select rpc_migrations.find_restored_tables();
-    select rpc_migrations.let_names_be_found(c.old_table, c.new_table), rpc_migrations.keep_to_settings(c.settings)
+    select rpc_migrations.work_on(c)
     from rpc_migrations.copies as c
     where c.migration = current_setting('rpc_migrations.migration', true) and c.ended_at is null;
     select c.*

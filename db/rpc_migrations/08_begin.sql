@@ -28,8 +28,7 @@ begin
     end if;
 
     perform rpc_migrations.check_obstacles(copy.old_table);
-    perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);
-    perform rpc_migrations.keep_to_settings(copy.settings);
+    perform rpc_migrations.work_on(copy);
     for further in
         select m.*
         from rpc_migrations.missing_in_target(copy.old_table, copy.new_table, copy.new_table::regclass::text, 'columns') as m
@@ -117,7 +116,7 @@ begin
         rpc_migrations.home(), copy.settings
     )
     returning * into copy;
-    perform rpc_migrations.let_names_be_found(copy.old_table, copy.new_table);
+    perform rpc_migrations.work_on(copy);
     return copy;
 end;
 $function$;

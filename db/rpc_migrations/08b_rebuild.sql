@@ -22,8 +22,7 @@ begin
         using errcode = 'RM001', hint = 'Nothing was changed. Put the table''s name into the line `-- rebuild:`, or create the table in a step before.';
     end if;
     perform rpc_migrations.check_obstacles(copy.old_table);
-    perform rpc_migrations.let_names_be_found(copy.old_table);
-    perform rpc_migrations.keep_to_settings(copy.settings);
+    perform rpc_migrations.work_on(copy);
     execute format('lock table only %s in access share mode', copy.old_table::regclass);
     copy.alteration := rpc_migrations.try_alterations(copy, alterations, conversions);
     copy.new_table := rpc_migrations.make_altered(copy);

@@ -116,7 +116,6 @@ declare
         parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row) end;
     not_logged text := '';
 begin
-    perform rpc_migrations.keep_to_settings(copy.settings);
     if to_regclass(parts.log) is not null then
         not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
