@@ -38,6 +38,41 @@ end;
 $block$;
 
 
+-- What must hold in the session that execute_sql is called in. Raises insufficient_privilege for a caller who may not do what its owner may;
+-- RM005 in a serializable transaction. Drops and resets what an earlier request has left there.
+create or replace function rpc_migrations.check_session() returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $function$
+begin
+    -- The right to execute it is not relied upon: somebody may grant all functions of a schema, to the API's roles or to one that has
+    -- connections of its own, and not think of it.
+    if pg_catalog.current_setting('role') <> 'service_role' and not pg_catalog.pg_has_role(
+        coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user), current_user, 'usage')
+    then
+        raise insufficient_privilege using message = 'permission denied for function execute_sql';
+    end if;
+    -- What an earlier request has left there would be found before what is in public. Somebody's own session keeps their own.
+    if exists (
+        select from pg_catalog.pg_type as t
+        where
+            t.typnamespace = pg_catalog.pg_my_temp_schema()
+            and (t.typowner <> current_user::regrole or session_user <> current_user)
+    ) then
+        discard temporary;
+    end if;
+    -- Nor does what it has set for this session count as said by one of our functions to another, or as an option of the run.
+    perform pg_catalog.set_config('rpc_migrations.' || name, '', true)
+    from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget,settings}'::text[]) as name
+    where session_user <> current_user;
+    if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
+        raise exception 'the transaction is serializable, and could fail at its commit'
+        using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
+    end if;
+end;
+$function$;
+
+
 -- Runs a text in one transaction (see rpc_migrations.run_text), or, when told which step of which migration it is, as
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
@@ -75,30 +110,7 @@ declare
     place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
 begin
-    -- The right to execute this is not relied upon: somebody may grant all functions of a schema, to the API's roles or to one that has
-    -- connections of its own, and not think of this one.
-    if pg_catalog.current_setting('role') <> 'service_role' and not pg_catalog.pg_has_role(
-        coalesce(nullif(pg_catalog.current_setting('role'), 'none'), session_user), current_user, 'usage')
-    then
-        raise insufficient_privilege using message = 'permission denied for function execute_sql';
-    end if;
-    -- What an earlier request has left there would be found before what is in public. Somebody's own session keeps their own.
-    if exists (
-        select from pg_catalog.pg_type as t
-        where
-            t.typnamespace = pg_catalog.pg_my_temp_schema()
-            and (t.typowner <> current_user::regrole or session_user <> current_user)
-    ) then
-        discard temporary;
-    end if;
-    -- Nor does what it has set for this session count as said by one of our functions to another, or as an option of the run.
-    perform pg_catalog.set_config('rpc_migrations.' || name, '', true)
-    from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget,settings}'::text[]) as name
-    where session_user <> current_user;
-    if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
-        raise exception 'the transaction is serializable, and could fail at its commit'
-        using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';
-    end if;
+    perform rpc_migrations.check_session();
     perform rpc_migrations.check_open();
     perform rpc_migrations.log_call(execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following);
     begin
