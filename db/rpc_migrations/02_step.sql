@@ -61,6 +61,17 @@ as $function$
 $function$;
 
 
+-- Marks the current journal rows of a migration's own steps, or of its rollback's, as undone: they can be run again.
+create or replace function rpc_migrations.mark_undone(migration text, of_a_rollback boolean default false) returns void
+language sql
+set search_path = ''
+as $function$
+    update rpc_migrations.journal as j
+    set undone_at = clock_timestamp()
+    where j.migration = mark_undone.migration and j.undone_at is null and rpc_migrations.is_of_a_rollback(j.step) = of_a_rollback;
+$function$;
+
+
 -- The step's current journal row, inserted if there is none. A step that has taken effect keeps its text: one that comes back
 -- with another is refused with RM002. "checksum" may be several, with blanks between: the first one is recorded, and a row with
 -- any of them stands for a text with the same effect. A forward step marks the steps of an earlier rollback as undone.
@@ -100,9 +111,7 @@ begin
                 quote_ident(copy.schema_name), quote_ident(copy.table_name)
             using errcode = 'RM005', hint = 'Its rows of rpc_migrations.journal were deleted. Roll the migration back, then run it again.';
         end if;
-        update rpc_migrations.journal as j
-        set undone_at = clock_timestamp()
-        where j.migration = open_step.migration and j.undone_at is null and rpc_migrations.is_of_a_rollback(j.step);
+        perform rpc_migrations.mark_undone(open_step.migration, of_a_rollback => true);
     end if;
     insert into rpc_migrations.journal (migration, step, checksum, run)
     values (open_step.migration, open_step.step, split_part(open_step.checksum, ' ', 1), open_step.run)
@@ -151,6 +160,67 @@ end;
 $function$;
 
 
+-- Runs a step's text. Where it could not be run now, "postponed" is what run_step answers, and nothing of it remains.
+create or replace function rpc_migrations.try_text(query text, separator text, out answer jsonb, out postponed jsonb)
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    place text;
+begin
+    if separator is null and rpc_migrations.adds_a_key(query) then
+        answer := rpc_migrations.declare_key(query);
+    else
+        answer := rpc_migrations.run_text(query, separator);
+        perform rpc_migrations.defer_foreign_keys();
+    end if;
+exception when lock_not_available then
+    get stacked diagnostics place = pg_exception_detail;
+    postponed := jsonb_build_object(
+        'state', 'waiting', 'rows', 0, 'result', jsonb_build_object('message', rpc_migrations.what_was_waited_for(sqlerrm)),
+        'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
+when disk_full then
+    if not rpc_migrations.give_room_back() then
+        raise;
+    end if;
+    postponed := jsonb_build_object('state', 'disk_full', 'rows', 0, 'code', sqlstate, 'message', sqlerrm);
+end;
+$function$;
+
+
+-- Notes in a step's journal row what a call has done ("told": see read_answer), and which tables it has made. Raises RM005 if the call has
+-- deleted rows of the journal, of which there were so many up to this one ("rows_before").
+create or replace function rpc_migrations.note_call(
+    entry rpc_migrations.journal, told record, began timestamptz, rows_before bigint, tables_before text[]
+) returns rpc_migrations.journal
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    noted rpc_migrations.journal;
+begin
+    update rpc_migrations.journal as j
+    set
+        calls = j.calls + 1,
+        rows = j.rows + told.row_count,
+        seconds = j.seconds + extract(epoch from clock_timestamp() - began),
+        result = coalesce(told.first_row, j.result),
+        finished_at = case when told.is_done then clock_timestamp() end,
+        made = coalesce(j.made, '{}') || array(
+            select n from unnest(rpc_migrations.new_tables()) as n where n <> all (tables_before)
+        )
+    where j.id = entry.id
+    returning j.* into noted;
+    -- Those of other migrations, which go on meanwhile, may become more.
+    if not found or rows_before > (select count(*) from rpc_migrations.journal as j where j.id <= entry.id) then
+        raise exception 'step "%" has deleted rows of rpc_migrations.journal', entry.step
+        using errcode = 'RM005', hint = 'Nothing of it remains. Leave the journal alone: without its rows steps would be run twice.';
+    end if;
+    return noted;
+end;
+$function$;
+
+
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
 -- "done"; it is sent until it is. "separator" is that of run_statements, "record" what record_for_cli is to note when the step is done,
@@ -172,11 +242,11 @@ set search_path = ''
 as $function$
 declare
     entry rpc_migrations.journal;
-    earlier bigint;
+    rows_before bigint;
     tables_before text[];
     answer jsonb;
+    postponed jsonb;
     told record;
-    place text;
     began timestamptz := clock_timestamp();
 begin
     if not pg_catalog.pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_step.migration)) then
@@ -194,49 +264,18 @@ begin
         );
     end if;
 
-    earlier := (select count(*) from rpc_migrations.journal as j where j.id <= entry.id);
+    rows_before := (select count(*) from rpc_migrations.journal as j where j.id <= entry.id);
     tables_before := rpc_migrations.new_tables();
     perform set_config('rpc_migrations.migration', run_step.migration, true);
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
-    begin
-        if run_step.separator is null and rpc_migrations.adds_a_key(run_step.query) then
-            answer := rpc_migrations.declare_key(run_step.query);
-        else
-            answer := rpc_migrations.run_text(run_step.query, run_step.separator);
-            perform rpc_migrations.defer_foreign_keys();
-        end if;
-    exception when lock_not_available then
-        get stacked diagnostics place = pg_exception_detail;
-        return jsonb_build_object(
-            'state', 'waiting', 'rows', 0, 'result', jsonb_build_object('message', rpc_migrations.what_was_waited_for(sqlerrm)),
-            'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
-    when disk_full then
-        if not rpc_migrations.give_room_back() then
-            raise;
-        end if;
-        return jsonb_build_object('state', 'disk_full', 'rows', 0, 'code', sqlstate, 'message', sqlerrm);
-    end;
-
-    told := rpc_migrations.read_answer(answer, run_step.step, run_step.batch);
-    update rpc_migrations.journal as j
-    set
-        calls = j.calls + 1,
-        rows = j.rows + told.row_count,
-        seconds = j.seconds + extract(epoch from clock_timestamp() - began),
-        result = coalesce(told.first_row, j.result),
-        finished_at = case when told.is_done then clock_timestamp() end,
-        made = coalesce(j.made, '{}') || array(
-            select n from unnest(rpc_migrations.new_tables()) as n where n <> all (tables_before)
-        )
-    where j.id = entry.id
-    returning j.* into entry;
-    -- Those of other migrations, which go on meanwhile, may become more.
-    if not found or earlier > (select count(*) from rpc_migrations.journal as j where j.id <= entry.id) then
-        raise exception 'step "%" has deleted rows of rpc_migrations.journal', run_step.step
-        using errcode = 'RM005', hint = 'Nothing of it remains. Leave the journal alone: without its rows steps would be run twice.';
+    select t.answer, t.postponed into answer, postponed from rpc_migrations.try_text(run_step.query, run_step.separator) as t;
+    if postponed is not null then
+        return postponed;
     end if;
 
+    told := rpc_migrations.read_answer(answer, run_step.step, run_step.batch);
+    entry := rpc_migrations.note_call(entry, told, began, rows_before, tables_before);
     if told.is_done and run_step.record is not null then
         perform rpc_migrations.record_for_cli(run_step.record);
     end if;

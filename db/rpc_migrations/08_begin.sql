@@ -79,8 +79,8 @@ end;
 $function$;
 
 
--- Raises RM001 if the table cannot be rebuilt, with all reasons and the statements that remove them.
-create or replace function rpc_migrations.check_obstacles(relation oid) returns void
+-- Raises RM001 if the table cannot be rebuilt ("done"; or rolled back), with all reasons and the statements that remove them.
+create or replace function rpc_migrations.check_obstacles(relation oid, done text default 'rebuilt') returns void
 language plpgsql
 set search_path = ''
 as $function$
@@ -88,7 +88,7 @@ declare
     reasons text := rpc_migrations.obstacles_in_words(relation);
 begin
     if reasons is not null then
-        raise exception '% cannot be rebuilt: %', relation::regclass, reasons
+        raise exception '% cannot be %: %', relation::regclass, done, reasons
         using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(relation), ''),
             hint = 'Nothing was changed. Remove or change these first, then run the same command again.';
     end if;

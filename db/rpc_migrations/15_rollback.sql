@@ -1,48 +1,5 @@
--- The rollback. Before the swap it just removes the copy. After it the original table, which is the backup, is brought up to date
--- while the application goes on, and takes its place back in another short transaction.
-
--- Marks the current journal rows of the migration's own steps as undone, so that it can be run again.
-create or replace function rpc_migrations.mark_undone(migration text) returns void
-language sql
-set search_path = ''
-as $function$
-    update rpc_migrations.journal as j
-    set undone_at = clock_timestamp()
-    where j.migration = mark_undone.migration and j.undone_at is null and not rpc_migrations.is_of_a_rollback(j.step);
-$function$;
-
-
--- Disables what somebody has enabled of the original table's triggers and rules since the swap. They get back the state that was noted then.
--- Those that were disabled before it stay so; what the first versions left enabled has its state noted now.
-create or replace function rpc_migrations.quiet_again(copy rpc_migrations.copies) returns void
-language plpgsql
-set search_path = ''
-as $function$
-begin
-    perform rpc_migrations.quiet_triggers(copy, copy.old_table);
-    update rpc_migrations.copies as c
-    set
-        quieted = rpc_migrations.without_disabled(c.quieted, 'trigger', c.definition) || copy.quieted,
-        quieted_rules = rpc_migrations.without_disabled(c.quieted_rules, 'rule', c.definition) || copy.quieted_rules
-    where c.id = copy.id;
-end;
-$function$;
-
-
--- States by name, without those of triggers or rules that are disabled in a definition.
-create or replace function rpc_migrations.without_disabled(states jsonb, kind text, definition jsonb) returns jsonb
-language sql immutable
-set search_path = ''
-as $function$
-    select coalesce(jsonb_object_agg(s.key, s.value), '{}')
-    from jsonb_each(states) as s
-    where not exists (
-        select
-        from jsonb_to_recordset(definition) as d (kind text, name text, statement text)
-        where d.kind = without_disabled.kind and d.name = s.key and strpos(d.statement, format(' disable %s %I', d.kind, d.name)) > 0
-    );
-$function$;
-
+-- The rollback. Before the swap it just removes the copy (see 15_abandon.sql). After it the original table, which is the backup, is brought
+-- up to date while the application goes on, and takes its place back in another short transaction.
 
 -- Begins to roll the migration back. Before the swap this abandons the copy, and that is all. After it, changes of the
 -- table in use are captured from now on, to be brought into the original one, unless they are to be discarded.
@@ -103,6 +60,38 @@ begin
             rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, copy.backup_name));
     end if;
 end;
+$function$;
+
+
+-- Disables what somebody has enabled of the original table's triggers and rules since the swap. They get back the state that was noted then.
+-- Those that were disabled before it stay so; what the first versions left enabled has its state noted now.
+create or replace function rpc_migrations.quiet_again(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.quiet_triggers(copy, copy.old_table);
+    update rpc_migrations.copies as c
+    set
+        quieted = rpc_migrations.without_disabled(c.quieted, 'trigger', c.definition) || copy.quieted,
+        quieted_rules = rpc_migrations.without_disabled(c.quieted_rules, 'rule', c.definition) || copy.quieted_rules
+    where c.id = copy.id;
+end;
+$function$;
+
+
+-- States by name, without those of triggers or rules that are disabled in a definition.
+create or replace function rpc_migrations.without_disabled(states jsonb, kind text, definition jsonb) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_object_agg(s.key, s.value), '{}')
+    from jsonb_each(states) as s
+    where not exists (
+        select
+        from jsonb_to_recordset(definition) as d (kind text, name text, statement text)
+        where d.kind = without_disabled.kind and d.name = s.key and strpos(d.statement, format(' disable %s %I', d.kind, d.name)) > 0
+    );
 $function$;
 
 
@@ -181,169 +170,6 @@ end;
 $function$;
 
 
--- Before the swap: drops the new table, the capture and the log, and the old table is as if nothing had been.
-create or replace function rpc_migrations.abandon(out message text)
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    copy rpc_migrations.copies := rpc_migrations.current_copy();
-    new_table regclass := (select c.oid from pg_catalog.pg_class as c where c.oid = copy.new_table);
-begin
-    if copy.id is null or copy.state not in ('copying', 'copied') then
-        raise exception 'only a copy that was not swapped in can be abandoned' using errcode = 'RM005';
-    end if;
-    perform rpc_migrations.refuse_only_copy(copy, new_table);
-    if copy.source is not null then
-        perform rpc_migrations.end_capture(copy.id);
-    end if;
-    message := 'the copy was removed; the table is as it was' || rpc_migrations.restored_in_words(copy);
-    if exists (
-        select from pg_catalog.pg_class as c
-        where c.oid = new_table and c.relnamespace in (select rpc_migrations.schemas_of_new_tables())
-    ) then
-        execute format('drop table %s', new_table);  -- whatever it is called by now
-        perform rpc_migrations.drop_second_schema();
-    elsif new_table is not null then
-        message := format('%s, which was to be the new table, was moved there and stays; apart from that the table is as it was', new_table);
-    end if;
-    delete from rpc_migrations.foreign_keys as k where k.relation = copy.new_table;
-    update rpc_migrations.copies as c set state = 'abandoned', ended_at = clock_timestamp() where c.id = copy.id;
-    perform rpc_migrations.mark_undone(copy.migration);
-end;
-$function$;
-
-
--- Raises RM001 if somebody has dropped the old table meanwhile, and the new one has rows of it, which nobody else may have.
-create or replace function rpc_migrations.refuse_only_copy(copy rpc_migrations.copies, new_table regclass) returns void
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    old_name text := rpc_migrations.name_in_use(copy);
-    has_rows boolean := false;
-begin
-    if copy.source is null or new_table is null or to_regclass(old_name) is not null
-        or exists (select from pg_catalog.pg_class as c where c.oid = copy.source)
-        or not exists (
-            select from pg_catalog.pg_class as c
-            where c.oid = new_table and c.relnamespace in (select rpc_migrations.schemas_of_new_tables()))
-    then
-        return;
-    end if;
-    execute format('select exists (select from %s)', new_table) into has_rows;
-    if has_rows then
-        raise exception '% was dropped, and % has the rows that were copied before', old_name, new_table
-        using errcode = 'RM001', hint = format('Nothing was changed. To keep them: alter table %1$s set schema %2$I; to let them go: drop table %1$s; '
-            'then run the same command again.', new_table, copy.schema_name);
-    end if;
-end;
-$function$;
-
-
--- Without a copy: removes what the migration has left behind all the same, and says so. It may have stopped between creating the new
--- table and beginning the copy; or somebody has deleted the copy's row, while a new table and a capture are still there. After the
--- swap there is no rollback without that row, as swap_back says.
-create or replace function rpc_migrations.clear_up(out message text)
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    this_migration text := current_setting('rpc_migrations.migration', true);
-begin
-    message := rpc_migrations.drop_lost_captures();
-    if rpc_migrations.swapped_before(this_migration) is null then
-        message := nullif(concat_ws('; ', message, rpc_migrations.drop_unfinished_tables(this_migration)), '');
-        perform rpc_migrations.mark_undone(this_migration);
-    end if;
-    message := coalesce(message, 'nothing was under way, and no table was changed');
-end;
-$function$;
-
-
--- The message of the swap of a migration that was not rolled back. Null: there was none.
-create or replace function rpc_migrations.swapped_before(migration text) returns text
-language sql stable
-set search_path = ''
-as $function$
-    select j.result ->> 'message'
-    from rpc_migrations.journal as j
-    where
-        j.migration = swapped_before.migration and j.undone_at is null and j.finished_at is not null and j.result ? 'ends_request'
-        and not rpc_migrations.is_of_a_rollback(j.step) and j.step !~ '^close the way back: ';
-$function$;
-
-
--- Drops what captures changes for copies that do not exist (any more); the triggers go with their function. Returns a message with the
--- tables; null: none.
-create or replace function rpc_migrations.drop_lost_captures() returns text
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    lost record;
-    tables text;
-begin
-    for lost in
-        select substr(p.proname, 9)::bigint as id, (select string_agg(distinct t.tgrelid::regclass::text, ', ') from pg_catalog.pg_trigger as t where t.tgfoid = p.oid) as tables
-        from pg_catalog.pg_proc as p
-        where
-            p.pronamespace = 'rpc_migrations'::regnamespace and p.proname ~ '^capture_[0-9]+$'
-            and not exists (select from rpc_migrations.copies as c where c.ended_at is null and c.id::text = substr(p.proname, 9))
-    loop
-        perform rpc_migrations.end_capture(lost.id);
-        tables := concat_ws(', ', tables, lost.tables);
-    end loop;
-    return format('the row of the copy was gone; what captured changes of %s for it was removed', coalesce(tables, 'no table (any more)'))
-    where found;
-end;
-$function$;
-
-
--- Drops the new tables that the steps of a migration have made and that belong to no copy. If an earlier version has not noted who made
--- them: those that are empty, if no other migration can have made them. Returns a message with their names; null: none.
-create or replace function rpc_migrations.drop_unfinished_tables(migration text) returns text
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    leftover record;
-    has_rows boolean := false;
-    dropped text;
-begin
-    for leftover in
-        select c.oid::regclass as relation, n.name, n.name in (
-            select unnest(j.made) from rpc_migrations.journal as j
-            where j.migration = drop_unfinished_tables.migration and j.undone_at is null
-        ) as is_its
-        from unnest(rpc_migrations.new_tables()) as n (name)
-        inner join pg_catalog.pg_class as c on c.relnamespace = 'rpc_migrations'::regnamespace and c.relname = n.name
-        where
-            not exists (select from rpc_migrations.copies as o where o.new_table = c.oid and o.ended_at is null)
-            and not exists (
-                select from rpc_migrations.journal as j
-                where j.migration <> drop_unfinished_tables.migration and j.undone_at is null and n.name = any (j.made)
-            )
-    loop
-        if not leftover.is_its then
-            select a.answer into has_rows
-            from rpc_migrations.ask(format('select exists (select from %s)', leftover.relation)) as a (answer boolean);
-            continue when has_rows or exists (
-                select from rpc_migrations.journal as j
-                where
-                    j.migration <> drop_unfinished_tables.migration and j.undone_at is null and j.made is null
-                    and not exists (select from rpc_migrations.copies as o where o.migration = j.migration)
-            );
-        end if;
-        delete from rpc_migrations.foreign_keys as k where k.relation = leftover.relation;
-        execute format('drop table %s', leftover.relation);
-        dropped := concat_ws(', ', dropped, leftover.name);
-    end loop;
-    return format('the new table %s was removed, and no other was changed', dropped) where dropped is not null;
-end;
-$function$;
-
-
 -- Policies, triggers and rules that somebody has made, altered or dropped on the original table since the swap, and not on the table in use
 -- as well: after the rollback they would act on what the application does, or be missing there. So would foreign keys that were removed, if
 -- nothing knows of them any more. Null: there are none.
@@ -393,15 +219,15 @@ as $function$
 $function$;
 
 
--- What must hold for a rollback after the swap. Raises RM001.
-create or replace function rpc_migrations.check_rollback(copy rpc_migrations.copies, discard_changes boolean) returns void
+-- Raises RM001 unless both tables are where the swap has put them, in the hands of one owner.
+create or replace function rpc_migrations.check_places(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
     name_in_use text := rpc_migrations.name_in_use(copy);
     backup text := rpc_migrations.name_of_backup(copy);
-    reasons text;
+    owners text;
 begin
     if to_regclass(name_in_use) is distinct from copy.new_table::regclass then
         raise exception '% is not the table that this migration made%', name_in_use, rpc_migrations.restored_in_words(copy)
@@ -412,21 +238,29 @@ begin
         raise exception 'the original table is not at % any more%', backup, rpc_migrations.restored_in_words(copy)
         using errcode = 'RM001', hint = 'It was dropped or renamed since. Put the name back; without it there is nothing to go back to.';
     end if;
-    select format('%s belongs to %s, and %s to %s', backup, o.relowner::regrole, name_in_use, n.relowner::regrole) into reasons
+    select format('%s belongs to %s, and %s to %s', backup, o.relowner::regrole, name_in_use, n.relowner::regrole) into owners
     from pg_catalog.pg_class as o inner join pg_catalog.pg_class as n on n.oid = copy.new_table and n.relowner <> o.relowner
     where o.oid = copy.old_table;
     if found then
-        raise exception '%', reasons
+        raise exception '%', owners
         using errcode = 'RM001', hint = format('Nothing was changed. Give it back, and run the same command again. To do that, run: alter table %s owner to %s;',
             backup, (select c.relowner::regrole from pg_catalog.pg_class as c where c.oid = copy.new_table));
     end if;
-    perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
-    reasons := rpc_migrations.changed_aside(copy);
-    if reasons is not null then
-        raise exception '% cannot be rolled back: %', name_in_use, reasons
-        using errcode = 'RM001', hint = format('Nothing was changed. Drop what was made on %s, make what is gone again, as %s has it, and '
-            'what was altered as it was; then run the same command again.', backup, name_in_use);
-    end if;
+end;
+$function$;
+
+
+-- Raises RM001 if what was written since the swap cannot be brought back into the original table; or cannot be discarded, because some of
+-- it is there already.
+create or replace function rpc_migrations.check_changes(copy rpc_migrations.copies, discard_changes boolean) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := rpc_migrations.name_in_use(copy);
+    backup text := rpc_migrations.name_of_backup(copy);
+    reasons text;
+begin
     if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
@@ -453,11 +287,30 @@ begin
     if copy.state = 'swapped' and not discard_changes then
         perform rpc_migrations.check_one_way(copy);
     end if;
-    reasons := rpc_migrations.obstacles_in_words(case when copy.old_table is not null then copy.new_table end);
+end;
+$function$;
+
+
+-- What must hold for a rollback after the swap. Raises RM001.
+create or replace function rpc_migrations.check_rollback(copy rpc_migrations.copies, discard_changes boolean) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    name_in_use text := rpc_migrations.name_in_use(copy);
+    reasons text;
+begin
+    perform rpc_migrations.check_places(copy);
+    perform rpc_migrations.check_neighbours(copy.migration, copy.new_table);
+    reasons := rpc_migrations.changed_aside(copy);
     if reasons is not null then
         raise exception '% cannot be rolled back: %', name_in_use, reasons
-        using errcode = 'RM001', detail = coalesce(rpc_migrations.ways_out(copy.new_table), ''),
-            hint = 'Nothing was changed. Remove or change these first, then run the same command again.';
+        using errcode = 'RM001', hint = format('Nothing was changed. Drop what was made on %s, make what is gone again, as %s has it, and '
+            'what was altered as it was; then run the same command again.', rpc_migrations.name_of_backup(copy), name_in_use);
+    end if;
+    perform rpc_migrations.check_changes(copy, discard_changes);
+    if copy.old_table is not null then
+        perform rpc_migrations.check_obstacles(copy.new_table, 'rolled back');
     end if;
 end;
 $function$;

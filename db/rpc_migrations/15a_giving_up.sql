@@ -29,9 +29,7 @@ begin
         message := coalesce(c.oid::regclass || ' stays in use', 'the migrated table was dropped meanwhile')
         from (select copy.new_table as oid) as n left join pg_catalog.pg_class as c using (oid);
     end if;
-    update rpc_migrations.journal as j
-    set undone_at = clock_timestamp()
-    where j.migration = current_setting('rpc_migrations.migration', true) and j.undone_at is null and rpc_migrations.is_of_a_rollback(j.step);
+    perform rpc_migrations.mark_undone(current_setting('rpc_migrations.migration', true), of_a_rollback => true);
 end;
 $function$;
 

@@ -578,7 +578,7 @@ def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
 def test_a_full_disk_tells_whether_the_rows_were_removed(bench: Bench, second: str, said: str) -> None:
     """The second request removes them, and may have to wait like any other."""
     with bench.database.connect() as connection:
-        deploy(connection, [("        if not rpc_migrations.give_room_back() then", "        if false then")])
+        deploy(connection, [("    if not rpc_migrations.give_room_back() then", "    if false then")])
         connection.execute(
             "create function public.fill(out done boolean) language plpgsql as $$ begin done := false; "
             f"if nextval('public.attempts') > 1 then {second} end if; raise exception 'no room' using errcode = '53100'; end $$"
