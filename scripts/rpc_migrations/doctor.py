@@ -12,6 +12,7 @@ from .access import describe_access, describe_caller, describe_text, read_access
 from .client import RpcClient
 from .deployment import CHANGED, is_as_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
+from .file_checks import check
 from .journal import Status, read_status
 from .journal_words import moment
 from .migration import Migration
@@ -20,7 +21,6 @@ from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
 from .report import Check
 from .rest_errors import ErrorAnswer
 from .settings import Settings
-from .step_file import check
 from .ways_in import open_functions
 
 _IN_PUBLIC = re.compile(r'public\.("?)(?P<name>[^".]+)\1')

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from . import other_tools, step_file
+from . import file_checks, other_tools
 from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
@@ -39,7 +39,7 @@ def check(
     look as if they had been run by hand.
     """
     chosen = [one for one in wanted if not one.is_applied]
-    step_file.check(one.migration for one in chosen)
+    file_checks.check(one.migration for one in chosen)
     for one in files:
         refuse_rollback_under_way(one.status, one.migration)
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])

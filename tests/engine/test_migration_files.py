@@ -18,8 +18,9 @@ from conftest import TESTS
 from local_supabase import Cluster, Database, LocalSupabase
 from psycopg import sql
 from rpc_migrations.errors import SqlError, StepFileError
+from rpc_migrations.file_checks import check
 from rpc_migrations.output_files import migration_sql
-from rpc_migrations.step_file import check, read_migration, read_migrations
+from rpc_migrations.step_file import read_migration, read_migrations
 from step_runner import deploy
 
 FILES = TESTS / "migration_files"

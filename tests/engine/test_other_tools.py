@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from rpc_migrations.errors import StepFileError
+from rpc_migrations.file_checks import check
 from rpc_migrations.other_tools import out_of_order, ways_back, without_number
-from rpc_migrations.step_file import check, read_migrations
+from rpc_migrations.step_file import read_migrations
 
 A = "create table public.a (id integer);\n"
 WAYS_BACK_IN_THE_FILE = {

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from rpc_migrations.errors import StepFileError
+from rpc_migrations.file_checks import check
 from rpc_migrations.migration import Migration
-from rpc_migrations.step_file import check, read_migration
+from rpc_migrations.step_file import read_migration
 
 TWO_STEPS = """-- A comment for the reader.
 /* Another
