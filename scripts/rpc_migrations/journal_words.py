@@ -26,6 +26,21 @@ def describe_copy(copy: dict[str, Any] | None, steps: dict[str, dict[str, Any]])
     return said
 
 
+def describe_kept(copy: dict[str, Any], finished_at: str | None) -> str:
+    """Which table is kept beside the one in use. `finished_at`: when the way back was closed, if it was."""
+    if finished_at:
+        return f"the way back was closed on {finished_at}"
+    if copy["state"] == "abandoned":
+        return "the copy was removed"
+    if copy["state"] == "rolled back":
+        return (
+            f"the migrated one is kept as {copy['kept_as']}"
+            if copy["kept_as"]
+            else "the migrated one was dropped or renamed"
+        )
+    return f"backup {copy['backup']}" if copy["backup"] else "there was none before: no backup"
+
+
 def describe_holders(holders: list[dict[str, Any]] | None) -> str:
     """Who may be in the way of a lock."""
     if not holders:

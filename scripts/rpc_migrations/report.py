@@ -122,6 +122,11 @@ class RunReport:
             step.state = "failed" if step.state == "running" else step.state
 
     @property
+    def was_given_up(self) -> bool:
+        """Whether it has given up a rollback: the migrated table stays in use."""
+        return self.action == "roll back" and self.table is not None and self.table["state"] == "swapped"
+
+    @property
     def done(self) -> list[str]:
         """Names of the steps that are done."""
         return [step.name for step in self.steps.values() if step.state == "done"]

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..access import describe_caller, describe_text
 from ..errors import LAST_RESORT
-from ..journal_words import describe_copy, moment
+from ..journal_words import describe_copy, describe_kept, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
+from . import tables
+from .closing import closing_lines
 from .document import document
 from .lasting import Lasting
 from .lines import Lines, count, log_lines
@@ -190,54 +191,17 @@ class Console:
         )
 
     def close(self, table: dict[str, Any] | None) -> None:
-        """The closing lines of a run: what it has done, where the original table is, what to do next."""
+        """The end of a run: what it has done, where the original table is, what to do next."""
         run = self._run
         assert run
-        given_up = run.action == "roll back" and table is not None and table["state"] == "swapped"
-        run.table, run.next_steps = table, [] if given_up else self.next_steps
-        if run.stops_before:
-            self._close_before(run)
-            return
-        if not run.steps_of_this_run:
+        run.table = table
+        run.next_steps = [] if run.was_given_up else self.next_steps
+        if not run.stops_before and not run.steps_of_this_run:
             self.nothing_to_do(
                 f"{run.closing} already: another run, or a request of this one whose answer was lost, did its steps."
             )
             return
-        before = f" ({run.rows_before:,} of them by an earlier run)" if run.rows_before else ""
-        rows = f"{count(run.rows, 'row')}{before}, " if run.rows else ""
-        closing = f"{run.migration} stays applied" if given_up else run.closing
-        pauses = f", {run.held_back:.2f} s of it pauses (--pace)" if run.held_back else ""
-        lines = [f"{closing}: {count(len(run.steps), 'step')}, {rows}{self.report.seconds:.2f} s in this run{pauses}."]
-        if table and run.action != "roll back" and table["state"] == "finished":
-            lines.append(f"{table['table']} stays in use. The way back is closed.")
-        elif table and run.action == "migrate" and not table["backup"]:
-            lines.append(
-                f"{table['table']} is new: there was none before, so nothing was copied, and there is no backup."
-            )
-        elif table and run.action == "migrate":
-            lines.append(
-                f"{table['table']} is the new table. The original one is {table['backup']}, closed to the API."
-            )
-        elif given_up and table:
-            lines.append(f"The rollback was given up: {table['table']} is the migrated table, as before.")
-        elif table and table["kept_as"]:
-            original = "is the original table" if table["backup"] else "is not there any more, as before the migration"
-            lines.append(
-                f"{table['table']} {original}. The migrated one is kept as {table['kept_as']}, closed to the API."
-            )
-        lines += run.next_steps
-        self.report.outcome = "done"
-        self.report.lines += lines
-        self._show("close", lines)
-
-    def _close_before(self, run: RunReport) -> None:
-        """The closing lines of a run that was told to stop before its last steps."""
-        lines = [f'{run.migration} has stopped before "{run.stops_before}", as asked.']
-        if run.table and run.table["state"] in ("copying", "copied"):
-            lines.append(
-                f"Changes to {run.table['table']} are still being captured. The next run replays them and compares again."
-            )
-        lines.append("Next: run the same command to go on; without --until or --stop-before-swap it runs to the end.")
+        lines = closing_lines(run, self.report.seconds)
         self.report.outcome = "done"
         self.report.lines += lines
         self._show("close", lines)
@@ -259,24 +223,16 @@ class Console:
         found = StatusReport(migration.name, status.list_steps(migration), status.runs, status.copy, calls)
         self.report.outcome = "done"
         self.report.add(found)
-        columns = ["step", "state", "rows", "seconds", "calls", "finished"]
-        self._show("table", f"Steps of {migration.name}", columns, [_step_cells(step) for step in found.steps])
-        columns = ["started", "action", "by", "ended", "message"]
-        self._show("table", "Runs, the newest first", columns, [_run_cells(run) for run in found.runs])
+        self._show("table", f"Steps of {migration.name}", *tables.steps(found.steps))
+        self._show("table", "Runs, the newest first", *tables.runs(found.runs))
         if found.table:
             restored = "; restored from a dump" if found.table.get("restored") else ""
-            kept = _what_is_kept(found.table, status.finished_at)
+            kept = describe_kept(found.table, status.finished_at)
             self.say(f"Table {found.table['table']}: {found.table['state']}; {kept}{restored}")
             for line in describe_copy(status.copy, status.steps):
                 self.say(line)
         if calls:
-            columns = ["called", "by", "what", "outcome", "rows", "sha256"]
-            self._show(
-                "table",
-                "Last calls of execute_sql that changed something",
-                columns,
-                [_call_cells(call) for call in calls["calls"]],
-            )
+            self._show("table", "Last calls of execute_sql that changed something", *tables.calls(calls["calls"]))
             self.say(f"{calls['total']:,} calls on record in all (kept for 90 days), those that only read among them")
 
     def folder(self, title: str, files: list[MigrationState], others: list[dict[str, Any]], *, outcome: str) -> None:
@@ -284,25 +240,12 @@ class Console:
         listed = [one.to_dict() for one in files]
         self.report.outcome = outcome
         self.report.add(FolderReport(listed, others))
-        rows = [
-            [
-                one["file"],
-                one["state"] + (", edited since" if one["edited"] else ""),
-                moment(one["finished_at"]),
-                one["client"] or "",
-            ]
-            for one in listed
-        ]
-        columns = ["file", "state", "applied", "by"]
-        if not any(one["finished_at"] for one in listed):
-            columns, rows = columns[:2], [row[:2] for row in rows]
-        if rows:
-            self._show("table", title, columns, rows)
+        if listed:
+            self._show("table", title, *tables.files(listed))
         else:
             self.nothing_to_do("All files are applied.")
         if others:
-            rows = [[one["migration"], one["state"], moment(one["finished_at"]), one["client"] or ""] for one in others]
-            self._show("table", "Unknown here", ["migration", "state", "applied", "by"], rows)
+            self._show("table", "Unknown here", *tables.others(others))
 
     def checks(self, title: str, checks: list[Check]) -> bool:
         """A table of checks, and how many passed and failed. Returns whether all passed."""
@@ -310,8 +253,7 @@ class Console:
         self.report.add(report)
         failed = len(report.failed)
         self.report.outcome = "failed" if failed else "done"
-        rows = [["passed" if check.passed else "FAILED", check.check, check.detail or ""] for check in checks]
-        self._show("table", title, ["", "check", "what was found"], rows)
+        self._show("table", title, *tables.checks(checks))
         self.say(f"{len(checks) - failed} passed, {failed} failed", style="bold red" if failed else "bold green")
         return not failed
 
@@ -342,46 +284,3 @@ def _choose_view(*, as_json: bool, quiet: bool, verbose: bool) -> Lines:
 
         return LiveList(out, err, quiet=quiet, verbose=verbose)
     return Lines(out, err, quiet=quiet, verbose=verbose)
-
-
-def _what_is_kept(table: dict[str, Any], finished_at: str | None) -> str:
-    """Which table is kept beside the one in use, in words."""
-    if finished_at:
-        return f"the way back was closed on {finished_at}"
-    if table["state"] == "abandoned":
-        return "the copy was removed"
-    if table["state"] == "rolled back":
-        return (
-            f"the migrated one is kept as {table['kept_as']}"
-            if table["kept_as"]
-            else "the migrated one was dropped or renamed"
-        )
-    return f"backup {table['backup']}" if table["backup"] else "there was none before: no backup"
-
-
-def _step_cells(step: dict[str, Any]) -> list[str]:
-    calls = [f"{step['rows']:,}", f"{step['seconds']:.2f}", str(step["calls"])] if step["calls"] else ["", "", ""]
-    return [step["name"], step["state"], *calls, moment(step["finished_at"])]
-
-
-def _call_cells(call: dict[str, Any]) -> list[str]:
-    rows = "" if call["rows"] is None else f"{call['rows']:,}"
-    return [
-        moment(call["called_at"]),
-        describe_caller(call),
-        describe_text(call),
-        call["outcome"],
-        rows,
-        call["sha256"][:12],
-    ]
-
-
-def _run_cells(run: dict[str, Any]) -> list[str]:
-    by = f"{run['client']} ({run['pid']})"
-    return [
-        moment(run["started_at"]),
-        run["action"],
-        by,
-        run["outcome"] or "under way, or killed",
-        run["message"] or "",
-    ]
