@@ -35,152 +35,6 @@ end;
 $function$;
 
 
--- Drops the foreign keys that the step which ends here has put on new tables, before anyone else sees them, and remembers them.
--- What they point at is locked until the commit, which follows at once; the lock timeout is short.
-create or replace function rpc_migrations.defer_foreign_keys() returns void
-language plpgsql
-set search_path = ''
-set lock_timeout = '20ms'
-as $function$
-declare
-    new_table regclass;
-    key_order name[];
-    key rpc_migrations.foreign_keys;
-begin
-    for new_table in
-        select distinct c.conrelid
-        from pg_catalog.pg_constraint as c
-        inner join pg_catalog.pg_class as t on t.oid = c.conrelid
-        where c.contype = 'f' and t.relnamespace = 'rpc_migrations'::regnamespace
-    loop
-        if exists (select from pg_catalog.pg_constraint as c where c.conrelid = new_table and c.confrelid = new_table) then
-            raise exception 'the new table % has a foreign key that points at itself', new_table
-            using errcode = 'RM005', hint = 'Leave it out: the old table''s is carried over; add a new one in a step after the swap.';
-        end if;
-        key_order := rpc_migrations.keys_in_order(new_table);
-        perform rpc_migrations.take_off_keys(new_table, and_cascades => true);
-        for key in
-            select k.*
-            from rpc_migrations.foreign_keys as k
-            where k.relation = new_table and k.stand_in is null
-            order by array_position(key_order, k.name)
-        loop
-            perform rpc_migrations.hold_place(key);
-        end loop;
-    end loop;
-end;
-$function$;
-
-
--- Whether a text is one statement that only adds one foreign key to a new table, for declare_key, which undoes everything else. Without
--- quoted names, comments and what is in parentheses there must be no comma, hence no second action, and nothing after a semicolon.
-create or replace function rpc_migrations.adds_a_key(statement text) returns boolean
-language sql immutable
-set search_path = ''
-as $function$
-    select case when length(statement) < 10000 then (
-        select
-            w.text ~* '^alter\s+table\s+(only\s+)?"?rpc_migrations"?\.'
-            and b.text ~* '^alter\s+table\s+(only\s+)?\S+\s+add\s+(constraint\s+\S+\s+)?foreign\s+key\M'
-            and b.text !~ '[(),]|;\s*[^\s"]'
-        from (select rpc_migrations.without_comments_before(statement)) as w (text)
-        cross join lateral (
-            select regexp_replace(
-                regexp_replace(w.text, '"([^"]|"")*"|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/', '""', 'g'), '\([^()]*\)', '', 'g')
-        ) as b (text)
-    ) else false end;
-$function$;
-
-
--- Runs a statement that only adds a foreign key to a new table, as run_text does, and remembers the key. Everything else that it has done
--- is undone, its locks as well: what the key points at is free again at once, not only at the commit. If the statement wants rows to be
--- valid, they are read after these locks. Raises RM001 if one has no parent and is not to be replayed.
-create or replace function rpc_migrations.declare_key(statement text) returns jsonb
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    reads_rows boolean := statement !~* '\mnot\s+(valid|enforced)\M';
-    answer jsonb;
-    orphans text;
-    key rpc_migrations.foreign_keys;
-begin
-    perform rpc_migrations.defer_foreign_keys();  -- an earlier version has left them; now there is none but the statement's
-    begin
-        answer := rpc_migrations.run_text(case
-            when reads_rows then regexp_replace(statement, '(\s|;|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)*$', e'\nnot valid')
-            else statement end);
-        select c.conrelid, c.conname, rpc_migrations.orphans_query(c.conrelid, c.conname) into key.relation, key.name, orphans
-        from pg_catalog.pg_constraint as c
-        inner join pg_catalog.pg_class as t on t.oid = c.conrelid
-        where c.contype = 'f' and c.conparentid = 0 and t.relnamespace = 'rpc_migrations'::regnamespace;
-        perform rpc_migrations.defer_foreign_keys();
-        select k.* into key from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
-        raise exception using errcode = 'RM099';
-    exception
-        when sqlstate 'RM099' then
-            null;
-        when syntax_error then  -- told for the text as it was written
-            answer := rpc_migrations.run_text(statement);
-            perform rpc_migrations.defer_foreign_keys();
-            return answer;
-    end;
-    delete from rpc_migrations.foreign_keys as k where k.relation = key.relation and k.name = key.name;
-    insert into rpc_migrations.foreign_keys select key.*;
-    perform rpc_migrations.hold_place(key);
-    if reads_rows then
-        perform rpc_migrations.refuse_orphans(key, orphans);
-    end if;
-    return answer;
-end;
-$function$;
-
-
--- Raises RM001 if a query, in which rows have the alias "c", finds rows without a parent. Rows with an entry in the log do not count: they
--- will be replayed. If we may not read the parents, or not all of them, validation in the last step finds such rows.
-create or replace function rpc_migrations.refuse_orphans(key rpc_migrations.foreign_keys, query text) returns void
-language plpgsql
-set search_path = ''
-set row_security = off
-as $function$
-declare
-    copy rpc_migrations.copies := rpc_migrations.current_copy();
-    orphans bigint;
-begin
-    if copy.target = key.relation and copy.source is not null then
-        query := query || ' and ' || rpc_migrations.not_logged(copy, 'c');
-    end if;
-    begin
-        orphans := rpc_migrations.run(query || ' limit 1');
-    exception when insufficient_privilege or undefined_function or ambiguous_function then
-        return;
-    end;
-    if orphans > 0 then
-        raise exception 'foreign key %: rows of % have no parent, and this query finds them: %', quote_ident(key.name), key.relation, query
-        using errcode = 'RM001', hint = 'No table in use was changed. Delete these rows of the table in use or put their parents back, then run '
-            'the same command again.';
-    end if;
-end;
-$function$;
-
-
--- Puts a check in the place of a foreign key that was removed from a new table, so that later statements find something of that name.
-create or replace function rpc_migrations.hold_place(key rpc_migrations.foreign_keys) returns void
-language plpgsql
-set search_path = ''
-as $function$
-begin
-    execute format('alter table %s add constraint %I check (true) not valid', key.relation, key.name);  -- reads no row
-    execute format('comment on constraint %I on %s is %L', key.name, key.relation, key.comment);
-    update rpc_migrations.foreign_keys as k
-    set is_valid = k.definition !~ ' NOT ENFORCED$', stand_in = (
-        select c.oid from pg_catalog.pg_constraint as c where c.conrelid = key.relation and c.conname = key.name
-    )
-    where k.relation = key.relation and k.name = key.name;
-end;
-$function$;
-
-
 -- Adds a foreign key that was removed, as not valid, so that no row is read.
 create or replace function rpc_migrations.add_key(relation oid, name name, definition text, comment text) returns void
 language plpgsql
@@ -196,11 +50,11 @@ end;
 $function$;
 
 
--- Makes the foreign keys that were removed from a table, or one of them, again as not valid, which takes no time. Returns those that have
+-- Makes the foreign keys that were removed from a table, or some of them, again as not valid, which takes no time. Returns those that have
 -- to be validated: [{relation, name}]. A key that a step has declared is validated, unless the other table has it as not valid. Keys that
 -- "key_order" does not name come last, in the order of their declaration.
 create or replace function rpc_migrations.make_taken_off_keys(
-    relation oid, other_table oid, key_order name[], only_one name default null
+    relation oid, other_table oid, key_order name[], only_one name default null, only_cascades boolean default false
 ) returns jsonb
 language plpgsql
 set search_path = ''
@@ -212,7 +66,7 @@ begin
     for key in
         select k.*
         from rpc_migrations.taken_off_keys(relation) as k
-        where only_one is null or k.name = only_one
+        where (only_one is null or k.name = only_one) and (not only_cascades or k.definition ~ ' ON DELETE CASCADE')
         order by array_position(key_order, k.name), k.place, k.name
     loop
         if key.stand_in is not null then
@@ -236,7 +90,9 @@ begin
         end if;
     end loop;
     delete from rpc_migrations.foreign_keys as k
-    where k.relation = make_taken_off_keys.relation and (only_one is null or k.stand_in = key.place);
+    where
+        k.relation = make_taken_off_keys.relation and (only_one is null or k.stand_in = key.place)
+        and (not only_cascades or k.definition ~ ' ON DELETE CASCADE');
     return made;
 end;
 $function$;
@@ -282,101 +138,6 @@ as $function$
     where p.parent not in (copy.source, copy.target)
     group by p.parent, c.relowner
     order by not pg_has_role(c.relowner, 'usage'), p.parent::regclass::text;
-$function$;
-
-
--- The foreign keys in a list of carried statements that have to be validated, now that they are made anew: those that were
--- valid, or whose validation after an earlier swap is "pending". "relation": the table that is in place now.
-create or replace function rpc_migrations.unvalidated_keys(relation oid, carried jsonb, pending jsonb) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
-    from jsonb_to_recordset(coalesce(carried, '[]')) as e (kind text, name text, statement text)
-    inner join pg_catalog.pg_constraint as c
-        on e.kind = 'foreign key' and c.conrelid = relation and c.conname = e.name
-        or e.kind = 'foreign key to the table' and format('%s %I', c.conrelid::regclass, c.conname) = e.name
-    where
-        c.contype = 'f' and not c.convalidated
-        and (
-            e.statement ~ ' not valid(; comment on .*)?$'
-            or pending @> jsonb_build_array(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname))
-        );
-$function$;
-
-
--- The checks of a table that are not valid because rows no longer held to them (see replay_past_checks), although they are to be
--- valid by "parts", which are as describe_table returns them.
-create or replace function rpc_migrations.unvalidated_checks(relation oid, parts jsonb) returns jsonb
-language sql stable
-set search_path = ''
-as $function$
-    select coalesce(jsonb_agg(jsonb_build_object('relation', c.conrelid::regclass::text, 'name', c.conname)), '[]')
-    from jsonb_to_recordset(parts) as p (kind text, name text, statement text)
-    inner join pg_catalog.pg_constraint as c on c.conrelid = relation and c.contype = 'c' and c.conname = p.name and not c.convalidated
-    where p.kind = 'check constraint' and p.statement !~ ' NOT (VALID|ENFORCED)$';
-$function$;
-
-
--- Validates, one in each call, the foreign keys that the swap has made anew, and checks that rows may no longer hold to. Blocks neither
--- reads nor writes. Rows without a parent stop a migration, with the query that finds them; after a rollback, which may have brought
--- them back, the key stays not valid. So does a check, in a migration and in a rollback: nobody has to fix what was right when it was written.
-create or replace function rpc_migrations.validate_foreign_keys(out done boolean, out rows bigint, out message text)
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    copy rpc_migrations.copies := rpc_migrations.last_copy(current_setting('rpc_migrations.migration', true));
-    key record;
-begin
-    select c.conrelid::regclass as relation, k.relation as said, k.name into key
-    from jsonb_to_record(copy.unvalidated -> 0) as k (relation text, name name)
-    left join pg_catalog.pg_constraint as c on c.conname = k.name and (
-        c.conrelid = to_regclass(k.relation)
-        -- Its table may have been renamed.
-        or not c.convalidated and (c.conrelid in (copy.old_table, copy.new_table) or c.confrelid in (copy.old_table, copy.new_table))
-    )
-    order by c.conrelid = to_regclass(k.relation) desc nulls last
-    limit 1;
-    done := key.name is null;
-    rows := 0;
-    if done then
-        return;
-    end if;
-    if key.relation is null then
-        message := format('%I of %s is gone (dropped or renamed since), and was not validated', key.name, key.said);
-        update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
-        return;
-    end if;
-    if key.relation = copy.old_table and copy.state = 'swapped' then  -- the rollback was given up
-        perform rpc_migrations.delete_orphans(key.relation, key.name);
-    end if;
-    begin
-        perform rpc_migrations.run(format('alter table %s validate constraint %I', key.relation, key.name));
-        message := format('%I of %s', key.name, key.relation);
-    exception when check_violation then
-        message := format('check constraint %I of %s is not valid now: rows that held to it when they were written no longer do', key.name, key.relation);
-    when foreign_key_violation then
-        message := format('%I of %s stays not valid because of rows without a parent, which this query finds: %s',
-            key.name, key.relation, rpc_migrations.orphans_query(key.relation, key.name));
-        if copy.state <> 'rolled back' then
-            raise exception 'foreign key %', message
-            using errcode = 'RM001', hint = 'Delete these rows or put their parents back, then run the same command again. New rows are checked already.';
-        end if;
-    end;
-    update rpc_migrations.copies as c set unvalidated = c.unvalidated - 0 where c.id = copy.id;
-end;
-$function$;
-
-
--- The query that finds the rows which a foreign key does not allow.
-create or replace function rpc_migrations.orphans_query(relation regclass, key_name name) returns text
-language sql stable
-set search_path = ''
-as $function$
-    select format('select * from %s as c where %s', k.conrelid::regclass, rpc_migrations.orphan_condition(k.oid, 'c'))
-    from pg_catalog.pg_constraint as k
-    where k.conrelid = relation and k.conname = key_name and k.contype = 'f';
 $function$;
 
 

@@ -9,7 +9,7 @@ set search_path = ''
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
-    cascades jsonb;
+    cascades jsonb := '[]';
 begin
     rows := 0;
     if copy.id is not null and copy.state <> 'rolling back' then
@@ -20,7 +20,9 @@ begin
         message := coalesce(rpc_migrations.drop_lost_captures(), 'nothing is left of it');
     else
         perform rpc_migrations.end_capture(copy.id);
-        cascades := rpc_migrations.put_cascades_back(copy.old_table, copy.key_order);
+        if exists (select from pg_catalog.pg_class as c where c.oid = copy.old_table) then
+            cascades := rpc_migrations.make_taken_off_keys(copy.old_table, copy.new_table, copy.key_order, only_cascades => true);
+        end if;
         update rpc_migrations.copies as c
         set
             state = 'swapped', source = c.old_table, target = c.new_table, pass = 1, filenode = null, caught_up = false, snapshots = null,
@@ -30,32 +32,6 @@ begin
         from (select copy.new_table as oid) as n left join pg_catalog.pg_class as c using (oid);
     end if;
     perform rpc_migrations.mark_undone(current_setting('rpc_migrations.migration', true), of_a_rollback => true);
-end;
-$function$;
-
-
--- Makes the foreign keys that were removed from a table and delete its rows again, as not valid; returns those to be validated.
-create or replace function rpc_migrations.put_cascades_back(relation oid, key_order name[]) returns jsonb
-language plpgsql
-set search_path = ''
-as $function$
-declare
-    key record;
-    made jsonb := '[]';
-begin
-    for key in
-        select k.*
-        from rpc_migrations.taken_off_keys(relation) as k
-        where k.definition ~ ' ON DELETE CASCADE' and exists (select from pg_catalog.pg_class as c where c.oid = put_cascades_back.relation)
-        order by array_position(key_order, k.name), k.name
-    loop
-        perform rpc_migrations.add_key(relation, key.name, key.definition, key.comment);
-        if key.is_valid then
-            made := made || jsonb_build_object('relation', relation::regclass::text, 'name', key.name);
-        end if;
-    end loop;
-    delete from rpc_migrations.foreign_keys as k where k.relation = put_cascades_back.relation and k.definition ~ ' ON DELETE CASCADE';
-    return made;
 end;
 $function$;
 
