@@ -31,6 +31,15 @@ as $function$
 $function$;
 
 
+-- A time, for a message.
+create or replace function rpc_migrations.moment(at timestamptz) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select to_char(moment.at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"');
+$function$;
+
+
 -- Raises RM007 when the time is over.
 create or replace function rpc_migrations.check_open() returns void
 language plpgsql
@@ -40,7 +49,7 @@ declare
     open_until timestamptz := (select t.open_until from rpc_migrations.access_times() as t);
 begin
     if open_until <= clock_timestamp() then
-        raise exception 'execute_sql has been closed since %', to_char(open_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+        raise exception 'execute_sql has been closed since %', rpc_migrations.moment(open_until)
         using errcode = 'RM007', hint = 'Open it again: python scripts/deploy_sql_function.py --for 2h';
     end if;
 end;

@@ -27,10 +27,10 @@ begin
     where a.attrelid = copy.source and not a.attnotnull and not rpc_migrations.has_no_key(copy)
         and copy.keys @> jsonb_build_array(jsonb_build_object('name', a.attname));
     changes := nullif(changes, '');
-    if copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
+    if copy.state = 'rolling back' and rpc_migrations.has_log(copy) then
         changes := nullif(concat_ws('; ', rpc_migrations.lost_columns(copy), changes), '');
     end if;
-    if to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null and (
+    if rpc_migrations.has_log(copy) and (
         select count(*) <> 2
         from pg_catalog.pg_trigger as t
         where t.tgrelid = copy.source and t.tgname ~ '^rpc_migrations_capture' and t.tgenabled = 'A'

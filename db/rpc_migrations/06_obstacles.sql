@@ -180,7 +180,7 @@ as $function$
     select
         strpos(expression, format('''%s''::regclass', replace(relation::regclass::text, '''', ''''''))) > 0
         or expression ~ '}''::regclass\[\]'
-            and expression ~ format('[{,"]%s[,}"]', regexp_replace(relation::regclass::text, '([^[:alnum:]_])', '\\\1', 'g'));
+            and expression ~ format('[{,"]%s[,}"]', rpc_migrations.as_pattern(relation::regclass::text));
 $function$;
 
 
@@ -212,7 +212,39 @@ end;
 $function$;
 
 
--- Obstacles in what belongs to the table. Unknown letters for a kind of thing are a later PostgreSQL's.
+-- Obstacles: parts of a table whose kind is a letter that is unknown here, a later PostgreSQL's.
+create or replace function rpc_migrations.parts_of_unknown_kinds(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select 'of an unknown kind', format('%s (%s)', letter.what, letter.value), null, null
+        from (
+            select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation
+            union all
+            select format('policy %I', p.polname), p.polcmd::text, 'rawd*' from pg_catalog.pg_policy as p where p.polrelid = relation
+            union all
+            select format('trigger %I', t.tgname), t.tgenabled::text, 'ODRA' from pg_catalog.pg_trigger as t where t.tgrelid = relation
+            union all
+            select format('rule %I', r.rulename), r.ev_enabled::text, 'ODRA' from pg_catalog.pg_rewrite as r where r.ev_class = relation
+            union all
+            select format('column %I', a.attname), k.value, k.known
+            from pg_catalog.pg_attribute as a
+            cross join lateral (
+                values (a.attgenerated::text, 'sv'), (a.attidentity::text, 'ad'), (a.attstorage::text, 'pemx'), (a.attcompression::text, 'lp')
+            ) as k (value, known)
+            where a.attrelid = relation
+            union all
+            select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
+        ) as letter (what, value, known)
+        where strpos(letter.known, letter.value) = 0;
+end;
+$function$;
+
+
+-- Obstacles in what belongs to the table.
 create or replace function rpc_migrations.obstacles_in_the_table(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
 set search_path = ''
@@ -269,26 +301,7 @@ begin
         union all
         select v.kind, v.name, v.take_away, v.put_back from rpc_migrations.values_of_itself(relation) as v
         union all
-        select 'of an unknown kind', format('%s (%s)', letter.what, letter.value), null, null
-        from (
-            select format('constraint %I', c.conname), c.contype::text, 'pufcnxt' from pg_catalog.pg_constraint as c where c.conrelid = relation
-            union all
-            select format('policy %I', p.polname), p.polcmd::text, 'rawd*' from pg_catalog.pg_policy as p where p.polrelid = relation
-            union all
-            select format('trigger %I', t.tgname), t.tgenabled::text, 'ODRA' from pg_catalog.pg_trigger as t where t.tgrelid = relation
-            union all
-            select format('rule %I', r.rulename), r.ev_enabled::text, 'ODRA' from pg_catalog.pg_rewrite as r where r.ev_class = relation
-            union all
-            select format('column %I', a.attname), k.value, k.known
-            from pg_catalog.pg_attribute as a
-            cross join lateral (
-                values (a.attgenerated::text, 'sv'), (a.attidentity::text, 'ad'), (a.attstorage::text, 'pemx'), (a.attcompression::text, 'lp')
-            ) as k (value, known)
-            where a.attrelid = relation
-            union all
-            select 'its replica identity', c.relreplident::text, 'dnfi' from pg_catalog.pg_class as c where c.oid = relation
-        ) as letter (what, value, known)
-        where strpos(letter.known, letter.value) = 0
+        select u.* from rpc_migrations.parts_of_unknown_kinds(relation) as u
         union all
         select r.kind, r.name, r.take_away, r.put_back from rpc_migrations.rights_in_the_way(relation) as r;
 end;

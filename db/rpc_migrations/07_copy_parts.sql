@@ -44,6 +44,17 @@ end;
 $function$;
 
 
+-- Whether changes of a copy's source are being captured, or were before somebody dropped the triggers.
+create or replace function rpc_migrations.has_log(copy rpc_migrations.copies) returns boolean
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    return to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null;
+end;
+$function$;
+
+
 -- The value that an expression of the step file makes of an old row, whose columns it names as ALTER TABLE does.
 create or replace function rpc_migrations.converted(copy rpc_migrations.copies, expression text, alias text) returns text
 language sql immutable

@@ -299,15 +299,11 @@ declare
     col record;
 begin
     for col in
-        select
-            a.attname as name,
-            pg_get_serial_sequence(copy.old_table::regclass::text, a.attname) as old_sequence,
-            pg_get_serial_sequence(copy.new_table::regclass::text, a.attname) as new_sequence
-        from pg_catalog.pg_attribute as o
-        inner join pg_catalog.pg_attribute as a on a.attrelid = copy.new_table and a.attname = o.attname and a.attidentity = ''
-        where o.attrelid = copy.old_table and o.attnum > 0 and o.attidentity = '' and not a.attisdropped
+        select o.attname as name, p.from_sequence as old_sequence, p.to_sequence as new_sequence
+        from rpc_migrations.sequence_pairs(copy.old_table, copy.new_table) as p
+        inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attnum = p.place and o.attidentity = ''
+        inner join pg_catalog.pg_attribute as n on n.attrelid = copy.new_table and n.attname = o.attname and n.attidentity = ''
     loop
-        continue when col.old_sequence is null or col.new_sequence is null;
         execute format('alter table %s alter column %I set default nextval(%L::regclass)', copy.new_table::regclass, col.name, col.old_sequence);
         execute format('drop sequence %s', col.new_sequence);
     end loop;

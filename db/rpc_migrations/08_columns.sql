@@ -119,7 +119,7 @@ as $function$
         where a.attrelid in (old_table, new_table) and a.attnum > 0 and not a.attisdropped
     ),
     table_name as (
-        select regexp_replace(old_table::regclass::text, '(\W)', '\\\1', 'g') || '( AS)? ("([^"]|"")+"|[^ ,;()"]+)\(' as with_columns
+        select rpc_migrations.as_pattern(old_table::regclass::text) || '( AS)? ("([^"]|"")+"|[^ ,;()"]+)\(' as with_columns
     )
     select coalesce(array_agg(format('the new table has the columns in another order, and %s %s goes by their places', t.kind, t.name) order by t.kind, t.name), '{}')
     from (

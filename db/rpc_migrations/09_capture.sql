@@ -120,7 +120,7 @@ set search_path = ''
 as $function$
 declare
     lost text := case
-        when to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then format('the log of changes rpc_migrations.log_%s', copy.id)
+        when not rpc_migrations.has_log(copy) then format('the log of changes rpc_migrations.log_%s', copy.id)
         when not exists (select from pg_catalog.pg_class as c where c.oid = copy.target)
             then case copy.state when 'rolling back' then 'the original table' else 'the new table' end
     end;

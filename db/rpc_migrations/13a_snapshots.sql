@@ -72,6 +72,17 @@ as $function$
 $function$;
 
 
+-- How many milliseconds an attempt to swap may hold locks (MIGRATION_LOCK_BUDGET).
+create or replace function rpc_migrations.lock_budget() returns integer
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    return rpc_migrations.option('lock_budget', '200');
+end;
+$function$;
+
+
 -- All that comes before an attempt to swap: the log is replayed, the source is the one that was compared, that is committed, and older
 -- snapshots are gone. Where it is not ready it answers who is waited for, or that the request shall end here so that what it did is
 -- committed ("holders" as well: it is to be called again at once, as more is written with every moment). In one transaction with all the
@@ -130,14 +141,14 @@ end;
 $function$;
 
 
--- Whether the log has more entries than this many for each millisecond that an attempt may hold locks (MIGRATION_LOCK_BUDGET).
+-- Whether the log has more entries than this many for each millisecond of the lock budget.
 create or replace function rpc_migrations.has_entries(copy rpc_migrations.copies, for_each_ms integer) returns boolean
 language plpgsql
 set search_path = ''
 as $function$
 declare
     entries bigint;
-    most bigint := for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint;
+    most bigint := for_each_ms * rpc_migrations.lock_budget()::bigint;
 begin
     execute format('select count(*) from (select from rpc_migrations.log_%s limit $1 + 1) as l', copy.id) into entries using most;
     return entries > most;
@@ -151,7 +162,7 @@ language sql stable
 set search_path = ''
 as $function$
     select format('a moment at which the application has written no more than %s changes since the last replay',
-        trim(to_char(for_each_ms * rpc_migrations.option('lock_budget', '200')::bigint, '999,999,999')));
+        trim(to_char(for_each_ms * rpc_migrations.lock_budget()::bigint, '999,999,999')));
 $function$;
 
 

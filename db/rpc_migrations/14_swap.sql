@@ -81,7 +81,7 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    budget_ms integer := rpc_migrations.option('lock_budget', '200')::integer;
+    budget_ms integer := rpc_migrations.lock_budget();
     left_ms integer := budget_ms - floor(1000 * extract(epoch from clock_timestamp() - began));
 begin
     if left_ms < 1 then

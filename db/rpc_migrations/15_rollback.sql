@@ -48,7 +48,7 @@ begin
     perform rpc_migrations.rehearse_swap_back(copy);
     if discard_changes then
         select coalesce(d.rows, 0), d.message into rows, message from rpc_migrations.count_discarded(copy) as d;
-    elsif to_regclass(format('rpc_migrations.log_%s', copy.id)) is null then
+    elsif not rpc_migrations.has_log(copy) then
         perform rpc_migrations.create_log(copy);
         -- Both locks at once: whoever has the parent meanwhile (and its trigger wants the child) would wait for us, and we for them.
         execute format('lock table only %s in share row exclusive mode', copy.new_table::regclass);
@@ -261,7 +261,7 @@ declare
     backup text := rpc_migrations.name_of_backup(copy);
     reasons text;
 begin
-    if discard_changes and copy.state = 'rolling back' and to_regclass(format('rpc_migrations.log_%s', copy.id)) is not null then
+    if discard_changes and copy.state = 'rolling back' and rpc_migrations.has_log(copy) then
         raise exception 'a rollback that keeps the changes is under way, and may have brought some of them into % already', backup
         using errcode = 'RM001', hint = 'Finish it without --discard-changes.';
     end if;

@@ -20,19 +20,10 @@ declare
     copy rpc_migrations.copies := rpc_migrations.last_copy(migration);
 begin
     if copy.state = 'finished' then
-        raise exception 'the way back of % was closed on %', migration, rpc_migrations.finished_at(copy)
+        raise exception 'the way back of % was closed on %', migration, rpc_migrations.moment(copy.ended_at)
         using errcode = 'RM001', hint = 'Nothing was changed. The original table was dropped then. To undo the migration, write another one.';
     end if;
 end;
-$function$;
-
-
--- When a copy was ended, in words.
-create or replace function rpc_migrations.finished_at(copy rpc_migrations.copies) returns text
-language sql stable
-set search_path = ''
-as $function$
-    select to_char(copy.ended_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"');
 $function$;
 
 
@@ -68,7 +59,7 @@ declare
     keys text;
 begin
     if copy.state = 'finished' then
-        raise exception '% was finished on %', migration, rpc_migrations.finished_at(copy)
+        raise exception '% was finished on %', migration, rpc_migrations.moment(copy.ended_at)
         using errcode = 'RM000', hint = 'Its way back is closed.';
     elsif copy.id is null and swap_said is not null then
         raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', swap_said
