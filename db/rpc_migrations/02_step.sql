@@ -174,11 +174,15 @@ begin
         answer := rpc_migrations.run_text(query, separator);
         perform rpc_migrations.defer_foreign_keys();
     end if;
-exception when lock_not_available then
+exception when lock_not_available or internal_error then
+    if sqlstate = 'XX000' and not rpc_migrations.was_altered_meanwhile(sqlerrm) then
+        raise;
+    end if;
     get stacked diagnostics place = pg_exception_detail;
     postponed := jsonb_build_object(
         'state', 'waiting', 'rows', 0, 'result', jsonb_build_object('message', rpc_migrations.what_was_waited_for(sqlerrm)),
-        'holders', rpc_migrations.lock_holders(), 'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
+        'holders', case when sqlstate = 'XX000' then '[]' else rpc_migrations.lock_holders() end,
+        'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
 when disk_full then
     if not rpc_migrations.give_room_back() then
         raise;
@@ -221,14 +225,25 @@ end;
 $function$;
 
 
+-- Whether an error (XX000) says that what a statement alters was altered by a transaction that committed while the statement waited for it.
+-- GRANT on a function, and up to PostgreSQL 17 on anything, asks for no lock that would keep the two apart. Nothing of it remains, and the
+-- next attempt does not meet it again.
+create or replace function rpc_migrations.was_altered_meanwhile(error text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select error ~ '(^|: )tuple concurrently (updated|deleted)$';
+$function$;
+
+
 -- Runs one step of a migration exactly once, however often it is sent: the lock, the look into the journal, the step's
 -- text and the journal row are one transaction. A batch step is one statement whose single row says whether it is
 -- "done"; it is sent until it is. "separator" is that of run_statements, "record" what record_for_cli is to note when the step is done,
 -- "later" the steps that follow in the file, for a rehearsal (see rpc_migrations.rehearse). Answers an object with "state":
 --   done        the step is done; "already" if it was so before this call
 --   more        the batch took effect; send the step again
---   waiting     a lock was not to be had within the lock timeout; nothing was done (or, in a batch, only what is in
---               "rows"); send again after a pause, or at once if the result says "ends_request"
+--   waiting     a lock was not to be had within the lock timeout, or somebody has altered the same thing meanwhile; nothing was done (or,
+--               in a batch, only what is in "rows"); send again after a pause, or at once if the result says "ends_request"
 --   busy        another session is inside this migration; nothing was done
 --   disk_full   some room was given back; sent again, the step gives back all that the copy has taken, and after that begins anew
 --   taken_over  this run has been ended, most likely by a newer one; nothing was done

@@ -110,8 +110,10 @@ create or replace function rpc_migrations.what_was_waited_for(error text) return
 language sql immutable
 set search_path = ''
 as $function$
-    select 'the next attempt, as ' || error
-    where error ~ '^(this attempt has taken longer than |rights were given or taken )| was altered since the comparison$| is being altered by another session$';
+    select 'the next attempt, as ' || case when rpc_migrations.was_altered_meanwhile(error)
+        then 'another session has just altered the same: ' || error else error end
+    where rpc_migrations.was_altered_meanwhile(error)
+        or error ~ '^(this attempt has taken longer than |rights were given or taken )| was altered since the comparison$| is being altered by another session$';
 $function$;
 
 

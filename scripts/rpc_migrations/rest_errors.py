@@ -34,6 +34,9 @@ CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 # Transient faults: a gateway that gives up, a REST layer without a database, a database that is busy or restarting.
 _TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
 
+# What a statement alters was altered by a transaction that committed meanwhile (XX000; see rpc_migrations.was_altered_meanwhile).
+_ALTERED_MEANWHILE = re.compile(r"(^|: )tuple concurrently (updated|deleted)$")
+
 # The REST layer's clock may be behind the gateway's, which makes a token out of a secret key for each request.
 _TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
 TOKEN_CODES = ("PGRST301", "PGRST303")  # the codes of that
@@ -120,7 +123,8 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     code, message, details = error.code, error.message, error.details
     if code == "RM006" and details in CONFLICTS:
         code, details = details, None
-    if is_transient(code) or (code in TOKEN_CODES and message in _TOO_EARLY):
+    passes = is_transient(code) or (code == "XX000" and _ALTERED_MEANWHILE.search(message))
+    if passes or (code in TOKEN_CODES and message in _TOO_EARLY):
         return TransientError(
             f"{_describe(code)}{f', {message}' if message else ''}", retry_after=retry_after, details=details, code=code
         )
