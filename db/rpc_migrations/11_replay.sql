@@ -5,7 +5,7 @@
 -- change that is in the log but not among the entries taken, so it is no error here: the batch is undone, and the next one takes
 -- more. The swap replays all that is left at once, which has to fit. If somebody locks a row of the target, batches get smaller
 -- until only that row's entry is left, and who that is is returned ("holders"). Likewise if the target cannot hold a row, which is
--- then named (RM001).
+-- then named (RM001). No batch gets as small as one that has met a conflict ("too_few"), or the two would take turns without end.
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
@@ -14,6 +14,7 @@ declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
     began timestamptz := clock_timestamp();
     entries bigint := rpc_migrations.batch_size(5000);
+    too_few bigint := 0;
     taken bigint;
 begin
     rows := 0;
@@ -34,18 +35,20 @@ begin
             end if;
             done := taken < least(entries, 500);
             message := null;
+            too_few := 0;
         exception
             when unique_violation or exclusion_violation or foreign_key_violation then
                 message := sqlerrm;
                 done := entries >= 80000;
+                too_few := entries;
                 entries := entries * 4;
             when data_exception or check_violation or not_null_violation then
-                if entries = 1 then
-                    perform rpc_migrations.refuse_next_entry(copy, sqlerrm);
+                if entries = 1 or greatest(entries / 4, 1) <= too_few then
+                    perform rpc_migrations.refuse_entry_among(copy, entries);
                 end if;
                 entries := greatest(entries / 4, 1);
             when lock_not_available then
-                if entries = 1 then
+                if entries = 1 or greatest(entries / 4, 1) <= too_few then
                     holders := rpc_migrations.lock_holders(copy.target);
                     exit;
                 end if;
@@ -106,6 +109,39 @@ as $function$
             where s.conrelid = copy.source and s.contype = 'c'
                 and regexp_replace(pg_get_constraintdef(s.oid), ' NOT VALID$', '') = regexp_replace(pg_get_constraintdef(t.oid), ' NOT VALID$', '')
         );
+$function$;
+
+
+-- Raises RM001 for the first row among those of the next entries of the log that the target cannot hold. Entries that cannot be replayed
+-- without later ones are passed over. If meanwhile somebody has changed the row so that it fits, nothing has been done.
+create or replace function rpc_migrations.refuse_entry_among(copy rpc_migrations.copies, entries bigint) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    left_over bigint := entries;
+    size bigint := entries;
+begin
+    while left_over > 0 loop
+        begin
+            perform rpc_migrations.replay_past_checks(copy, least(size, left_over));
+            left_over := left_over - size;
+            size := size * 4;
+        exception when integrity_constraint_violation or data_exception then
+            if size > 1 then
+                size := greatest(size / 4, 1);
+            elsif sqlstate in ('23505', '23P01', '23503') then  -- as in replay
+                execute format('delete from rpc_migrations.log_%1$s where rpc_migrations_id = (select min(l.rpc_migrations_id) from rpc_migrations.log_%1$s as l)', copy.id);
+                left_over := left_over - 1;
+            else
+                perform rpc_migrations.refuse_next_entry(copy, sqlerrm);
+            end if;
+        end;
+    end loop;
+    raise exception 'only looked for' using errcode = 'RM099';
+exception when sqlstate 'RM099' then
+    null;
+end;
 $function$;
 
 

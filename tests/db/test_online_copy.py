@@ -319,6 +319,28 @@ def test_rows_that_do_not_fit(things: Connection, database: Database, statement:
     assert dump_schema(database) == before
 
 
+def test_a_row_that_does_not_fit_is_found_among_values_that_change_places(things: Connection) -> None:
+    """Its batch is too large, and a smaller one too small: the value that moves there is still another row's."""
+    deploy(things)
+    things.execute("alter table public.things add unique (amount)")
+    columns = "id integer not null, name varchar(1600), amount integer, unique (amount)"
+    text = rebuild_file("things", columns)
+    run(things, text, until="carry over")
+    for row, amount in ((2, None), (1, 2), (2, 1)):
+        things.execute("update public.things set amount = %s where id = %s", [amount, row])
+    things.execute("update public.things set name = repeat('x', 1700) where id = 3")
+    with pytest.raises(psycopg.Error, match=r"does not fit: in the row with the key \(3\): value too long") as caught:
+        next(calls(things, text[text.index("-- step: replay") :]))
+    assert caught.value.sqlstate == "RM001"
+    things.execute("update public.things set name = '' where id = 3")
+    run(things, text)
+    assert things.execute("select id, amount from public.things where id < 4 order by id").fetchall() == [
+        (1, 2),
+        (2, 1),
+        (3, 3),
+    ]
+
+
 def test_types_that_fit(things: Connection) -> None:
     """Wider types, and json in other words."""
     things.execute("alter table public.things add j json, add n numeric(6, 2), add v varchar(20)")
