@@ -230,17 +230,38 @@ as $function$
 $function$;
 
 
+-- Whether one of the sessions that an answer names waits for this transaction, itself or by way of others.
+create or replace function rpc_migrations.holders_wait_for_us(answer jsonb) returns boolean
+language sql volatile
+set search_path = ''
+as $function$
+    with recursive waiting (pid) as (
+        select (h ->> 'pid')::integer from jsonb_path_query(answer, '$.holders[*] ? (@.pid != null)') as h
+        union
+        select b.pid from waiting as w cross join lateral unnest(pg_blocking_pids(w.pid)) as b (pid) where w.pid <> pg_backend_pid()
+    )
+    select exists (select from waiting as w where w.pid = pg_backend_pid());
+$function$;
+
+
 -- Called between two calls of a step that is not done, in the SQL Editor or psql: pauses if a lock was not to be had, and raises an
--- error if waiting is of no use (within one transaction, "busy" would never end).
-create or replace function rpc_migrations.before_next_call(answer jsonb) returns void
+-- error if waiting is of no use. Within one transaction, "busy" would never end; and nor would it end that whoever has a lock waits for one
+-- of ours: PostgreSQL does not notice, because we do not wait for long. "waiting_since" is what the last call for this step returned.
+create or replace function rpc_migrations.before_next_call(answer jsonb, inout waiting_since timestamptz)
 language plpgsql
 set search_path = ''
 as $function$
 begin
     case answer ->> 'state'
         when 'more' then
-            return;
+            waiting_since := null;
         when 'waiting' then
+            waiting_since := coalesce(waiting_since, clock_timestamp());
+            if clock_timestamp() > waiting_since + interval '5 seconds' and rpc_migrations.holders_wait_for_us(answer) then
+                raise exception 'another session waits for this transaction, and has a lock that this one needs: %', rpc_migrations.in_words(answer)
+                using errcode = 'deadlock_detected', hint = 'Nothing was changed. Run the same file again when fewer people use these tables; or run '
+                    'the migration by its script, or by the file for psql that commits between its calls (--write-sql --online).';
+            end if;
             perform pg_sleep(case when answer -> 'result' -> 'ends_request' = 'true' then 0 else 0.2 end);
         when 'disk_full' then
             raise exception 'the disk is full: %', answer ->> 'message'

@@ -160,7 +160,7 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
     commit = "        commit;\n" if online else ""
     later = _later(migration, step) if online and step.begins_a_copy else ""  # in one transaction all is undone anyway
     body = (
-        "\ndeclare\n    answer jsonb;\nbegin\n    loop\n"
+        "\ndeclare\n    answer jsonb;\n    waiting_since timestamptz;\nbegin\n    loop\n"
         "        answer := rpc_migrations.run_step(\n"
         f"            migration => {quote_literal(migration.name)}, step => {quote_literal(step.name)},\n"
         f"            checksum => {quote_literal(' '.join(step.checksums))}, batch => {quote_literal(step.batch)},\n"
@@ -170,7 +170,7 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
         f"        raise notice '%: %', {quote_literal(step.name)}, rpc_migrations.in_words(answer);\n"
         "        exit when answer ->> 'state' = 'done';\n"
         f"{commit}"
-        "        perform rpc_migrations.before_next_call(answer);\n"
+        "        waiting_since := rpc_migrations.before_next_call(answer, waiting_since);\n"
         "    end loop;\nend;\n"
     )
     title = step.name.replace("\n", " ")

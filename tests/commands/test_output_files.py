@@ -16,6 +16,7 @@ from checkout import FUNCTION_FILE, MIGRATION_FILE, Checkout, said
 from conftest import script_environment
 from local_supabase import Cluster, LocalSupabase, create_old_table
 from projects import by_psql, columns, is_migrated, one, project, table_as_it_is
+from rest_calls import wait_until
 
 DEPLOY, MIGRATE, ROLLBACK, RUN = (
     "deploy_sql_function.py",
@@ -345,6 +346,41 @@ def test_the_removal_is_written_as_well(written: Checkout, checkout: Checkout, o
     by_postgres_meta(old, checkout.root / REMOVAL_FILE)
     assert not is_there(old, "rpc_migrations")
     said(checkout.run(MIGRATE, env=old.environment()), "The function execute_sql is not deployed", code=1)
+
+
+def test_a_session_that_has_a_lock_and_waits_for_the_file_is_told(
+    written: Checkout, old: LocalSupabase, admin_of_old: psycopg.Connection[Any]
+) -> None:
+    """As where a new user is signed up, whose trigger writes to the table: without an end to it, nobody could ever write again."""
+    by_psql(old, written.root / FUNCTION_FILE)
+    database = old.database
+    command = [
+        database.cluster.programs / "psql",
+        "-Xqv",
+        "ON_ERROR_STOP=1",
+        "-f",
+        written.root / MIGRATION_FILE,
+        database.dsn(),
+    ]
+    captures = "select from pg_locks where relation = 'public.user_clusters'::regclass and mode = 'ShareRowExclusiveLock' and granted"
+    with database.connect("supabase_admin") as application:
+        # PostgreSQL looks for a deadlock once, after a second; and the file does not happen to wait at that moment.
+        application.execute("set deadlock_timeout = '1min'")
+        application.execute("begin; update auth.users set email = email")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as psql:
+            try:
+                assert wait_until(lambda: admin_of_old.execute(captures).rowcount == 1, 20)
+                application.execute("update public.user_clusters set cluster_score = 0.5; commit")
+                told = psql.communicate(timeout=30)[1]
+            finally:
+                psql.kill()
+    assert (
+        "another session waits for this transaction, and has a lock that this one needs: waiting, for a lock: pid"
+        in told
+    )
+    assert one(admin_of_old, "select count(*) filter (where cluster_score <> 0.5) from public.user_clusters") == 0
+    by_psql(old, written.root / MIGRATION_FILE)
+    assert is_migrated(admin_of_old)
 
 
 # --- step files of the user's own

@@ -129,7 +129,7 @@ def test_who_is_inside_is_gone_by_the_time_it_is_looked_for(bench: Bench) -> Non
         bench.database.connect() as connection,
         pytest.raises(psycopg.Error, match=r"^another session is inside this migration\n"),
     ):
-        connection.execute("""select rpc_migrations.before_next_call('{"state": "busy", "holder": null}')""")
+        connection.execute("""select rpc_migrations.before_next_call('{"state": "busy", "holder": null}', null)""")
 
 
 def test_a_run_on_another_machine(bench: Bench) -> None:
