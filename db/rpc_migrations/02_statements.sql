@@ -155,9 +155,18 @@ begin
             path_before := pg_catalog.current_setting('search_path');
         end if;
     end loop;
-    -- What is deferred would fail at the commit, and nobody could tell which step it was.
+    -- What is deferred would fail at the commit, and nobody could tell which step it was. From here on nothing is deferred in this
+    -- transaction: so only where something may be, which makes the step the last one of its request (see run_steps).
     place := 0;
-    set constraints all immediate;
+    if exists (
+        select from pg_catalog.pg_locks as l
+        inner join pg_catalog.pg_trigger as t on t.tgrelid = l.relation
+        where
+            l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and t.tgdeferrable
+            and l.mode not in ('AccessShareLock', 'RowShareLock')
+    ) then
+        set constraints all immediate;
+    end if;
     return coalesce(answer, pg_catalog.to_jsonb(affected));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics

@@ -190,6 +190,26 @@ def test_a_step_that_fails_does_not_take_others_with_it(bench: Bench, what: str)
     assert bench.journal == {"a": 1, "b": 1, "fails": 1, "d": 1}
 
 
+def test_what_is_deferred_to_the_commit_is_so_in_every_step(bench: Bench) -> None:
+    """Checked at once, a row would come before the one that it refers to, and a block that catches that would leave it out."""
+    with bench.database.connect() as connection:
+        connection.execute(
+            "create table public.parent (id integer primary key);"
+            "create table public.child (id integer references public.parent deferrable initially deferred)"
+        )
+    rows = """do $$ begin
+        insert into public.child values (1);
+        insert into public.parent values (1);
+    exception when foreign_key_violation then null;
+    end $$;"""
+    reads = "select count(*) as n from public.child;"
+    outcome = bench.run({"a": effect("a"), "reads": reads, "rows": rows, "d": effect("d")})
+    assert outcome.exit_code == 0, outcome.error
+    assert bench.sent == ["a", "d"]
+    with bench.database.connect() as connection:
+        assert connection.execute("select id from public.child").fetchall() == [(1,)]
+
+
 def test_a_step_that_has_to_wait_does_not_hold_up_others(bench: Bench) -> None:
     """Those before it are done and seen; it is told who is in the way, and is sent again."""
     with bench.database.connect(autocommit=False) as holder:
