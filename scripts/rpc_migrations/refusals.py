@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .copy_data import CannotBeInsertedError, as_insert
+from .rewrites import OWNER, sets_role
 from .sql_text import Statement, walk
 
 _DIRECTLY = "or run it by psql over a direct connection"
@@ -123,11 +124,10 @@ def _deallocate(words: list[str]) -> tuple[str, str] | None:
 
 def _setting(words: list[str]) -> tuple[str, str] | None:
     """Settings that a function cannot change, or that change what a text means."""
-    name = words[2:] if words[1:2] in (["local"], ["session"]) and words[2:3] != ["authorization"] else words[1:]
-    if name[:1] == ["role"]:
-        return f"{words[0]} role", _ROLE
-    if name[:1] in (["authorization"], ["session_authorization"]) or name[:2] == ["session", "authorization"]:
-        return f"{words[0]} session authorization", _ROLE
+    if found := sets_role(words):
+        what, role = found
+        return None if role in ("", OWNER) else (f"{words[0]} {what}", _ROLE)
+    name = words[2:] if words[1:2] in (["local"], ["session"]) else words[1:]
     if name[:1] in (["transaction"], ["transaction_isolation"], ["transaction_deferrable"]):
         return (
             "set transaction",

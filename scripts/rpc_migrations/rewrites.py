@@ -30,6 +30,12 @@ _BODY_UNSEEN = (
 _MAY_CATCH = re.compile(r"\bexception\b", re.IGNORECASE)
 _SEES_TO_LOCKS = re.compile(r"\b(lock_not_available|55P03|nowait|lock_timeout)\b", re.IGNORECASE)
 
+OWNER = "postgres"  # of execute_sql on Supabase, and whom psql connects as
+_IS_OWNER = f"""do $role$ begin if current_user <> '{OWNER}' then
+    raise exception using errcode = '42501', message = pg_catalog.format('everything here runs as %s, not as {OWNER}', current_user),
+        hint = 'Leave it out, or have {OWNER} own execute_sql.';
+end if; end $role$"""
+
 # What may stand before a statement in PL/pgSQL.
 _BEGINS_A_STATEMENT = (";", "begin", "then", "else", "loop", "in", ">>")
 
@@ -40,7 +46,8 @@ def as_run(statement: Statement) -> str:
     SELECT INTO has another meaning in PL/pgSQL, so it becomes CREATE TABLE AS. COPY ... FROM stdin, which needs psql's own connection,
     becomes an INSERT. An UPDATE or DELETE without WHERE, also in a DO block, gets `where true`: pg-safeupdate refuses it without. An SQL
     function that has one in its body is created without a check of the body, because pg-safeupdate refuses that as well. And a DO block
-    must not catch that a lock was not to be had within our own short timeout: psql would have waited.
+    must not catch that a lock was not to be had within our own short timeout: psql would have waited. SET ROLE to the role that everything
+    runs as only has to make sure of that.
     """
     (first,) = statement.words(1)
     if first in ("select", "with", "("):
@@ -53,7 +60,30 @@ def as_run(statement: Statement) -> str:
         return _block_as_run(statement.sql)
     if first == "create" and _is_function_that_writes_without_where(statement.words()):
         return _BODY_UNSEEN.format(statement.sql)
-    return statement.sql
+    return _without_role(statement) if first in ("set", "reset") else statement.sql
+
+
+def _without_role(statement: Statement) -> str:
+    """A SET or RESET; if it is about the role, what makes sure that this is the role already."""
+    found = sets_role(statement.words(6))
+    if found is None:
+        return statement.sql
+    return _IS_OWNER if found[1] == OWNER else "do $role$ begin end $role$"
+
+
+def sets_role(words: list[str]) -> tuple[str, str] | None:
+    """What a SET or RESET of a role is called, and the role; "" for that of the session. None: it is about something else."""
+    name = words[2:] if words[1:2] in (["local"], ["session"]) and words[2:3] != ["authorization"] else words[1:]
+    if name[:1] == ["role"]:
+        what, value = "role", name[1:]
+    elif name[:2] == ["session", "authorization"]:
+        what, value = "session authorization", name[2:]
+    elif name[:1] == ["session_authorization"]:
+        what, value = "session authorization", name[1:]
+    else:
+        return None
+    value = value[1:] if value[:1] in (["to"], ["="]) else value
+    return what, "" if value in ([], ["none"], ["default"]) else " ".join(value).strip("'\"")
 
 
 def _without_into(sql: str) -> str:

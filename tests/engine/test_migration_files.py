@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 from bench import Outcome, run_here, settings_for
 from conftest import TESTS
@@ -20,6 +21,8 @@ from psycopg import sql
 from rpc_migrations.errors import SqlError, StepFileError
 from rpc_migrations.file_checks import check
 from rpc_migrations.output_files import migration_sql
+from rpc_migrations.rewrites import as_run
+from rpc_migrations.sql_text import split
 from rpc_migrations.step_file import read_migration, read_migrations
 from step_runner import deploy
 
@@ -217,6 +220,17 @@ def test_a_role_changed_from_within_is_told_as_what_it_is(twins: Twins, tmp_path
     assert isinstance(outcome.error, SqlError)
     assert outcome.error.code == "42501"
     assert "Leave `set role` out" in (outcome.error.hint or "")
+
+
+@pytest.mark.slow
+def test_set_role_postgres_fails_where_another_role_runs_it(twins: Twins) -> None:
+    """It is let through because it changes nothing."""
+    (statement,) = split("set role postgres;")
+    with twins.original.connect("supabase_admin") as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="runs as supabase_admin, not as postgres"):
+            connection.execute(as_run(statement).encode())
+        connection.execute("set role postgres")
+        connection.execute(as_run(statement).encode())
 
 
 @pytest.mark.slow

@@ -1,2 +1,2 @@
 -- refused: line 2: set session authorization
-SET session_authorization = DEFAULT;
+SET session_authorization = "Postgres";

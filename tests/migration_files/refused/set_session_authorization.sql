@@ -1,2 +1,2 @@
 -- refused: line 2: set session authorization
-SET SESSION AUTHORIZATION DEFAULT;
+SET SESSION AUTHORIZATION supabase_admin;

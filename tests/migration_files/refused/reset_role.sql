@@ -1,2 +1,0 @@
--- refused: line 2: reset role
-reset role;
