@@ -76,6 +76,10 @@ begin
         problems := 'the statements drop, move or rename the table';
         return;
     end if;
+    select coalesce(jsonb_object_agg(r.key, rpc_migrations.of_the_type(r.value, a.atttypid)), '{}') into resolved
+    from jsonb_each_text(resolved) as r
+    left join jsonb_each_text(numbers) as n on n.value = r.key
+    left join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = n.key::smallint and not a.attisdropped;
     problems := rpc_migrations.drop_keys_to_itself(twin, keys);
     if problems is not null then
         return;
@@ -334,4 +338,14 @@ begin
     end if;
     return substr(resolved, 2, length(resolved) - length('( IS NOT NULL)'));
 end;
+$function$;
+
+
+-- A literal that is all of a resolved expression, read as a value of the type that its column gets, as ALTER TABLE reads it. Any other
+-- expression stays as it is: it has a type. (Without the type's length: what is too long is refused, not cut off.)
+create or replace function rpc_migrations.of_the_type(expression text, type oid) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select case when expression ~ '^(NULL::unknown|E?''([^'']|'''')*'')$' then concat_ws('::', expression, format_type(type, -1)) else expression end;
 $function$;

@@ -101,6 +101,11 @@ ACCEPTED = {
     "enum": "alter table orders alter level drop default, alter level type level using level::level, alter level set default 'low'",
     "using": "alter table orders drop column twice, alter column cents type numeric(12, 2) using cents / 100.0",
     "using others": "alter table orders alter column old_one type text using orders.old_one || ' (' || coalesce(note, '-') || ')' -- so\n",
+    "using a literal": (
+        "alter table orders alter level drop default, alter level type jsonb using '{}', alter span type jsonb using null, "
+        "alter tally drop default, alter tally type level using 'low', alter initials type varchar(20) using E'it''s \\\\ \\n'; "
+        "alter table orders rename level to payload"
+    ),
     "using and rename": "alter table orders alter old_one type integer using length(old_one); alter table orders rename old_one to size",
     "set default": "alter table orders alter note set default 'none', alter cents set default 5",
     "drop default": "alter table orders alter column cents drop default",
