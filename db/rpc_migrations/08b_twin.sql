@@ -55,6 +55,7 @@ declare
     twin_name text := format('rpc_migrations_twin.%I', copy.table_name);
     twin oid;
     numbers jsonb;
+    indexes jsonb;
     resolved jsonb;
     keys jsonb;
     statement text;
@@ -63,6 +64,10 @@ begin
     keys := rpc_migrations.add_keys_to_itself(copy.old_table, twin_name);
     select jsonb_object_agg(a.attnum, a.attname) into numbers
     from pg_catalog.pg_attribute as a where a.attrelid = twin and a.attnum > 0;
+    select jsonb_object_agg(c.relname, c.oid) into indexes
+    from pg_catalog.pg_index as i
+    inner join pg_catalog.pg_class as c on c.oid = i.indexrelid
+    where i.indrelid = twin;
     select coalesce(jsonb_object_agg(c.key, rpc_migrations.resolved(twin_name, c.value)), '{}') into resolved
     from jsonb_each_text(conversions) as c;
     foreach statement in array alterations loop
@@ -86,7 +91,7 @@ begin
     end if;
     copy.alteration := jsonb_build_object('schema', rpc_migrations.schema_for_new(twin), 'conversions', resolved);
     alteration := copy.alteration || rpc_migrations.read_twin(copy, twin, numbers);
-    select string_agg(p, '; ') into problems from rpc_migrations.problems_of_alteration(copy, twin, alteration) as p;
+    select string_agg(p, '; ') into problems from rpc_migrations.problems_of_alteration(copy, twin, alteration, indexes) as p;
     if problems is null then
         problems := rpc_migrations.differing_sample(copy, twin, alteration);
     end if;

@@ -243,8 +243,9 @@ as $function$
 $function$;
 
 
--- What the statements have made that cannot be done online. One sentence each.
-create or replace function rpc_migrations.problems_of_alteration(copy rpc_migrations.copies, twin oid, alteration jsonb) returns setof text
+-- What the statements have made that cannot be done online. One sentence each. "indexes": the twin's as they were called before.
+create or replace function rpc_migrations.problems_of_alteration(copy rpc_migrations.copies, twin oid, alteration jsonb, indexes jsonb)
+returns setof text
 language sql stable
 set search_path = ''
 as $function$
@@ -277,7 +278,7 @@ as $function$
         select
         from pg_catalog.pg_index as n
         inner join pg_catalog.pg_class as y on y.oid = n.indexrelid
-        where n.indrelid = twin and n.indisunique and y.relname = x.relname
+        where n.indrelid = twin and n.indisunique and (y.relname = x.relname or y.oid = (indexes ->> x.relname::text)::oid)
             and array(select pg_get_indexdef(n.indexrelid, g, false) from generate_series(1, n.indnkeyatts) as g)
             = array(select pg_get_indexdef(i.indexrelid, g, false) from generate_series(1, i.indnkeyatts) as g)
     )

@@ -119,6 +119,7 @@ ACCEPTED = {
     "drop and add constraint": "alter table orders drop constraint positive, add constraint positive check (cents > 10)",
     "rename constraint": "alter table orders rename constraint positive to above_zero",
     "rename key": "alter table orders rename constraint orders_number_key to number_once",
+    "rename key that is referred to": "alter table orders rename constraint orders_pkey to orders_key",
     "unique": "alter table orders add constraint once unique (number, note) deferrable",
     "drop unique": "alter table orders drop constraint orders_number_key",
     "exclusion": "alter table orders add constraint apart exclude using gist (span with &&)",
