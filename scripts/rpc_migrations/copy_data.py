@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from .sql import quote_literal
-from .sql_text import COMMENTS, Statement, walk
+from .sql_text import Statement, meaningful
 
 # PostgreSQL reads all values of an INSERT before it stores the first one, and takes about 1 KB for each. COPY takes none.
 _MOST_VALUES = 250_000
@@ -77,8 +77,7 @@ def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -
 
 def _target(copy: Statement) -> tuple[str, list[str]]:
     """The table, and the columns that it lists, as they are written."""
-    tokens = [token for token in walk(copy.sql) if token[0] != "space" and token[0] not in COMMENTS]
-    words = [copy.sql[start:end] for _, start, end, _ in tokens]
+    words = [copy.sql[start:end] for _, start, end, _ in meaningful(copy.sql)]
     if [word.lower() for word in words[-2:]] != ["from", "stdin"]:
         raise CannotBeInsertedError("it has options")
     opening = words.index("(") if "(" in words else len(words) - 2

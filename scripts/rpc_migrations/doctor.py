@@ -14,7 +14,7 @@ from .deployment import CHANGED, is_as_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .file_checks import check
 from .journal import Status, read_status
-from .journal_words import moment
+from .journal_words import count, moment
 from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
 from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
@@ -88,7 +88,7 @@ def _file(migrations: Sequence[Migration]) -> Check:
     except StepFileError as error:
         return Check(name, False, f"{error.details} {error.hint}")
     steps = sum(len(migration.steps) for migration in migrations)
-    return Check(name, True, f"{migrations[0].file}, {steps} step{'' if steps == 1 else 's'}")
+    return Check(name, True, f"{migrations[0].file}, {count(steps, 'step')}")
 
 
 def _rest_layer(client: RpcClient, settings: Settings) -> Check:

@@ -11,7 +11,7 @@ from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps, refuse_rollback_under_way
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration
+from .migration import Migration, is_own_step
 from .sql import quote_literal
 from .sql_text import NAME
 
@@ -243,10 +243,8 @@ def _parts(name: str, before: tuple[str, ...]) -> tuple[str, ...]:
 
 def _texts_done(history: History, name: str) -> tuple[str, ...]:
     """The checksums of a migration's steps in the journal, where all of them are done."""
-    rows = {
-        step: row for step, row in history.rows[name].items() if not step.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
-    }
-    return tuple(row["checksum"] for row in rows.values()) if all(row["finished_at"] for row in rows.values()) else ()
+    rows = [row for step, row in history.rows[name].items() if is_own_step(step)]
+    return tuple(row["checksum"] for row in rows) if all(row["finished_at"] for row in rows) else ()
 
 
 def _texts(migration: Migration) -> tuple[str, ...]:

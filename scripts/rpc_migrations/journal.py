@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .deployment import check_deployed
 from .errors import MigrationError, run_command
 from .journal_words import moment
-from .migration import FINISH_PREFIX, ROLLBACK_PREFIX, Migration, Step
+from .migration import ROLLBACK_PREFIX, Migration, Step, is_own_step
 from .other_tools import applied_by
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
@@ -80,9 +80,7 @@ class Status:
     def last_finished_at(self) -> str:
         """When the last of the steps was done. Raises ValueError if none is."""
         return max(
-            str(row["finished_at"])
-            for name, row in self.steps.items()
-            if row["finished_at"] and not name.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
+            str(row["finished_at"]) for name, row in self.steps.items() if row["finished_at"] and is_own_step(name)
         )
 
     def list_steps(self, migration: Migration) -> list[dict[str, Any]]:
@@ -102,11 +100,7 @@ class Status:
     def steps_of_another_file(self, migration: Migration) -> list[str]:
         """Names of steps that have taken effect and are not in the migration's file."""
         own = {step.name for step in migration.steps}
-        return [
-            name
-            for name, row in self.steps.items()
-            if row["calls"] > 0 and name not in own and not name.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
-        ]
+        return [name for name, row in self.steps.items() if row["calls"] > 0 and name not in own and is_own_step(name)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the journal says, in words: how far a copy is, who is in the way, who is at work, when."""
+"""What the journal says, in words: how far a copy is, who is in the way, who is at work, when, how many."""
 
 from __future__ import annotations
 
@@ -73,3 +73,8 @@ def describe_busy(answer: dict[str, Any]) -> str:
 def moment(timestamp: str | None) -> str:
     """A timestamp of the database as a person reads it; empty where there is none."""
     return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if timestamp else ""
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things: 1 row, 2 rows."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -24,6 +24,11 @@ FINISH_PREFIX = "close the way back: "  # and so do these
 _CALL = re.compile(r'(?:[(,=]|\b(?i:from|join|lateral|perform|select))\s*"?rpc_migrations"? ?\. ?"?(\w+)"? ?\(')
 
 
+def is_own_step(name: str) -> bool:
+    """Whether a step of the journal is one of its migration itself, not of the rollback or of finishing."""
+    return not name.startswith((ROLLBACK_PREFIX, FINISH_PREFIX))
+
+
 @dataclass(frozen=True)
 class Step:
     """One step: SQL that takes effect as a whole, once."""

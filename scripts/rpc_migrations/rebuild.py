@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .errors import StepFileError
 from .sql import quote_identifier, quote_literal
-from .sql_text import COMMENTS, Statement, split, walk
+from .sql_text import Statement, meaningful, split, walk
 
 REBUILD_LINE = re.compile(
     r"""--\s*rebuild:\s*(?P<table>.*?)(?:\s+backup\s+(?P<backup>("[^"]*"|[^\s"])+))?\s*""", re.IGNORECASE
@@ -167,9 +167,7 @@ class _Reader:
         self._path, self._rebuild, self._statement = path, rebuild, statement
         self._sql = statement.sql
         self._words: list[_Word] = []
-        for kind, start, end, _ in walk(self._sql):
-            if kind == "space" or kind in COMMENTS:
-                continue
+        for kind, start, end, _ in meaningful(self._sql):
             pieces = re.finditer(r"[\[\],.]|[^\[\],.]+", self._sql[start:end]) if kind == "other" else None
             for piece in pieces or ():
                 self._words.append(_Word(piece[0], piece[0], start + piece.start(), start + piece.end()))

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from .journal_words import count
 from .shapes import Maybe
 from .sql import quote_literal
 from .sql_text import canonical, unquoted
@@ -151,7 +152,7 @@ def rows_in_words(rows: int | None, *, counted: bool) -> str:
     """How many rows a table has, in words; None: not known. `counted`: not estimated from the statistics."""
     if rows is None:
         return "rows not counted"
-    return f"{'' if counted else 'about '}{rows:,} row{'' if rows == 1 else 's'}"
+    return f"{'' if counted else 'about '}{count(rows, 'row')}"
 
 
 def _count(number: int, kind: str) -> str:

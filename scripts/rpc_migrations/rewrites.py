@@ -11,14 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from .copy_data import as_checked_insert
-from .sql_text import COMMENTS, NAME, Statement, split, unquoted, walk
-
-_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)"
-_TABLE_OF_INTO = re.compile(
-    rf"{_GAP}*(?:(?:local|global){_GAP}+)?(?:(?P<kind>temporary|temp|unlogged){_GAP}+)?(?:table{_GAP}+)?"
-    rf"(?P<name>{NAME}(?:\s*\.\s*{NAME})*)",
-    re.IGNORECASE | re.DOTALL,
-)
+from .sql_text import Statement, Token, meaningful, split, unquoted
 
 # All of this counts as one statement of the step, so that the places of errors are those in the file.
 _BODY_UNSEEN = (
@@ -92,9 +85,8 @@ def _without_into(sql: str) -> str:
     The INTO of an INSERT or a MERGE after a WITH does not count, nor does a column called "into".
     """
     before, opened = "", 0  # the parentheses that the first SELECT stands in
-    for kind, start, end, depth in walk(sql):
-        if kind == "space" or kind in COMMENTS:
-            continue
+    tokens = meaningful(sql)
+    for _, start, end, depth in tokens:
         text = sql[start:end].lower()
         if text == "(" and not before:
             opened += 1
@@ -102,20 +94,36 @@ def _without_into(sql: str) -> str:
         if depth < opened:
             return sql
         if text == "into" and depth == opened and before not in ("as", "insert", "merge") and before[-1:] != ".":
-            if table := _TABLE_OF_INTO.match(sql, end):
-                made = f"create {table['kind'] or ''} table {table['name']} as "
-                return f"{made}{sql[:start]}{sql[table.end() :]}"
-            return sql
+            kind, name, place = _table_of_into(sql, list(tokens))
+            return f"create {kind} table {name} as {sql[:start]}{sql[place:]}" if name else sql
         before = text
     return sql
+
+
+def _table_of_into(sql: str, tokens: Sequence[Token]) -> tuple[str, str, int]:
+    """What stands behind the INTO of a SELECT: the kind of table that it makes, its name, and where that ends. The name is empty if there
+    is none.
+    """
+    texts = [sql[start:end].lower() for _, start, end, _ in tokens]
+    is_name = [kind in ("word", "quoted") for kind, *_ in tokens]
+    kind, first = "", 0
+    for optional in (("local", "global"), ("temporary", "temp", "unlogged"), ("table",)):
+        if texts[first : first + 1] and texts[first] in optional and is_name[first + 1 : first + 2] == [True]:
+            kind = texts[first] if "temp" in optional else kind
+            first += 1
+    if is_name[first : first + 1] != [True]:
+        return "", "", 0
+    last = first
+    while texts[last + 1 : last + 2] == ["."] and is_name[last + 2 : last + 3] == [True]:
+        last += 2
+    end = tokens[last][2]
+    return kind, sql[tokens[first][1] : end], end
 
 
 def _with_where(sql: str, *, in_block: bool = False) -> str:
     """A statement, or PL/pgSQL, with `where true` added to every UPDATE and DELETE that has no WHERE."""
     tokens = [
-        (sql[start:end].lower() if kind == "word" else sql[start:end], end)
-        for kind, start, end, _ in walk(sql)
-        if kind != "space" and kind not in COMMENTS
+        (sql[start:end].lower() if kind == "word" else sql[start:end], end) for kind, start, end, _ in meaningful(sql)
     ]
     words = [word for word, _ in tokens]
     pieces, place = [], 0
@@ -131,7 +139,7 @@ def _with_where(sql: str, *, in_block: bool = False) -> str:
 
 def _block_as_run(sql: str) -> str:
     """A DO statement. If its block is PL/pgSQL between dollar quotes, its writes get a WHERE, and it does not catch our lock timeout."""
-    tokens = [token for token in walk(sql) if token[0] != "space" and token[0] not in COMMENTS]
+    tokens = list(meaningful(sql))
     words = [sql[start:end] for _, start, end, _ in tokens]
     languages = [after.strip("'\"").lower() for before, after in pairwise(words) if before.lower() == "language"]
     blocks = [(start, end) for kind, start, end, _ in tokens if kind == "string" and sql[start] == "$"]
@@ -147,11 +155,7 @@ def _without_catching_our_timeout(block: str) -> str:
     """PL/pgSQL whose exception handlers pass lock_not_available on; unchanged if the block deals with locks itself."""
     if not _MAY_CATCH.search(block) or _SEES_TO_LOCKS.search(block):
         return block
-    tokens = [
-        (block[start:end].lower(), end)
-        for kind, start, end, _ in walk(block)
-        if kind != "space" and kind not in COMMENTS
-    ]
+    tokens = [(block[start:end].lower(), end) for _, start, end, _ in meaningful(block)]
     pieces, place = [], 0
     for (before, _), (word, end), (after, _) in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if before in (";", "begin") and word == "exception" and after == "when":

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..console import Console
-from ..console.lines import count
 from ..errors import Declined, StatementTimedOut
 from ..journal import Status
+from ..journal_words import count
 from ..migration import Migration
 from ..rebuilt_table import RebuiltTable, read_table
 from ..settings import Settings

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import LAST_RESORT
-from ..journal_words import describe_copy, describe_kept, moment
+from ..journal_words import count, describe_copy, describe_kept, moment
 from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
 from . import tables
 from .closing import closing_lines
 from .document import document
 from .lasting import Lasting
-from .lines import Lines, count, log_lines
+from .lines import Lines, log_lines
 from .terminal import Terminal, escaped
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..journal_words import count
 from ..report import RunReport
-from .lines import count
 
 
 def closing_lines(run: RunReport, seconds: float) -> list[str]:

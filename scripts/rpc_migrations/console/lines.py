@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.text import Text
 
+from ..journal_words import count
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -161,8 +162,3 @@ def describe_step(step: StepReport) -> str:
     else:
         parts.append(f"{step.seconds:.2f} s")
     return ", ".join(parts) + (f"  {step.message}" if step.message else "")
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things: 1 row, 2 rows."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
