@@ -11,7 +11,7 @@ set local search_path = pg_catalog, pg_temp;
 set local standard_conforming_strings = on;
 set local array_nulls = on;
 set local quote_all_identifiers = off;
--- Or would describe tables otherwise (as 16_api.sql pins it for the functions that do).
+-- Or would describe tables otherwise (as 17_deployed.sql pins it for the functions that do).
 set local timezone = 'UTC';
 set local datestyle = 'ISO, MDY';
 set local intervalstyle = 'postgres';

@@ -17,7 +17,7 @@ as $function$
 $function$;
 
 
--- Takes on what work_on has noted, until the end of the calling function, which has others of its own (see 16_api.sql).
+-- Takes on what work_on has noted, until the end of the calling function, which has others of its own (see 17_deployed.sql).
 create or replace function rpc_migrations.take_settings() returns void
 language plpgsql
 set search_path = ''
