@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def is_migrated(connection: psycopg.Connection[Any]) -> bool:
     return has_factors and columns(connection, "public.prompt_refinements") != []
 
 
-def by_psql(running: LocalSupabase, file: Path, code: int = 0) -> None:
+def by_psql(running: LocalSupabase, file: Path, code: int = 0, options: Sequence[str] = ()) -> None:
     """Run a file with psql -f, over a direct connection."""
     database = running.database
     command = [
@@ -69,6 +69,7 @@ def by_psql(running: LocalSupabase, file: Path, code: int = 0) -> None:
         "--quiet",
         "-v",
         "ON_ERROR_STOP=1",
+        *options,
         "-f",
         file,
         database.dsn(),

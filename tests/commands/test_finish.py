@@ -15,13 +15,12 @@ from bench import Outcome, run_here, settings_for, start_script
 from checkout import FUNCTION_FILE, Checkout, said
 from faults.proxy import Exchange, FaultProxy
 from local_supabase import Cluster, LocalSupabase
-from projects import one, project
+from projects import by_psql, one, project
 from rest_calls import rpc, wait_until
 from rpc_migrations.errors import Blocked
 from rpc_migrations.settings import Settings
 from step_runner import MIGRATION, ROLLBACK, read, rebuild_file, run
 from terminal import Person
-from test_output_files import by_psql
 
 FINISH, MIGRATE, ROLL_BACK, RUN, VERIFY, DOCTOR = (
     "finish_clusters.py", "migrate_clusters.py", "rollback_clusters.py", "run_migration.py", "verify_clusters.py", "doctor.py",

@@ -47,20 +47,7 @@ def pasted(running: LocalSupabase, text: str) -> Any:
 
 def in_a_transaction(running: LocalSupabase, file: Path) -> None:
     """Within a transaction that is open already (psql --single-transaction, or a tool that opens one)."""
-    database = running.database
-    command = [
-        database.cluster.programs / "psql",
-        "--no-psqlrc",
-        "--quiet",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-1",
-        "-f",
-        file,
-        database.dsn(),
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    by_psql(running, file, options=["-1"])
 
 
 @pytest.fixture(scope="module")
