@@ -61,6 +61,15 @@ as $function$
 $function$;
 
 
+-- Whether a step closes the way back: these stand there, too.
+create or replace function rpc_migrations.is_of_finishing(step text) returns boolean
+language sql immutable
+set search_path = ''
+as $function$
+    select step ~ '^close the way back: ';
+$function$;
+
+
 -- Marks the current journal rows of a migration's own steps, or of its rollback's, as undone: they can be run again.
 create or replace function rpc_migrations.mark_undone(migration text, of_a_rollback boolean default false) returns void
 language sql

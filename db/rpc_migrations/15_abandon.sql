@@ -89,7 +89,7 @@ as $function$
     from rpc_migrations.journal as j
     where
         j.migration = swapped_before.migration and j.undone_at is null and j.finished_at is not null and j.result ? 'ends_request'
-        and not rpc_migrations.is_of_a_rollback(j.step) and j.step !~ '^close the way back: ';
+        and not rpc_migrations.is_of_a_rollback(j.step) and not rpc_migrations.is_of_finishing(j.step);
 $function$;
 
 

@@ -251,7 +251,7 @@ begin
     perform rpc_migrations.check_finish(this_migration, copy);
     copy.attempts := coalesce((  -- so many calls of this step were in vain
         select j.calls from rpc_migrations.journal as j
-        where j.migration = this_migration and j.step ~ '^close the way back: ' and j.finished_at is null and j.undone_at is null
+        where j.migration = this_migration and rpc_migrations.is_of_finishing(j.step) and j.finished_at is null and j.undone_at is null
     ), 0);
     begin
         dropped := rpc_migrations.drop_spare_tables(copy);
