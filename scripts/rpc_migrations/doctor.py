@@ -95,11 +95,10 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
     """Whether PostgREST answers, and its version by its OpenAPI description."""
     assert settings.url and settings.key
     name = "network and REST layer"
-    key = settings.key.value
 
     def get() -> httpx.Response:
-        assert settings.url
-        return client.http.get(f"{settings.url}/rest/v1/", headers={"apikey": key, "Authorization": f"Bearer {key}"})
+        assert settings.url and settings.key
+        return client.http.get(f"{settings.url}/rest/v1/", headers=settings.key.headers)
 
     try:
         try:
@@ -257,7 +256,7 @@ def _free_bytes(client: RpcClient, settings: Settings) -> int | None:
     try:
         answer = client.http.get(
             f"{settings.management_url}/v1/projects/{settings.project}/config/disk/util",
-            headers={"Authorization": f"Bearer {settings.access_token.value}"},
+            headers=settings.access_token.bearer,
         )
         return int(answer.json()["metrics"]["fs_avail_bytes"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError):
@@ -278,12 +277,12 @@ def _table_through_rest(client: RpcClient, settings: Settings, migration: Migrat
     found = find_table(migration)
     if found is None or not (match := _IN_PUBLIC.fullmatch(found.name)):
         return []
-    key, name = settings.key.value, found.name
+    name = found.name
     try:
         answer = client.http.get(
             f"{settings.url}/rest/v1/{quote(match['name'], safe='')}",
             params={"select": "*", "limit": "1"},
-            headers={"apikey": key, "Authorization": f"Bearer {key}", "Prefer": "count=estimated"},
+            headers={**settings.key.headers, "Prefer": "count=estimated"},
         )
         body = answer.json()
     except (httpx.HTTPError, ValueError, RecursionError) as error:

@@ -23,6 +23,16 @@ class ApiKey:
     project: str | None = None  # the project's ref, where a JWT names it
     expires_at: float | None = None  # seconds since 1970
 
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The header that carries it as a token."""
+        return {"Authorization": f"Bearer {self.value}"}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a request to the project's API."""
+        return {"apikey": self.value, **self.bearer}
+
     def describe(self) -> str:
         """The key in words for the output: its role, form and project, never its value."""
         role = {"service_role": "service key", "anon": "anon key"}.get(

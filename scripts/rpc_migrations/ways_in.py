@@ -164,22 +164,17 @@ def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
         client.query(f"do {dollar_quote(f'begin execute {dollar_quote(sql)}; end')}")
     elif way is META:
         assert settings.url and settings.key
-        _post(client, f"{settings.url}/pg/query", sql, settings.key.value, {"apikey": settings.key.value})
+        _post(client, f"{settings.url}/pg/query", sql, settings.key.headers)
     else:
         if settings.access_token is None or settings.project is None:
             raise WayClosed(
                 "not open (it needs SUPABASE_ACCESS_TOKEN, and a project's name in SUPABASE_URL or in the key)"
             )
-        _post(
-            client,
-            f"{settings.management_url}/v1/projects/{settings.project}/database/query",
-            sql,
-            settings.access_token.value,
-            {},
-        )
+        url = f"{settings.management_url}/v1/projects/{settings.project}/database/query"
+        _post(client, url, sql, settings.access_token.bearer)
 
 
-def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str, str]) -> None:
+def _post(client: RpcClient, url: str, sql: str, headers: dict[str, str]) -> None:
     """POST the SQL, as one transaction, to a service that takes {"query"}; again where the answer was lost, since deploying twice does
     no harm. Raises WayClosed or SqlError.
     """
@@ -189,11 +184,7 @@ def _post(client: RpcClient, url: str, sql: str, bearer: str, headers: dict[str,
 
     def send() -> httpx.Response:
         try:
-            answer = client.http.post(
-                url,
-                json={"query": f"begin;\n{sql}\ncommit;"},
-                headers={"Authorization": f"Bearer {bearer}", **headers},
-            )
+            answer = client.http.post(url, json={"query": f"begin;\n{sql}\ncommit;"}, headers=headers)
         except httpx.HTTPError as error:
             raise TransientError(f"not reachable ({type(error).__name__})") from error
         if is_transient(str(answer.status_code)):
