@@ -54,7 +54,7 @@ def calls(found: Iterable[dict[str, Any]]) -> Table:
 
 
 def files(found: list[dict[str, Any]]) -> Table:
-    """The files of a folder. While none of them is applied, nobody has applied one, at no time."""
+    """The files of a folder; when they were applied, and by whom, if any of them was."""
     columns = ["file", "state", "applied", "by"]
     rows = [
         [
