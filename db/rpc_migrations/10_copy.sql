@@ -25,11 +25,13 @@ begin
         copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
         parts := rpc_migrations.copy_parts(copy);
         if copy.next_block = 0 then
-            perform rpc_migrations.run(format('truncate table only %s', parts.target));
-            if rpc_migrations.keep_reserve(copy) then
-                done := false;
-                progress := 0;
-                return;  -- what was there before is gone with the commit
+            done := false;
+            progress := 0;
+            if pg_relation_size(copy.target) > 0 then
+                perform rpc_migrations.run(format('truncate table only %s', parts.target));
+                return;  -- the room is there with the commit, and before it perhaps none for a reserve
+            elsif rpc_migrations.keep_reserve(copy) then
+                return;
             end if;
         end if;
         if pg_relation_size(parts.log) > 16000000 then

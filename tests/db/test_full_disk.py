@@ -12,7 +12,7 @@ from bench import run_here, settings_for
 from local_supabase import Database, LocalSupabase
 from local_supabase.programs import give_to_server_user
 from psycopg import sql
-from step_runner import ONE_AT_A_TIME, deploy
+from step_runner import ONE_AT_A_TIME, calls, deploy, steps_of
 
 FILE = "-- rebuild: public.orders\nalter table orders add column status text default 'open' not null;\n"
 TABLES = """
@@ -59,3 +59,20 @@ def test_the_application_goes_on_and_so_does_the_migration(on_a_small_disk: Data
         assert run_here(settings, file).error is None
         assert application.execute("select to_regclass('rpc_migrations.reserve_1')").fetchone() == (None,)
         assert application.execute("select count(*), count(status) from public.orders").fetchone() == (23000, 23000)
+
+
+def test_the_copy_gives_its_room_back_while_the_application_takes_some(
+    on_a_small_disk: Database, tmp_path: Path
+) -> None:
+    """Emptying the copy needs next to none; what it frees is there with the commit only, and not for a reserve made before it."""
+    file = tmp_path / "orders.sql"
+    file.write_text(FILE)
+    with on_a_small_disk.connect() as application, on_a_small_disk.connect() as admin:
+        deploy(admin, ONE_AT_A_TIME)
+        admin.execute(TABLES.encode())
+        steps = calls(admin, steps_of(file))
+        assert "disk_full" in (call.answer["state"] for call in steps)  # the next call gives the room back
+        insert = "insert into public.orders select n, repeat('y', 1000) from generate_series(%s::int, %s) as n"
+        application.execute(insert, [20001, 20400])
+        assert next(steps).answer["state"] == "more"
+        application.execute(insert, [20401, 23000])
