@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from . import file_checks, other_tools
@@ -13,7 +14,7 @@ from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps, refuse_rollback_under_way
 from .migration import Migration, is_own_step
 from .sql import quote_literal
-from .sql_text import NAME
+from .sql_text import NAME, canonical
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -23,6 +24,22 @@ _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
 _NAME = rf"{NAME}(?: \. {NAME})?"
 _TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
 _DROPPED = re.compile(rf"drop (?P<kind>table|schema) (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
+_MOST_STATEMENTS = 500  # of a file that are looked at for the texts of others: their number squared takes time
+_MAY_BE_REPEATED = (
+    "begin",
+    "start",
+    "commit",
+    "end",
+    "notify",
+    "set",
+    "reset",
+    "select",
+    "show",
+    "analyze",
+    "grant",
+    "revoke",
+    "comment",
+)
 _TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"
 
 
@@ -52,6 +69,7 @@ def check(
     noted = _without_file(files, history)
     _refuse_noted_otherwise(chosen, noted, history)
     if not include_all:
+        _refuse_joined(files, chosen, noted, history)
         _refuse_late(wanted, noted)
         _refuse_run_by_hand(client, files, chosen)
 
@@ -145,6 +163,57 @@ def _refuse_renamed(files: Sequence[MigrationState], chosen: Sequence[MigrationS
                     else "give it another number."
                 ),
             )
+
+
+def _refuse_joined(
+    files: Sequence[MigrationState], chosen: Sequence[MigrationState], noted: Mapping[str, str], history: History
+) -> None:
+    """Raise MigrationError for a file that has the whole text of applied ones in it: of several, or beside other statements of one that
+    has no file any more.
+    """
+    names = {one.migration.name for one in files}
+    done = {name: texts for name in history.rows if (texts := _texts_done(history, name))}
+    by_cli = {f"{version}_{name}".rstrip("_"): history.noted_texts.get(version) for version, name in noted.items()}
+    for migration in (one.migration for one in chosen if one.state == TO_DO and (done or noted)):
+        acting, within = _texts_within(migration)
+        found = {
+            name: sum(within[text] for text in texts) for name, texts in done.items() if within.keys() >= set(texts)
+        }
+        gone = {name: acts for name, acts in found.items() if name not in names}
+        gone |= {name: within[text] for name, text in by_cli.items() if text in within}
+        if len(found | gone) > 1 or (gone and acting > sum(gone.values())):
+            raise MigrationError(
+                f"{migration.file} has in it the whole text of what is applied: {listed(list(gone or found))}. It would be run again.",
+                hint="Nothing was run. If the file stands in their place, put them back; or make it known as applied: supabase migration repair "
+                f"{migration.version or 'NUMBER'} --status applied. If all of it is to be run, add --include-all.",
+            )
+
+
+def _texts_within(migration: Migration) -> tuple[int, dict[str, int]]:
+    """How many of its statements do something that is not the same a second time; and the checksums, as the journal has them and as the
+    Supabase CLI's table is read, of all texts that are some of its statements, one after the other, each with the number of these in it.
+    """
+    statements = [one for step in migration.steps for one in step.all_statements][:_MOST_STATEMENTS]
+    acts = [one.words(1)[0] not in _MAY_BE_REPEATED for one in statements]
+    pieces, between = [], ""
+    for one in statements:
+        pieces.append((between, canonical(one.sql) + (f" ; {one.data}" if one.data is not None else "")))
+        between = " ; " if one.data is None else " "
+    noted = [("", text) for text in other_tools.noted_pieces(migration.path)]
+    return sum(acts), _runs(pieces, acts) | _runs(noted, acts)
+
+
+def _runs(pieces: Sequence[tuple[str, str]], acts: Sequence[bool]) -> dict[str, int]:
+    """The SHA-256 of all neighbours among the pieces, each with what stands before it where it is not the first, and how many act, if any."""
+    found: dict[str, int] = {}
+    for first in range(min(len(pieces), len(acts))):
+        digest, acting = sha256(), 0
+        for place, ((between, text), act) in enumerate(zip(pieces[first:], acts[first:], strict=False)):
+            digest.update(((between if place else "") + text).encode())
+            acting += act
+            if acting:
+                found[digest.copy().hexdigest()] = acting
+    return found
 
 
 def _without_file(files: Sequence[MigrationState], history: History) -> dict[str, str]:

@@ -81,7 +81,18 @@ def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
 
 def noted_text(path: Path) -> str:
     """The SHA-256 of a file's text without white space and semicolons, as rpc_migrations.history has that of noted statements."""
-    return hashlib.sha256(path.read_bytes().decode(errors="replace").translate(_NOT_COMPARED).encode()).hexdigest()
+    return hashlib.sha256(_text(path).translate(_NOT_COMPARED).encode()).hexdigest()
+
+
+def noted_pieces(path: Path) -> list[str]:
+    """The text of which noted_text is the SHA-256, divided into statements; what follows the last one is left out."""
+    text = _text(path)
+    ends = [0, *(one.end for one in split(text))]
+    return [text[start:end].translate(_NOT_COMPARED) for start, end in pairwise(ends)]
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace")
 
 
 def marks(name: str, text: str, first_line: int) -> Iterator[Refusal]:

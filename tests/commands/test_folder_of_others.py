@@ -166,6 +166,58 @@ def test_the_same_text_may_be_run_again(project: Project) -> None:
     assert project.run().exit_code == 0
 
 
+JOINED = (
+    f"-- all of it\n{A}\n/* and */ {COUNTED}",
+    f"begin;\n{COUNTED}commit;\n-- step by step\n{A}",
+    f"{B}{COUNTED};{A}select 1;",
+)
+
+
+@pytest.mark.parametrize("text", JOINED)
+def test_files_joined_to_one_are_not_run_again(project: Project, text: str) -> None:
+    """Under a new number nothing else tells it from a new file; what it inserts would be there twice."""
+    write(project, {"1_a.sql": A, "2_n.sql": COUNTED})
+    assert project.run().exit_code == 0
+    (project.folder / "2_n.sql").unlink()
+    write(project, {"3_all.sql": text})
+    for outcome in (project.run(), project.run(dry_run=True)):
+        assert "3_all.sql has in it the whole text of what is applied: 2_n." in told(outcome)
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from public.n") == 1
+    (project.folder / "3_all.sql").write_text(text.replace(A, "select 2;"))
+    assert project.run(include_all=True).exit_code == 0
+    with project.database.connect() as connection:
+        assert one(connection, "select count(*) from public.n") == 2
+
+
+def test_files_joined_that_the_cli_has_applied_are_not_run_again(project: Project) -> None:
+    """Its table has their statements, with the comments above them."""
+    made, filled, _ = COUNTED.split(";\n")
+    write(project, {"20260101000000_n.sql": COUNTED})
+    assert project.run(record=True).exit_code == 0
+    with project.database.connect() as connection:
+        connection.execute("truncate rpc_migrations.journal")
+        connection.execute(NOTED, [[f"-- The first.\n{made}", filled], "20260101000000"])
+    (project.folder / "20260101000000_n.sql").unlink()
+    write(project, {"20260102000000_all.sql": f"-- The first.\n{COUNTED}\n{A}"})
+    assert "whole text of what is applied: 20260101000000_n. It would be run again." in told(project.run())
+    assert project.run(include_all=True).exit_code == 0
+
+
+def test_files_joined_beside_their_parts_are_not_run_again(project: Project) -> None:
+    """A new file may do again what one applied file did; not what several did."""
+    rows = "copy public.n (id) from stdin;\n7\n\\.\n"
+    again = "notify pgrst, 'reload schema';"
+    write(
+        project, {"1_n.sql": COUNTED, "2_rows.sql": rows, "3_again.sql": again, "4_again.sql": f"{again} -- once more"}
+    )
+    assert project.run().exit_code == 0
+    write(project, {"5_all.sql": f"{COUNTED}{rows}{COUNTED}"})
+    assert "whole text of what is applied: 1_n, 2_rows. It would be run again." in told(project.run())
+    write(project, {"5_all.sql": f"{again}{COUNTED}select 1;{again}"})
+    assert project.run().exit_code == 0
+
+
 def test_a_file_that_was_rolled_back_may_be_renamed(project: Project) -> None:
     write(project, {"20260101000000_a.sql": f"{A}/* rollback: drop table public.a; */\n"})
     assert project.run().exit_code == 0
