@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from .errors import DEPLOY_COMMAND, MigrationError, StatementTimedOut
 from .migration import Step
@@ -12,6 +13,8 @@ from .sql_text import with_plain_line_ends
 _PLACE = re.compile(r"(?:\A|\n)(?:Statement (?P<place>\d+) of \d+|At the commit)\Z")
 _MOST_LINES, _MOST_COLUMNS = 3, 76  # of a statement that are shown
 _NOTHING_REMAINS = "Nothing of this step remains. Fix the cause, then run the same command again."
+# What editors, web pages and joined files leave in SQL, where it is a letter like any other.
+_UNSEEN = re.compile("[\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]")
 _DROPPED = f"If its name and arguments are right, somebody has dropped it. Run: {DEPLOY_COMMAND}; then run the same command again."
 
 
@@ -30,6 +33,9 @@ def in_its_place(step: Step, error: MigrationError) -> MigrationError:
     hint = error.hint or _NOTHING_REMAINS
     if error.code == "42883" and "rpc_migrations." in error.message:
         hint = _DROPPED
+    elif error.code == "42601" and (unseen := _UNSEEN.search(error.message)):
+        name = unicodedata.name(unseen[0], "without a name").lower()
+        hint = f"There is a character in it that cannot be seen, U+{ord(unseen[0]):04X} ({name}): delete it, or put a space in its place. {hint}"
     elif isinstance(error, StatementTimedOut):
         hint = f"{_ways_round_the_limit(step)} {hint}"
     return type(error)(

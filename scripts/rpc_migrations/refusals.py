@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from .copy_data import CannotBeInsertedError, as_insert
 from .rewrites import OWNER, sets_role
@@ -31,6 +32,9 @@ _BESIDE_OURS = "Everything here is sent to public.execute_sql. Beside another on
 _DROPS_OURS = "That would be the one that this runs through. Name its parameters, as in `(text)`; remove_sql_function.py removes ours."
 _COPY = "It goes through psql's own connection. Write the rows as INSERT (pg_dump --inserts does)."
 
+_ENCODING = "The file is UTF-8, and psql would take its letters for others. Leave it out."
+_LIKE_UTF_8 = ("UTF8", "UNICODE", "SQLASCII", "DEFAULT")
+
 # The variables that psql sets by itself, by its manual, without those for its own behaviour.
 _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
@@ -52,8 +56,8 @@ class Refusal:
 
 def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
     """What cannot run of a step's statements, in their order."""
-    for statement in statements:
-        if found := _refuse(statement):
+    for place, statement in enumerate(statements, start=1):
+        if found := _refuse(statement) or _client_encoding(statement, statements[place:]):
             yield Refusal(statement.line, *found)
 
 
@@ -136,6 +140,24 @@ def _setting(words: list[str]) -> tuple[str, str] | None:
     if name[:1] == ["standard_conforming_strings"] and not _is_on(name[2:3]):
         return "standard_conforming_strings = off", "Write strings with backslashes as E'...', and leave it out."
     return None
+
+
+def _client_encoding(statement: Statement, later: Sequence[Statement]) -> tuple[str, str] | None:
+    """Another encoding than that in which the file is read, with characters below that are not the same in both."""
+    value = _encoding_set(statement)
+    if value is None or re.sub(r"[^A-Z0-9]", "", value.upper()) in _LIKE_UTF_8:
+        return None
+    concerned = takewhile(lambda one: _encoding_set(one) is None, later)
+    if all(one.sql.isascii() and (one.data or "").isascii() for one in concerned):
+        return None
+    return f"client_encoding = {value}", _ENCODING
+
+
+def _encoding_set(statement: Statement) -> str | None:
+    """What a SET of client_encoding gives it; None: it is none."""
+    words = statement.words(6)
+    name, *value = words[2:] if words[1:2] in (["local"], ["session"]) else (words[1:] or [""])
+    return value[-1] if words[0] == "set" and name in ("client_encoding", "names") and value else None
 
 
 def _is_on(value: list[str]) -> bool:

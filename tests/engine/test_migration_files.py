@@ -240,10 +240,12 @@ def test_set_role_postgres_fails_where_another_role_runs_it(twins: Twins) -> Non
         ("enum_value_used_at_once", "Put a line `-- step: NAME` between the two"),
         ("do_block_that_commits", "write a step `-- step: NAME (batch)`"),
         ("procedure_that_commits", "write a step `-- step: NAME (batch)`"),
+        ("no_break_space", "cannot be seen, U+00A0 (no-break space)"),
+        ("byte_order_mark_in_the_middle", "cannot be seen, U+FEFF (zero width no-break space)"),
     ],
 )
-def test_what_needs_a_commit_is_told_with_the_step_line_that_it_needs(twins: Twins, name: str, hint: str) -> None:
-    """PostgreSQL's own hint, if there is one, says that it must be committed first, and not how."""
+def test_what_postgresql_does_not_tell_is_told_in_the_hint(twins: Twins, name: str, hint: str) -> None:
+    """That something must be committed first, and how; what is in the way where nothing is to be seen."""
     outcome, _ = by_us(twins.copy(), FILES / "failing" / f"{name}.sql")
     assert isinstance(outcome.error, SqlError)
     assert hint in (outcome.error.hint or "")

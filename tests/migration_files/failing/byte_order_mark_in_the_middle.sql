@@ -1,0 +1,2 @@
+﻿create table a (b int);
+﻿insert into a values (1);
