@@ -102,7 +102,9 @@ as $function$
             string_agg(p.name, ', ' order by p.place) as new_columns,
             string_agg(p.old_name, ', ' order by p.place) filter (where p.goes_back) as old_columns,
             string_agg(p.old_value, ', ' order by p.place) as old_values,
-            string_agg(format('(%s)::%s', p.new_value, p.old_type), ', ' order by p.place) filter (where p.goes_back) as new_values,
+            -- Without a cast a value of the same type stays as it is, even one that is longer than its column's type allows: moddatetime's.
+            string_agg(case when p.type = p.old_type then p.new_value else format('(%s)::%s', p.new_value, p.old_type) end, ', ' order by p.place)
+                filter (where p.goes_back) as new_values,
             string_agg(format('(%s)::%s%s', p.old_value, p.type, p.as_text), ', ' order by p.place) as old_row,
             string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) as new_row,
             string_agg(format('%s%s', p.new_value, p.as_text), ', ' order by p.place) filter (where not p.goes_back) as one_way,

@@ -288,3 +288,22 @@ def test_a_conversion_in_the_databases_settings(
     with database.connect() as other:
         run(other, read(ROLLBACK))
     assert admin.execute("select value::text from public.things where id < 3").fetchall() == before
+
+
+def test_a_value_that_is_longer_than_its_type_comes_back(admin: Connection, database: Database, tmp_path: Path) -> None:
+    """As the trigger of the extension moddatetime writes it: with all digits of the second, into a column of fewer (Prisma's)."""
+    with database.connect("supabase_admin") as superuser:
+        if superuser.execute("select from pg_available_extensions where name = 'moddatetime'").fetchone() is None:
+            pytest.skip("no moddatetime")
+        superuser.execute("create extension moddatetime schema extensions")
+    deploy(admin)
+    admin.execute(
+        "create table public.things (id integer primary key, note text, changed timestamp(3)); insert into public.things values (1), (2); "
+        "create trigger changed before update on public.things for each row execute function extensions.moddatetime('changed'); "
+        "update public.things set note = 'before' where id = 1"
+    )
+    run(admin, short_way(tmp_path / "add.sql", "public.things", "alter table things add more text"))
+    admin.execute("update public.things set note = 'since' where id = 2")
+    rows = admin.execute("select id, note, changed::text from public.things order by id").fetchall()
+    run(admin, read(ROLLBACK))
+    assert admin.execute("select id, note, changed::text from public.things order by id").fetchall() == rows
