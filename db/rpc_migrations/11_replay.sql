@@ -3,7 +3,8 @@
 
 -- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may be due to a
 -- change that is in the log but not among the entries taken, so it is no error here: the batch is undone, and the next one takes
--- more. The swap replays all that is left at once, which has to fit. If somebody locks a row of the target, batches get smaller
+-- more; but if it was all that is in the log, the target cannot hold these rows (RM001). The swap replays all that is left at once, which
+-- has to fit. If somebody locks a row of the target, batches get smaller
 -- until only that row's entry is left, and who that is is returned ("holders"). Likewise if the target cannot hold a row, which is
 -- then named (RM001). No batch gets as small as one that has met a conflict ("too_few"), or the two would take turns without end.
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
@@ -16,6 +17,7 @@ declare
     entries bigint := rpc_migrations.batch_size(5000);
     too_few bigint := 0;
     taken bigint;
+    conflict text;
 begin
     rows := 0;
     done := copy.source is null or copy.state = 'copying';
@@ -38,6 +40,11 @@ begin
             too_few := 0;
         exception
             when unique_violation or exclusion_violation or foreign_key_violation then
+                get stacked diagnostics conflict = pg_exception_detail;
+                if sqlstate <> '23503' and rpc_migrations.is_all_that_is_left(copy, entries) then
+                    raise exception 'a value written since the copy began does not fit: % (%)', sqlerrm, conflict
+                    using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
+                end if;
                 message := sqlerrm;
                 done := entries >= 80000;
                 too_few := entries;
@@ -55,6 +62,20 @@ begin
                 entries := greatest(entries / 4, 1);
         end;
     end loop;
+end;
+$function$;
+
+
+-- Whether a replay of so many entries has met all that there were: at the end of it the target is as the source was at one moment.
+create or replace function rpc_migrations.is_all_that_is_left(copy rpc_migrations.copies, entries bigint) returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    more boolean;
+begin
+    execute format('select exists (select from rpc_migrations.log_%s offset $1)', copy.id) into more using entries;
+    return not more;
 end;
 $function$;
 

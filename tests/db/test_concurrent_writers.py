@@ -311,7 +311,7 @@ BROKEN = {
     "rollback: changed rows": [("(t.ctid is null or row(%8$s)", "(t.ctid is null and row(%8$s)")],
     "rollback: deleted rows": [("and not exists (select from only %5$s as s where %7$s)'", "and false'")],
 }  # fmt: skip
-NOTICED = {"RM004", "RM005", "23505"}
+NOTICED = {"RM001", "RM004", "RM005", "23505"}
 
 
 def rewriting_turns() -> list[list[Operation]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,6 +22,7 @@ from step_runner import (
     read,
     rebuild_file,
     run,
+    short_way,
     step_names,
     wait_until_it_waits,
 )
@@ -220,6 +222,33 @@ def test_value_that_does_not_go_back(admin: Connection, old: str, new: str, valu
     admin.execute("update public.things set c = '3' where id = 77")
     run(admin, read(ROLLBACK))
     assert admin.execute("select sum(c::text::numeric) from public.things").fetchone() == (98 * 2 + 3,)
+
+
+UNIQUE_ONES = {
+    "a unique constraint": ("unique (c)", "c"),
+    "an exclusion constraint": ("exclude using btree (c with =)", "conflicts"),
+}
+
+
+@pytest.mark.parametrize(("constraint", "said"), UNIQUE_ONES.values(), ids=UNIQUE_ONES)
+def test_rows_that_the_old_table_held_to_be_equal(
+    admin: Connection, tmp_path: Path, constraint: str, said: str
+) -> None:
+    """It is told before the swap, with the values; once they are mended, the rollback goes on. Rows that exchange values are no obstacle."""
+    deploy(admin)
+    admin.execute(f"create table public.things (id integer primary key, c text, constraint once {constraint})")
+    admin.execute("insert into public.things select n, n::text from generate_series(1, 99) as n")
+    run(admin, short_way(tmp_path / "drop.sql", "public.things", "alter table things drop constraint once"))
+    admin.execute(
+        "update public.things set c = case id when 1 then '2' when 2 then '1' when 77 then '5' end where id in (1, 2, 77)"
+    )
+    with pytest.raises(psycopg.Error, match=rf"does not fit: .*constraint.*{said}.*5") as caught:
+        run(admin, read(ROLLBACK), until="roll back: compare the two tables")
+    assert caught.value.sqlstate == "RM001"
+    assert "--give-up" in (caught.value.diag.message_hint or "")
+    admin.execute("update public.things set c = '77' where id = 77")
+    run(admin, read(ROLLBACK))
+    assert admin.execute("select c from public.things order by id limit 2").fetchall() == [("2",), ("1",)]
 
 
 def test_value_that_the_new_type_cannot_hold(admin: Connection) -> None:
