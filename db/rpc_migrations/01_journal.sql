@@ -119,6 +119,7 @@ alter table rpc_migrations.copies
     add column if not exists key_order name[],                      -- the old table's foreign keys at the swap, as they act; null: not noted
     add column if not exists compared_form jsonb,                   -- of the source's rows at the comparison (see form_of_rows)
     add column if not exists settings jsonb,                        -- how its values are read and written (see session_settings)
+    add column if not exists as_made jsonb,                         -- the new table as the migration has left it: {version, parts} (see note_as_made)
     drop constraint if exists copies_state_check,
     add constraint copies_state_check check (
         state in ('copying', 'copied', 'swapped', 'rolling back', 'rolled back', 'abandoned', 'finished')

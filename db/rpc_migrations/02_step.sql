@@ -300,6 +300,9 @@ begin
 
     told := rpc_migrations.read_answer(answer, run_step.step, run_step.batch);
     entry := rpc_migrations.note_call(entry, told, began, rows_before, tables_before);
+    if told.is_done and run_step.step !~ '^(roll back|close the way back): ' then
+        perform rpc_migrations.note_as_made(run_step.migration, began);
+    end if;
     if told.is_done and run_step.record is not null then
         perform rpc_migrations.record_for_cli(run_step.record);
     end if;

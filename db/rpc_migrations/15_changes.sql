@@ -140,3 +140,86 @@ begin
         rpc_migrations.changed_since(copy, 's'), rpc_migrations.changed_since(copy, 't')));
 end;
 $function$;
+
+
+-- Notes what a step after the swap has left of the new table, so that a rollback can tell what somebody has altered since. The step that
+-- swaps does not, because the application would wait for it.
+create or replace function rpc_migrations.note_as_made(migration text, began timestamptz) returns void
+language sql
+set search_path = ''
+as $function$
+    update rpc_migrations.copies as c
+    set as_made = jsonb_build_object(
+        'version', current_setting('server_version_num')::integer / 10000, 'parts', rpc_migrations.table_definition(c.new_table))
+    where
+        c.migration = note_as_made.migration and c.state = 'swapped' and c.old_table is not null and c.swapped_at < note_as_made.began
+        and exists (select from pg_catalog.pg_class as r where r.oid = c.new_table);
+$function$;
+
+
+-- What somebody has altered about the table in use since its migration, and the original table will not have after a rollback (see
+-- reopen_table for what it will). Null: nothing, or it was not noted how the migration left it.
+create or replace function rpc_migrations.altered_since(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    with
+    made as (select d.* from jsonb_to_recordset(copy.as_made -> 'parts') as d (kind text, name text, statement text)),
+    now as (
+        select d.* from jsonb_to_recordset(rpc_migrations.table_definition(copy.new_table)) as d (kind text, name text, statement text)
+    ),
+    original as (  -- its triggers are off, and its foreign keys removed
+        select d.kind, d.name, regexp_replace(d.statement, '; alter table [^;]* disable (trigger|rule) [^;]*$', '') as statement
+        from rpc_migrations.describe_table(copy.old_table, rpc_migrations.name_in_use(copy)) as d
+        union all
+        select 'foreign key', k.name, null from rpc_migrations.taken_off_keys(copy.old_table) as k
+    ),
+    altered as (
+        select n.kind, n.name, n.statement, '' as how
+        from now as n
+        where n.kind <> 'row security'
+            and not exists (select from made as m where (m.kind, m.name) = (n.kind, n.name) and m.statement is not distinct from n.statement)
+            and not exists (select from original as o where (o.kind, o.name) = (n.kind, n.name) and o.statement is not distinct from n.statement)
+        union all
+        select m.kind, m.name, m.statement, ' (dropped since)'
+        from made as m
+        where m.kind <> 'grant'
+            and not exists (select from now as n where (n.kind, n.name) = (m.kind, m.name))
+            and exists (
+                select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = (m.kind, m.name))
+            and (m.kind not in ('policy', 'trigger', 'rule', 'foreign key')  -- others have other names meanwhile
+                or exists (select from original as o where (o.kind, o.name) = (m.kind, m.name)))
+    )
+    select string_agg(distinct w.words, ', ' order by w.words)
+    from altered as a
+    cross join lateral (
+        select case when a.kind = 'grant' then 'rights of ' || regexp_replace(a.statement, '^.* to (.*?)( with grant option)?$', '\1')
+            else concat_ws(' ', a.kind, a.name) || a.how end as words
+    ) as w
+    where
+        a.kind <> all (rpc_migrations.kinds_of_others() || 'not-null constraint'::text)  -- which its column tells
+        and copy.as_made -> 'version' = to_jsonb(current_setting('server_version_num')::integer / 10000);
+$function$;
+
+
+-- The columns that both tables have got since the swap, as in "columns" of a copy.
+create or replace function rpc_migrations.added_to_both(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(jsonb_agg(
+        jsonb_build_object(
+            'name', n.attname, 'type', format_type(n.atttypid, -1), 'old_type', format_type(n.atttypid, -1), 'fallback', null,
+            'as_text', rpc_migrations.compares_as_text(n.atttypid))
+        order by n.attnum), '[]')
+    from pg_catalog.pg_attribute as n
+    inner join pg_catalog.pg_attribute as o using (attname, atttypid, atttypmod, attgenerated)
+    where
+        n.attrelid = copy.new_table and o.attrelid = copy.old_table and n.attnum > 0 and o.attnum > 0 and n.attgenerated = ''
+        and not n.attisdropped and not o.attisdropped
+        and not (copy.swap_mark -> 'columns' ? n.attname::text)
+        and not exists (
+            select from jsonb_to_recordset(copy.definition) as d (kind text, name text) where (d.kind, d.name) = ('column', n.attname::text)
+        )
+        and not exists (select from jsonb_to_recordset(copy.columns) as c (name text) where c.name = n.attname);
+$function$;

@@ -39,7 +39,7 @@ begin
             select jsonb_agg(n.value || case when n.fits and n.value ->> 'type' = n.value ->> 'old_type'
                 then jsonb_build_object('type', format_type(n.type, -1), 'old_type', format_type(n.type, -1)) else '{}' end order by n.place)
             from rpc_migrations.columns_now(copy) as n where not n.is_old
-        ),
+        ) || rpc_migrations.added_to_both(copy),
         filenode = null, caught_up = false, snapshots = null, attempts = 0, longest_attempt = 0
     where c.id = copy.id
     returning c.* into copy;

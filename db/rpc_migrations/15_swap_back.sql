@@ -268,19 +268,33 @@ end;
 $function$;
 
 
--- Gives the original table the rights and the row level security back that it had before the swap.
+-- Gives the original table the rights and the row level security back that it had before the swap. What somebody has closed since on the
+-- table in use stays closed: rights that were revoked, row level security that was enabled or forced.
 create or replace function rpc_migrations.reopen_table(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
+declare
+    closed_since boolean;
+    forced_since boolean;
 begin
     perform rpc_migrations.run_each((
         select jsonb_agg(e.value order by e.place)
         from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
-        where e.value ->> 'kind' = 'grant'
+        where e.value ->> 'kind' = 'grant' and not (
+            coalesce(copy.as_made -> 'parts', '[]') @> jsonb_build_array(jsonb_build_object('kind', 'grant', 'statement', e.value -> 'statement'))
+            and not exists (
+                select from rpc_migrations.describe_rights(copy.new_table, rpc_migrations.name_in_use(copy)) as n
+                where n.statement = e.value ->> 'statement')
+        )
     ), 'statement');
+    select
+        c.relrowsecurity and not copy.as_made -> 'parts' @> '[{"kind": "row security", "name": "enabled"}]',
+        c.relforcerowsecurity and not copy.as_made -> 'parts' @> '[{"kind": "row security", "name": "forced"}]'
+    into closed_since, forced_since
+    from pg_catalog.pg_class as c where c.oid = copy.new_table;
     execute format('alter table %s %s row level security, %s row level security', copy.old_table::regclass,
-        case when copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then 'enable' else 'disable' end,
-        case when copy.definition @> '[{"kind": "row security", "name": "forced"}]' then 'force' else 'no force' end);
+        case when closed_since or copy.definition @> '[{"kind": "row security", "name": "enabled"}]' then 'enable' else 'disable' end,
+        case when forced_since or copy.definition @> '[{"kind": "row security", "name": "forced"}]' then 'force' else 'no force' end);
 end;
 $function$;

@@ -63,6 +63,9 @@ begin
     perform pg_catalog.set_config('rpc_migrations.' || name, '', true)
     from unnest('{replayed,asked_to_commit,ignore_snapshots,lock_budget,settings}'::text[]) as name
     where session_user <> current_user;
+    -- A request ends by its statement_timeout, which says so. This one (since version 17) would end the connection, and nobody would answer.
+    perform pg_catalog.set_config('transaction_timeout', '0', true)
+    where session_user <> current_user and pg_catalog.current_setting('transaction_timeout', true) <> '0';
     if pg_catalog.current_setting('transaction_isolation') = 'serializable' then
         raise exception 'the transaction is serializable, and could fail at its commit'
         using errcode = 'RM005', hint = 'Run this in a transaction that is "read committed".';

@@ -14,13 +14,15 @@ from .deployment import CHANGED, is_as_deployed
 from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
 from .file_checks import check
 from .journal import Status, read_status
-from .journal_words import count, moment
+from .journal_words import count, describe_holders, moment
 from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
 from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
 from .report import Check
 from .rest_errors import ErrorAnswer
 from .settings import Settings
+from .shapes import HOLDER
+from .sql import quote_literal
 from .ways_in import open_functions
 
 _IN_PUBLIC = re.compile(r'public\.("?)(?P<name>[^".]+)\1')
@@ -33,6 +35,9 @@ select
     current_setting('default_transaction_read_only')::boolean as takes_no_writes,
     pg_size_pretty(pg_database_size(current_database())) as size
 """
+
+LONG_TRANSACTION = 60  # seconds
+_HOLDERS_QUERY = "select rpc_migrations.lock_holders(to_regclass({table})) as holders"
 
 _RIGHTS_QUERY = """
 select format('%s has rights on %s: %s', r.grantee, r.object, r.statement) as problem
@@ -226,11 +231,23 @@ def _table(client: RpcClient, settings: Settings, migration: Migration, status: 
     return [
         found,
         Check("can be rebuilt", table.obstacles is None, table.obstacles or "nothing is in the way"),
+        _held(client, table),
         Check("carried over", True, table.carried_by_name),
         Check("how long, roughly", True, f"{table.seconds_in_words}, while the application goes on"),
         Check("fits into requests", table.too_large is None, table.too_large or "yes"),
         _room(client, settings, table),
     ]
+
+
+def _held(client: RpcClient, table: RebuiltTable) -> Check:
+    """Whether somebody has been using the table for so long that the swap would wait in vain: a transaction that was left open, or prepared."""
+    holders = client.row(_HOLDERS_QUERY.format(table=quote_literal(table.name)), {"holders": [HOLDER]})["holders"]
+    long = [one for one in holders if one["pid"] is None or (one["transaction_seconds"] or 0) >= LONG_TRANSACTION]
+    if long:
+        return Check(
+            "nobody keeps it locked", False, f"{describe_holders(long)}. The swap waits for its end: see to it first"
+        )
+    return Check("nobody keeps it locked", True, "no transaction on it is prepared or has been open for long")
 
 
 def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:

@@ -56,6 +56,7 @@ class Settings:
     ignore_snapshots: bool = False  # swap although older snapshots are open, which may miss rows
     yes: bool = False  # ask nothing
     unread: tuple[str, ...] = ()  # variables that frameworks and the CLI have for what is missing
+    hidden: tuple[str, ...] = ()  # variables that are empty in the environment, and have a value in .env
     in_ci: bool = False  # nobody is watching: a file written for want of credentials would look like success
     retry_pause: float = 0.5  # seconds before the first retry; doubles from there
 
@@ -93,7 +94,8 @@ class Settings:
             *(["SUPABASE_SERVICE_KEY (or SUPABASE_ANON_KEY)"] if self.key is None else []),
         ]
         unread = f" ({', '.join(self.unread)}: not read here)" if self.unread else ""
-        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set") + unread
+        hidden = f" ({', '.join(self.hidden)}: empty in the environment, which wins over .env)" if self.hidden else ""
+        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set") + unread + hidden
 
 
 def load_settings(
@@ -106,7 +108,8 @@ def load_settings(
     yes: bool = False,
 ) -> Settings:
     """Read the settings. Raises SettingsError if one is wrong; one that is missing is None."""
-    environment = _environment()
+    file = _read_env_file()
+    environment = {name: value.strip() for name, value in (file | os.environ).items()}
     allow_http = allow_http or environment.get("MIGRATION_ALLOW_HTTP", "") == "1"
     url, project = _read_url(environment.get("SUPABASE_URL", ""), allow_http)
     key = _choose_key(environment, project)
@@ -126,36 +129,39 @@ def load_settings(
         ignore_snapshots=ignore_snapshots,
         yes=yes or environment.get("MIGRATION_YES", "") == "1",
         unread=tuple(_unread(environment, url_is_missing=url is None, key_is_missing=key is None)),
+        hidden=tuple(
+            name
+            for name in file
+            if _OWN_NAME.fullmatch(name) and os.environ.get(name) is not None and not environment[name]
+        ),
         in_ci=environment.get("CI", "").lower() not in ("", "0", "false"),
     )
 
 
-def _environment() -> Mapping[str, str]:
-    """The environment over the .env file at the project's root, without white space around the values.
-
-    Set but empty, a variable hides the one in the file.
-    """
+def _read_env_file() -> dict[str, str]:
+    """The .env file at the project's root, without its empty variables. One that is empty in the environment hides the one in the file."""
     env_file = PROJECT_ROOT / ".env"
-    values: dict[str, str] = {}
-    if env_file.exists():  # may be a pipe: password managers make such
-        from dotenv import dotenv_values
-        from dotenv.parser import parse_stream
+    if not env_file.exists():  # may be a pipe: password managers make such
+        return {}
+    from dotenv.main import resolve_variables
+    from dotenv.parser import parse_stream
 
-        try:  # with or without a byte order mark
-            text = env_file.read_text(encoding="utf-8-sig")
-            if "\0" in text:
-                raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
-            for one in parse_stream(io.StringIO(text)):
-                if one.error and _OWN_NAME.search(one.original.string):
-                    lines_before = len(one.original.string) - len(one.original.string.lstrip("\n"))
-                    raise SettingsError(
-                        f".env cannot be read at line {one.original.line + lines_before}.",
-                        hint="Write NAME=value there, with quotation marks at both ends of the value or at none.",
-                    )
-            values = {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
-        except (OSError, ValueError) as error:
-            raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
-    return {name: value.strip() for name, value in (values | os.environ).items()}
+    try:  # with or without a byte order mark
+        text = env_file.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
+        lines = list(parse_stream(io.StringIO(text)))
+        values = resolve_variables(((one.key, one.value) for one in lines if one.key is not None), override=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
+    for one in lines:
+        if one.error and _OWN_NAME.search(one.original.string):
+            lines_before = len(one.original.string) - len(one.original.string.lstrip("\n"))
+            raise SettingsError(
+                f".env cannot be read at line {one.original.line + lines_before}.",
+                hint="Write NAME=value there, with quotation marks at both ends of the value or at none.",
+            )
+    return {name: value for name, value in values.items() if value}
 
 
 def _unread(environment: Mapping[str, str], *, url_is_missing: bool, key_is_missing: bool) -> list[str]:

@@ -66,11 +66,11 @@ RUN = {
 }  # fmt: skip
 BUSY = {"run": Maybe(RUN), "holder": Maybe({"pid": Maybe(int), "state": Maybe(str)})}
 STARTED = {"state": str, **BUSY}
-_HOLDER = {
+HOLDER = {
     "pid": Maybe(int), "state": Maybe(str), "role": Maybe(str), "transaction_seconds": Maybe(float), "relation": Maybe(str),
 }  # fmt: skip
 _ANSWER = {
-    "state": str, "already": Maybe(bool), "rows": Maybe(int), "holders": Maybe([_HOLDER]), "by": Maybe(RUN), **BUSY,
+    "state": str, "already": Maybe(bool), "rows": Maybe(int), "holders": Maybe([HOLDER]), "by": Maybe(RUN), **BUSY,
     "undone": Maybe({"step": str, "message": str}), "code": Maybe(str), "message": Maybe(str), "details": Maybe(str),
     "step": Maybe(str),
 }  # fmt: skip

@@ -60,6 +60,17 @@ def test_what_is_in_the_way_is_named(scripts: Scripts, supabase: LocalSupabase, 
     assert "dashboard_user may execute execute_sql" in rights
 
 
+def test_a_transaction_that_was_prepared_and_forgotten(scripts: Scripts) -> None:
+    """Nothing was in the way, and then the swap waited for it in vain."""
+    with Cluster(max_prepared_transactions="2") as cluster, project(cluster) as running:
+        with running.database.connect() as admin:
+            admin.execute("begin; select from public.user_clusters; prepare transaction 'forgotten'")
+            code, checks = examine(scripts, running)
+            admin.execute("rollback prepared 'forgotten'")
+        assert (code, checks["nobody keeps it locked"]["passed"]) == (1, False)
+        assert "prepared transaction 'forgotten'" in checks["nobody keeps it locked"]["detail"]
+
+
 def test_a_very_large_table_is_pointed_to_psql(
     scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any], database: Database
 ) -> None:

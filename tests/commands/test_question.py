@@ -124,6 +124,21 @@ def test_a_folder_is_asked_for_once_before_anything_is_told_to_the_cli(
     assert (code, text.count(QUESTION), one(admin, "select to_regclass('public.t2')::text")) == (0, 1, "t2")
 
 
+def test_a_rollback_that_leaves_an_alteration_behind_is_asked_for(
+    checkout: Checkout, running: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    """Nothing was said of it. Without one nothing is asked, and where nobody is there it is a warning."""
+    said(checkout.run(MIGRATE, env=running.environment()), "is applied")
+    code, text = Person(checkout, running.environment(), ROLL_BACK).leaves()
+    assert (code, QUESTION in text, "altered" in text) == (0, False, False)
+    said(checkout.run(MIGRATE, env=running.environment()), "is applied")
+    admin.execute("alter table public.user_clusters add column hue text")
+    altered = "public.user_clusters was altered since its migration: column hue."
+    code, text = answers(checkout, running, "n", ROLL_BACK)
+    assert (code, altered in text, is_migrated(admin)) == (1, True, True)
+    said(checkout.run(ROLL_BACK, env=running.environment()), f"Warning: {altered}")
+
+
 def test_discarding_and_removing_are_asked_for_with_what_is_lost(
     checkout: Checkout, running: LocalSupabase, admin: psycopg.Connection[Any]
 ) -> None:

@@ -455,6 +455,84 @@ def test_what_is_the_same_on_both_tables_stays_so(admin: Connection, statement: 
     assert ("all_of_it" in statement) == ('{"tablename": "orders", "policyname": "all_of_it"}' in policies)
 
 
+# What somebody does to the table in use after its migration, and what is said of it before a rollback. None: it is as in the original.
+ALTERED = {
+    "nothing": ("select 1", None),
+    "rows": ("update public.orders set amount = 1 where id = 1; analyze public.orders", None),
+    "what belongs to others": ("create table public.notes (order_id bigint references public.orders); drop view public.big_orders", None),
+    "what is closed": ("alter table public.orders force row level security; revoke all on public.orders from authenticated", None),
+    "what is dropped on both": ("drop function public.touch() cascade", None),
+    "a column": ("alter table public.orders add column tip numeric default 1 not null", "column tip"),
+    "a default": ("alter table public.orders alter column amount set default 3", "column amount"),
+    "a column of the migration's": ("alter table public.orders drop column state", None),
+    "an index": ("create index tips on public.orders (amount)", "index tips"),
+    "policies": ("alter policy mine on public.orders using (true); create policy more on public.orders using (true)", "policy mine, policy more"),
+    "a policy less": ("drop policy mine on public.orders", "policy mine (dropped since)"),
+    "row level security": ("alter table public.orders disable row level security", "row security enabled (dropped since)"),
+    "a trigger": ("alter table public.orders disable trigger touch", "trigger touch"),
+    "a check": ("alter table public.orders drop constraint positive", "check constraint positive (dropped since)"),
+    "rights": ("grant update (amount), delete on public.orders to anon", "rights of anon"),
+    "on both": ("create policy p on public.orders using (true); create policy p on public.orders_backup using (true)", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statements", "words"), ALTERED.values(), ids=ALTERED)
+def test_what_a_rollback_leaves_behind_is_known_before(admin: Connection, statements: str, words: str | None) -> None:
+    deploy(admin)
+    admin.execute(ORDERS)
+    run(
+        admin,
+        ORDERS_FILE
+        + "\n-- step: more\ncreate index on public.orders (state); grant insert on public.orders to anon;\n",
+    )
+    admin.execute(statements.encode())
+    assert admin.execute("select rpc_migrations.altered_since(c) from rpc_migrations.copies as c").fetchone() == (
+        words,
+    )
+    run(admin, read(ROLLBACK))
+
+
+@pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
+def test_what_was_closed_since_stays_closed(admin: Connection, database: Database, file: str) -> None:
+    """The original table, which had been open, came back as open as it was."""
+    deploy(admin)
+    admin.execute(ORDERS)
+    admin.execute(
+        "alter table public.orders disable row level security; grant all on public.orders to anon, authenticated"
+    )
+    closing = "alter table public.orders enable row level security; alter table public.orders force row level security;"
+    closing += "revoke all on public.orders from anon; revoke delete on public.orders from authenticated"
+    run(admin, ORDERS_FILE)
+    admin.execute(closing.encode())
+    run(admin, read(file))
+    after = dump_schema(database)
+    admin.execute(closing.encode())
+    assert dump_schema(database) == after
+
+
+@pytest.mark.parametrize("until", ["", "roll back: begin"])
+def test_a_column_that_both_have_got_since_comes_along(admin: Connection, until: str) -> None:
+    """Its values stayed in the table that is kept."""
+    deploy(admin, ONE_AT_A_TIME)
+    admin.execute(ORDERS)
+    run(admin, ORDERS_FILE)
+    for table in ("orders", "orders_backup"):
+        admin.execute(
+            f"alter table public.{table} add column tip text default 'none', add column place integer".encode()
+        )
+    admin.execute("update public.orders set tip = 'much' where id = 7")
+    admin.execute(
+        "alter table public.orders alter column place set default 5; insert into public.orders (customer) values ('new')"
+    )
+    wanted = contents(admin, "public.orders", "id, customer, tip, place")
+    if until:
+        run(admin, read(ROLLBACK), until=until)
+        run(admin, read(GIVE_UP))
+        assert contents(admin, "public.orders", "id, customer, tip, place") == wanted
+    run(admin, read(ROLLBACK))
+    assert contents(admin, "public.orders", "id, customer, tip, place") == wanted
+
+
 @pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
 def test_types_are_renamed_and_moved(admin: Connection, file: str) -> None:
     """As an extension's are that is moved out of public. It was refused: the columns have other types now."""

@@ -109,6 +109,19 @@ def test_nothing_is_left_in_the_session(pool: Pool, what: str, step: str | None)
     assert pool.now() == pool.before
 
 
+def test_a_limit_on_transactions_does_not_end_the_connection(database: Database, admin: Connection) -> None:
+    """The server closed it in the middle of a request, which was then told as no answer, and sent again, twenty times."""
+    if admin.info.server_version < 170000:
+        pytest.skip("a setting of PostgreSQL 17")
+    deploy(admin)
+    with database.connect("supabase_admin") as superuser:
+        limit = SQL("alter role authenticator in database {} set transaction_timeout = '200ms'")
+        superuser.execute(limit.format(Identifier(admin.info.dbname)))
+    with LocalSupabase(database, pool_size=1) as api:
+        service = create_client(api.url, api.service_key)
+        assert service.rpc("execute_sql", {"query": "select pg_sleep(0.4)"}).execute().data == [{"pg_sleep": ""}]
+
+
 def test_a_text_has_its_own_settings_while_it_runs(pool: Pool) -> None:
     """And temporary tables, which are gone when the same text comes again."""
     text = (

@@ -97,7 +97,11 @@ def test_the_environment_wins_over_the_file(root: Path, load: Load) -> None:
 
 def test_an_empty_variable_hides_the_one_in_the_file(root: Path, load: Load) -> None:
     (root / ".env").write_text(f"SUPABASE_URL={URL}\nSUPABASE_SERVICE_KEY={KEYS.secret_key}\n")
-    assert load(SUPABASE_URL="").url is None
+    settings = load(SUPABASE_URL="", HOME="")
+    assert settings.url is None
+    assert (
+        settings.missing() == "SUPABASE_URL is not set (SUPABASE_URL: empty in the environment, which wins over .env)"
+    )
 
 
 def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from ..step_file import read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead
 from .execute_sql import send_removal
-from .question import before_discarding, before_finishing, before_migrating, warn_of_missing
+from .question import before_finishing, before_migrating, before_rolling_back, warn_of_missing
 from .stops import check_stops, up_to
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
 
             def before(status: Status, migration: Migration = migration) -> None:
                 _refuse_finished(migration, status)
-                if options.discard_changes:
-                    before_discarding(client, status, settings, console)
+                if not options.give_up:
+                    before_rolling_back(client, status, settings, console, discards=options.discard_changes)
 
             runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
         remove_when_done(options, client, console)

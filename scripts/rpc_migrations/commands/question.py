@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..console import Console
 from ..errors import Declined, StatementTimedOut
@@ -24,6 +24,14 @@ _DISCARDED_QUERY = """
 select d.rows
 from (select c from rpc_migrations.copies as c where c.id = {id} and c.state = 'swapped' and c.old_table is not null) as r (copy)
 cross join lateral rpc_migrations.count_discarded(r.copy) as d
+"""
+# What somebody has altered about the table in use, and a rollback will leave behind.
+_ALTERED_QUERY = """
+select
+    format('%I.%I', c.schema_name, c.table_name) as "table", format('%I.%I', c.schema_name, c.backup_name) as backup,
+    rpc_migrations.altered_since(c) as altered
+from rpc_migrations.copies as c
+where c.id = {id} and c.state = 'swapped' and c.old_table is not null
 """
 _WAYS_BACK_QUERY = """
 select string_agg(distinct format('%I.%I', c.schema_name, c.table_name), ', ') as tables
@@ -54,11 +62,41 @@ def warn_of_missing(status: Status, console: Console) -> None:
         )
 
 
-def before_discarding(client: RpcClient, status: Status, settings: Settings, console: Console) -> None:
-    """Ask before a rollback that restores the data as it was at the swap. Raises Declined unless the person agrees."""
+def before_rolling_back(
+    client: RpcClient, status: Status, settings: Settings, console: Console, *, discards: bool
+) -> None:
+    """Ask before a rollback that leaves something behind: the changes of the data, if it `discards` them, or what somebody has altered
+    about the table since its migration. Raises Declined unless the person agrees. The latter is told also where nobody is asked.
+    """
     copy = status.copy
-    if not _asks(settings, console) or copy is None or copy["state"] != "swapped":
+    if copy is None or copy["state"] != "swapped":
         return
+    altered = _altered_since(client, copy)
+    asks = _asks(settings, console)
+    if asks and discards:
+        _ask_before_discarding(client, copy, altered, settings, console)
+    elif asks and altered:
+        _confirm(console, [altered], f"Roll back without it in {settings.place}?")
+    elif altered:
+        console.warn(altered)
+
+
+def _altered_since(client: RpcClient, copy: dict[str, Any]) -> str | None:
+    """What a rollback leaves behind of how the table looks, and how to keep it. None: nothing."""
+    shape = {"table": str, "backup": str, "altered": Maybe(str)}
+    rows = client.rows(_ALTERED_QUERY.format(id=int(copy["id"])), shape)
+    if not rows or not rows[0]["altered"]:
+        return None
+    found = rows[0]
+    return (
+        f"{found['table']} was altered since its migration: {found['altered']}. The original table comes back without that; the table that "
+        f"is kept has it. To have it in the original as well, alter {found['backup']} in the same way before, and grant rights again afterwards."
+    )
+
+
+def _ask_before_discarding(
+    client: RpcClient, copy: dict[str, Any], altered: str | None, settings: Settings, console: Console
+) -> None:
     try:
         found = client.rows(_DISCARDED_QUERY.format(id=int(copy["id"])), {"rows": Maybe(int)})
         number = count(found[0]["rows"], "change") if found and found[0]["rows"] is not None else "changes"
@@ -67,6 +105,7 @@ def before_discarding(client: RpcClient, status: Status, settings: Settings, con
     lines = [
         f"{copy['table']} gets back the data that it had at the swap.",
         f"{number} made since (rows added, changed or deleted) will only be in the table that is kept.",
+        *([altered] if altered else []),
     ]
     _confirm(console, lines, f"Discard these changes in {settings.place}?")
 
