@@ -275,6 +275,8 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
+    made jsonb := case when copy.as_made -> 'version' = to_jsonb(current_setting('server_version_num')::integer / 10000)
+        then copy.as_made -> 'parts' else '[]' end;  -- as this version of PostgreSQL writes it
     closed_since boolean;
     forced_since boolean;
 begin
@@ -282,15 +284,15 @@ begin
         select jsonb_agg(e.value order by e.place)
         from jsonb_array_elements(copy.definition) with ordinality as e (value, place)
         where e.value ->> 'kind' = 'grant' and not (
-            coalesce(copy.as_made -> 'parts', '[]') @> jsonb_build_array(jsonb_build_object('kind', 'grant', 'statement', e.value -> 'statement'))
+            made @> jsonb_build_array(jsonb_build_object('kind', 'grant', 'statement', e.value -> 'statement'))
             and not exists (
                 select from rpc_migrations.describe_rights(copy.new_table, rpc_migrations.name_in_use(copy)) as n
                 where n.statement = e.value ->> 'statement')
         )
     ), 'statement');
     select
-        c.relrowsecurity and not copy.as_made -> 'parts' @> '[{"kind": "row security", "name": "enabled"}]',
-        c.relforcerowsecurity and not copy.as_made -> 'parts' @> '[{"kind": "row security", "name": "forced"}]'
+        made <> '[]' and c.relrowsecurity and not made @> '[{"kind": "row security", "name": "enabled"}]',
+        made <> '[]' and c.relforcerowsecurity and not made @> '[{"kind": "row security", "name": "forced"}]'
     into closed_since, forced_since
     from pg_catalog.pg_class as c where c.oid = copy.new_table;
     execute format('alter table %s %s row level security, %s row level security', copy.old_table::regclass,
