@@ -1,6 +1,22 @@
 -- Conflicts: the source was altered since the copy began, or something on the new table has the same name as something else on the old
 -- one. Both are refused by name, before anything of the application's changes.
 
+-- Whether rows were written whose keys could not be noted (see create_log).
+create or replace function rpc_migrations.has_missed_changes(copy rpc_migrations.copies) returns boolean
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    has_missed boolean := false;
+begin
+    if rpc_migrations.has_log(copy) then
+        execute format('select exists (select from rpc_migrations.log_%s where rpc_migrations_truncated is null)', copy.id) into has_missed;
+    end if;
+    return has_missed;
+end;
+$function$;
+
+
 -- Checks, under a lock, that the source is still what it was when the copy began, and that nothing that cannot be carried over has
 -- come to depend on it. In a rollback the source is the new table, which only steps aside, so it may have changed. Raises RM003
 -- with what has changed.
@@ -36,6 +52,9 @@ begin
         where t.tgrelid = copy.source and t.tgname ~ '^rpc_migrations_capture' and t.tgenabled = 'A'
     ) then
         changes := concat_ws('; ', 'its triggers were switched off, so that changes may have been missed', changes);
+    end if;
+    if rpc_migrations.has_missed_changes(copy) then
+        changes := concat_ws('; ', 'rows were written while a column by which they are told apart was another one, so that changes were missed', changes);
     end if;
     if changes is not null then
         raise exception '% was altered since the copy began%: %', copy.source::regclass, rpc_migrations.restored_in_words(copy), changes

@@ -3,7 +3,8 @@
 -- an entry of its own.
 
 -- Makes the log of a copy and the trigger function that writes it. The function belongs to us and runs with our
--- rights: the application's roles may not even see the schema.
+-- rights: the application's roles may not even see the schema. Where somebody has renamed, dropped or altered a column by which rows are
+-- told apart, the application goes on writing; that the log lacks its changes is an entry of its own (see check_source).
 create or replace function rpc_migrations.create_log(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -12,8 +13,13 @@ declare
     parts record := rpc_migrations.copy_parts(copy);
     old_keys text;
     new_keys text;
+    read_old text;
+    read_new text;
 begin
-    select string_agg(format('old.%I', k.name), ', '), string_agg(format('new.%I', k.name), ', ') into old_keys, new_keys
+    select
+        string_agg(format('before.%I', k.name), ', '), string_agg(format('after.%I', k.name), ', '),
+        string_agg(format('before.%1$I := old.%1$I;', k.name), ' '), string_agg(format('after.%1$I := new.%1$I;', k.name), ' ')
+    into old_keys, new_keys, read_old, read_new
     from jsonb_to_recordset(copy.keys) as k (name text);
 
     -- Base types in place of domains, because an entry of a truncation has no key, and a domain may refuse the NULL.
@@ -25,21 +31,36 @@ begin
     ), parts.source);
     execute format(
         'alter table %s add column rpc_migrations_id bigint generated always as identity primary key, '
-        'add column rpc_migrations_truncated boolean not null default false', parts.log);
+        'add column rpc_migrations_truncated boolean default false', parts.log);
     if not rpc_migrations.has_no_key(copy) then  -- a whole row may be too long for an index, and the write would fail
         execute format('create index on %s (%s)', parts.log, parts.keys);
     end if;
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
+    execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated is null', parts.log);
     execute format(
         'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
         copy.id, '', format(
             $body$
+            declare
+                before %1$s;
+                after %1$s;
             begin
                 if tg_op = 'TRUNCATE' then
                     insert into %1$s (rpc_migrations_truncated) values (true);
                     return null;
                 end if;
-                if tg_op in ('UPDATE', 'DELETE') then
+                begin  -- which only reads, and so costs no subtransaction a number
+                    if tg_op <> 'INSERT' then
+                        %6$s
+                    end if;
+                    if tg_op <> 'DELETE' then
+                        %7$s
+                    end if;
+                exception when others then
+                    insert into %1$s (rpc_migrations_truncated) values (null);
+                    return null;
+                end;
+                if tg_op <> 'INSERT' then
                     insert into %1$s (%2$s) values (%3$s);
                 end if;
                 if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%5$s)) then
@@ -48,7 +69,7 @@ begin
                 return null;
             end;
             $body$,
-            parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'old', 'new')));
+            parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'before', 'after'), read_old, read_new));
     perform rpc_migrations.close_to_others();  -- this, the log, and sequences of further columns of the new table
 end;
 $function$;

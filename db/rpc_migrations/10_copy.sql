@@ -224,6 +224,7 @@ begin
         return;
     end if;
     perform rpc_migrations.check_log(copy);
+    perform rpc_migrations.check_source(copy);
     perform rpc_migrations.check_conflicts(copy);
     select m.* into next_one
     from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
