@@ -66,9 +66,9 @@ $function$;
 
 -- Names and lists of a copy as SQL text. In a forward copy the source has the old table's form and the target the new
 -- one's; in a rollback it is the other way round. Old rows are always looked at as the migration would make them: a
--- NULL in a column that may not be NULL any more is its default; a column with an expression (type ... using) is what that
--- makes of the old row. Such a column has no way back, and one that the new table lacks is not in it: in a rollback both keep what
--- they had ("kept", with the values of the row "g" that was there; and how to tell that a value was changed since).
+-- NULL in a column that may not be NULL any more is its default; an added column is what ALTER TABLE fills it with; a column
+-- with an expression (type ... using) is what that makes of the old row. The last one has no way back, and a column that the new
+-- table lacks is not in it: in a rollback both keep what they had ("kept", with the values of the row "g" that was there; and how to tell that a value was changed since).
 create or replace function rpc_migrations.copy_parts(
     copy rpc_migrations.copies,
     out source text, out target text, out log text, out keys text, out columns text, out read text, out source_row text, out target_row text,
@@ -118,16 +118,20 @@ as $function$
             union all
             select d.name from jsonb_array_elements_text(copy.alteration -> 'dropped') as d (name)
         ) as k
+    ),
+    filled as (
+        select string_agg(quote_ident(f.key), ', ' order by f.key) as names, string_agg(f.value, ', ' order by f.key) as values
+        from jsonb_each_text(copy.alteration -> 'filled') as f
     )
     select
         copy.source::regclass::text,
         copy.target::regclass::text,
         format('rpc_migrations.log_%s', copy.id),
         (select string_agg(quote_ident(k.name), ', ') from jsonb_to_recordset(copy.keys) as k (name text)),
-        case when copy.source = copy.new_table then l.old_columns else l.new_columns end,
-        case when copy.source = copy.new_table then l.new_values else l.old_values end,
+        case when copy.source = copy.new_table then l.old_columns else concat_ws(', ', l.new_columns, f.names) end,
+        case when copy.source = copy.new_table then l.new_values else concat_ws(', ', l.old_values, f.values) end,
         case when copy.source = copy.new_table then l.new_row else l.old_row end,
         case when copy.source = copy.new_table then l.old_row else l.new_row end,
         k.names, k.values, l.one_way, l.one_way_before
-    from lists as l cross join kept as k;
+    from lists as l cross join kept as k cross join filled as f;
 $function$;

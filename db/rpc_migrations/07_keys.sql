@@ -21,6 +21,21 @@ as $function$
 $function$;
 
 
+-- Of several rows with the same key, one: what stands behind SELECT for that. DISTINCT itself goes by the type's own equality, which may not
+-- be that of key_match: citext takes for the same what its letters, by which such rows are told apart, do not.
+create or replace function rpc_migrations.distinct_keys(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('distinct on (%s) %s',
+        string_agg(format(case when t.typcategory = 'S' and coalesce(k.operator, 'pg_catalog.') ~ '^pg_catalog\.' then '%I::text' else '%I' end, k.name), ', '),
+        string_agg(quote_ident(k.name), ', '))
+    from jsonb_to_recordset(copy.keys) as k (name name, operator text)
+    inner join pg_catalog.pg_attribute as a on a.attrelid = to_regclass(format('rpc_migrations.log_%s', copy.id)) and a.attname = k.name
+    inner join pg_catalog.pg_type as t on t.oid = a.atttypid;
+$function$;
+
+
 -- Whether the rows of a copy have no key but all of their columns.
 create or replace function rpc_migrations.has_no_key(copy rpc_migrations.copies) returns boolean
 language sql immutable

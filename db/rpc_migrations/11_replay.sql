@@ -3,10 +3,10 @@
 
 -- Replays the log until little is left of it, for about a second. A conflict with a unique index or a foreign key may be due to a
 -- change that is in the log but not among the entries taken, so it is no error here: the batch is undone, and the next one takes
--- more; but if it was all that is in the log, the target cannot hold these rows (RM001). The swap replays all that is left at once, which
--- has to fit. If somebody locks a row of the target, batches get smaller
--- until only that row's entry is left, and who that is is returned ("holders"). Likewise if the target cannot hold a row, which is
--- then named (RM001). No batch gets as small as one that has met a conflict ("too_few"), or the two would take turns without end.
+-- more. If it was all that is in the log, the target cannot hold these rows (RM001; but a parent may just have been deleted). The swap
+-- replays all that is left at once, which has to fit. If somebody locks a row of the target, batches get smaller until only that row's
+-- entry is left, and who that is is returned ("holders"). Likewise if the target cannot hold a row, which is then named (RM001). No
+-- batch gets as small as one that has met a conflict ("too_few"), or the two would take turns without end.
 create or replace function rpc_migrations.replay(out done boolean, out rows bigint, out holders jsonb, out message text)
 language plpgsql
 set search_path = ''
@@ -41,15 +41,14 @@ begin
         exception
             when unique_violation or exclusion_violation or foreign_key_violation then
                 get stacked diagnostics conflict = pg_exception_detail;
-                if sqlstate <> '23503' and rpc_migrations.is_all_that_is_left(copy, entries) then
-                    raise exception 'a value written since the copy began does not fit: % (%)', sqlerrm, conflict
-                    using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
+                if sqlstate <> '23503' and not rpc_migrations.has_more_entries(copy, entries) then
+                    perform rpc_migrations.refuse_values(copy, format('%s (%s)', sqlerrm, conflict));
                 end if;
                 message := sqlerrm;
                 done := entries >= 80000;
                 too_few := entries;
                 entries := entries * 4;
-            when data_exception or check_violation or not_null_violation then
+            when data_exception or check_violation or not_null_violation or program_limit_exceeded then
                 if entries = 1 or greatest(entries / 4, 1) <= too_few then
                     perform rpc_migrations.refuse_entry_among(copy, entries);
                 end if;
@@ -66,16 +65,16 @@ end;
 $function$;
 
 
--- Whether a replay of so many entries has met all that there were: at the end of it the target is as the source was at one moment.
-create or replace function rpc_migrations.is_all_that_is_left(copy rpc_migrations.copies, entries bigint) returns boolean
+-- Whether the log has more entries than so many.
+create or replace function rpc_migrations.has_more_entries(copy rpc_migrations.copies, entries bigint) returns boolean
 language plpgsql
 set search_path = ''
 as $function$
 declare
-    more boolean;
+    has_more boolean;
 begin
-    execute format('select exists (select from rpc_migrations.log_%s offset $1)', copy.id) into more using entries;
-    return not more;
+    execute format('select count(*) > $1 from (select from rpc_migrations.log_%s limit $1 + 1) as l', copy.id) into has_more using entries;
+    return has_more;
 end;
 $function$;
 
@@ -148,7 +147,7 @@ begin
             perform rpc_migrations.replay_past_checks(copy, least(size, left_over));
             left_over := left_over - size;
             size := size * 4;
-        exception when integrity_constraint_violation or data_exception then
+        exception when integrity_constraint_violation or data_exception or program_limit_exceeded then
             if size > 1 then
                 size := greatest(size / 4, 1);
             elsif sqlstate in ('23505', '23P01', '23503') then  -- as in replay
@@ -176,7 +175,18 @@ declare
     key text;
 begin
     execute format('select row(%s)::text from %s order by rpc_migrations_id limit 1', parts.keys, parts.log) into key;
-    raise exception 'a value written since the copy began does not fit: in the row with the key %: %', key, reason
+    perform rpc_migrations.refuse_values(copy, format('in the row with the key %s: %s', key, reason));
+end;
+$function$;
+
+
+-- Raises RM001 for values that were written since the copy began, and that the target cannot hold.
+create or replace function rpc_migrations.refuse_values(copy rpc_migrations.copies, reason text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    raise exception 'a value written since the copy began does not fit: %', reason
     using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
 end;
 $function$;
@@ -230,7 +240,7 @@ begin
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
         ),
-        keys as materialized (select distinct %2$s from taken),
+        keys as materialized (select %2$s from taken),
         gone as (
             delete from only %3$s as t using keys as k where %4$s returning 1
         ),
@@ -239,10 +249,10 @@ begin
             select %6$s from keys as k inner join only %7$s as s on %8$s
             where (select count(*) from gone) is not null
         )
-        select count(*), (select jsonb_agg(to_jsonb(k.*)) from keys as k) from taken
+        select count(*), %9$s from taken
         $sql$,
-        parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
-        rpc_migrations.key_match(copy, 's', 'k')), entries::text) as a (entries bigint, keys jsonb);
+        parts.log, rpc_migrations.distinct_keys(copy), parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
+        rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.keys_to_check(copy)), entries::text) as a (entries bigint, keys jsonb);
     perform rpc_migrations.check_round_trip(copy, taken_keys);
     return taken_entries;
 end;
@@ -277,7 +287,7 @@ begin
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
         ),
-        keys as materialized (select distinct %2$s from taken),
+        keys as materialized (select %2$s from taken),
         gone as (
             delete from only %3$s as t using keys as k where %4$s returning t.*
         ),
@@ -300,7 +310,7 @@ begin
             select %5$s from added as p (%5$s, rpc_migrations_lost)
             where (select count(*) from gone) is not null
         )
-        select count(*), (select jsonb_agg(to_jsonb(k.*)) from keys as k), (
+        select count(*), %15$s, (
             select row(%14$s)::text from (
                 select %14$s from present as p (%5$s, %11$s, rpc_migrations_lost) where p.rpc_migrations_lost
                 union all
@@ -308,11 +318,11 @@ begin
             ) as p limit 1
         ) from taken
         $sql$,
-        parts.log, parts.keys, parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
+        parts.log, rpc_migrations.distinct_keys(copy), parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
         rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.key_match(copy, 's', 'g'), parts.kept_values, parts.kept,
         coalesce(format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record', parts.one_way, parts.one_way_before), 'false'),
-        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p')),
-        entries::text) as a (entries bigint, keys jsonb, lost text);
+        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p'),
+        rpc_migrations.keys_to_check(copy)), entries::text) as a (entries bigint, keys jsonb, lost text);
     if lost is not null then
         raise exception 'the row with the key % was changed or added since, and a column of it was converted one way (type ... using)', lost
         using errcode = 'RM001', hint = 'The table in use was not changed. Put the value back, or delete the row, then run the same command again.';
@@ -320,6 +330,34 @@ begin
     perform rpc_migrations.check_round_trip(copy, taken_keys);
     return taken_entries;
 end;
+$function$;
+
+
+-- The columns whose values may not survive the way there and back, because they change their type.
+create or replace function rpc_migrations.changing_columns(copy rpc_migrations.copies)
+returns table (name name, type text, target_type text, as_text text)
+language sql stable
+set search_path = ''
+as $function$
+    select
+        f.attname, format_type(f.atttypid, f.atttypmod), format_type(t.atttypid, t.atttypmod),
+        case when rpc_migrations.compares_as_text(f.atttypid) then '::text collate "C"' else '' end
+    from jsonb_to_recordset(copy.columns) as c (name name, old_name name, expression text)
+    inner join pg_catalog.pg_attribute as f
+        on f.attrelid = copy.source and f.attname = case when copy.source = copy.new_table then c.name else coalesce(c.old_name, c.name) end
+    inner join pg_catalog.pg_attribute as t
+        on t.attrelid = copy.target and t.attname = case when copy.source = copy.new_table then coalesce(c.old_name, c.name) else c.name end
+    where c.expression is null and not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype;
+$function$;
+
+
+-- What the replay is to return of the keys "k", for check_round_trip. Without a key these are whole rows, too large to be returned in vain.
+create or replace function rpc_migrations.keys_to_check(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select case when exists (select from rpc_migrations.changing_columns(copy))
+        then '(select jsonb_agg(to_jsonb(k.*)) from keys as k)' else 'null::jsonb' end;
 $function$;
 
 
@@ -335,17 +373,7 @@ declare
     col record;
     key text;
 begin
-    for col in
-        select
-            f.attname as name, format_type(t.atttypid, t.atttypmod) as target_type, format_type(f.atttypid, f.atttypmod) as type,
-            case when rpc_migrations.compares_as_text(f.atttypid) then '::text collate "C"' else '' end as as_text
-        from jsonb_to_recordset(copy.columns) as c (name name, old_name name, expression text)
-        inner join pg_catalog.pg_attribute as f
-            on f.attrelid = copy.source and f.attname = case when copy.source = copy.new_table then c.name else coalesce(c.old_name, c.name) end
-        inner join pg_catalog.pg_attribute as t
-            on t.attrelid = copy.target and t.attname = case when copy.source = copy.new_table then coalesce(c.old_name, c.name) else c.name end
-        where c.expression is null and not (f.atttypid = t.atttypid and t.atttypmod in (-1, f.atttypmod)) and f.atttypid <> 'json'::regtype
-    loop
+    for col in select c.* from rpc_migrations.changing_columns(copy) as c loop
         select a.key into key
         from rpc_migrations.ask(format(
             'select row(%1$s)::text from jsonb_populate_recordset(null::rpc_migrations.log_%2$s, ($1)[1]::jsonb) as k '

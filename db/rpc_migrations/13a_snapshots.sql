@@ -143,16 +143,10 @@ $function$;
 
 -- Whether the log has more entries than this many for each millisecond of the lock budget.
 create or replace function rpc_migrations.has_entries(copy rpc_migrations.copies, for_each_ms integer) returns boolean
-language plpgsql
+language sql
 set search_path = ''
 as $function$
-declare
-    entries bigint;
-    most bigint := for_each_ms * rpc_migrations.lock_budget()::bigint;
-begin
-    execute format('select count(*) from (select from rpc_migrations.log_%s limit $1 + 1) as l', copy.id) into entries using most;
-    return entries > most;
-end;
+    select rpc_migrations.has_more_entries(copy, for_each_ms * rpc_migrations.lock_budget()::bigint);
 $function$;
 
 

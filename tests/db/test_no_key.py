@@ -213,3 +213,52 @@ def test_told_in_alter_tables_words(things: Connection, tmp_path: Path) -> None:
         psycopg.Error, match="column kind tells the rows apart, as the table has no primary key, and is renamed"
     ):
         run(things, steps_of(file), "other")
+
+
+def test_keys_that_are_equal_in_one_way_only(things: Connection) -> None:
+    """citext takes 'a' and 'A' for the same; the rows are told apart by their letters, so neither may pass for the other in the log."""
+    things.execute(
+        "create extension citext with schema extensions; create table public.tags (name extensions.citext, n int); "
+        "insert into public.tags select 'tag' || n, n from generate_series(1, 20) as n"
+    )
+    run(things, rebuild_file("tags", "name extensions.citext, n int, extra text"), until="compare")
+    things.execute(
+        "update public.tags set name = 'TAG5' where n = 5; insert into public.tags values ('new', 21), ('NEW', 22), ('tag6', 6), ('TAG6', 6)"
+    )
+    query = 'select name::text, n from public.tags order by n, name::text collate "C"'
+    left = things.execute(query).fetchall()
+    run(things, rebuild_file("tags", "name extensions.citext, n int, extra text"))
+    assert things.execute(query).fetchall() == left
+    things.execute("update public.tags set name = 'Tag7' where n = 7; delete from public.tags where name::text = 'NEW'")
+    left = things.execute(query).fetchall()
+    run(things, read(ROLLBACK))
+    assert things.execute(query).fetchall() == left
+
+
+def test_a_key_whose_equality_is_not_its_type_s_own(things: Connection) -> None:
+    """A unique index by letters on a type that does not tell them apart."""
+    things.execute(
+        "create extension citext with schema extensions; create table public.tags (name extensions.citext not null, n int); "
+        "create unique index on public.tags (name text_ops); "
+        "insert into public.tags select unnest(array['tag' || n, 'TAG' || n]), n from generate_series(1, 20) as n"
+    )
+    run(things, rebuild_file("tags", "name extensions.citext not null, n int, extra text"), until="compare")
+    things.execute("update public.tags set n = n + 100")
+    run(things, rebuild_file("tags", "name extensions.citext not null, n int, extra text"))
+    assert one(things, "select count(*) from public.tags where n > 100") == 40
+    things.execute("update public.tags set n = n + 100")
+    run(things, read(ROLLBACK))
+    assert one(things, "select count(*) from public.tags where n > 200") == 40
+
+
+def test_rows_that_are_larger_together_than_one_value_may_be(things: Connection) -> None:
+    """What is noted of the keys of a batch is their rows; those of a batch may be more than a value of jsonb holds."""
+    things.execute(
+        "create table public.long (n int, body text); "
+        "insert into public.long select n, repeat(md5(n::text), 2500) from generate_series(1, 3500) as n"
+    )
+    columns = "n int, body text, extra text"
+    run(things, rebuild_file("long", columns), until="carry over")
+    things.execute("update public.long set n = n + 10000")
+    run(things, rebuild_file("long", columns))
+    assert things.execute("select count(*), min(n) from public.long").fetchall() == [(3500, 10001)]

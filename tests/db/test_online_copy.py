@@ -341,6 +341,63 @@ def test_a_row_that_does_not_fit_is_found_among_values_that_change_places(things
     ]
 
 
+def test_a_value_that_is_too_long_for_an_index_is_found(things: Connection) -> None:
+    """Written since the copy began: its row is named, and the batch gets smaller until it is the only one."""
+    text = rebuild_file("things", "id integer not null, name text, amount integer, unique (name)")
+    things.execute("update public.things set name = id where true")
+    run(things, text, until="carry over")
+    things.execute(
+        "update public.things set name = (select string_agg(md5(n::text), '') from generate_series(1, 300) as n) where id = 7"
+    )
+    message = refused(things, text[text.index("-- step: replay") :], "RM001")
+    assert "in the row with the key (7): index row" in message
+
+
+def test_a_value_that_is_there_twice_is_refused_before_the_locks(things: Connection) -> None:
+    """Written since the copy began, where only the new table may not have it twice. Named with the value, and no step of it is done."""
+    text = rebuild_file("things", "id integer not null, name text, amount integer, constraint once unique (amount)")
+    run(things, text, until="carry over")
+    things.execute("update public.things set amount = 5 where id = 7")
+    for until in ("replay", "swap"):
+        message = refused(things, text[text.index(f"-- step: {until}") :], "RM001")
+        assert "Key (amount)=(5) already exists" in message
+        things.execute("update public.things set amount = 7 where id = 7")
+        run(things, text, until="compare")
+        things.execute("update public.things set amount = 5 where id = 7")
+    things.execute("update public.things set amount = 7 where id = 7")
+    run(things, text)
+
+
+@pytest.mark.parametrize("until", ["copy the rows", "compare"])
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("rename id to nr", "rename nr to id"),
+        ("alter id type bigint", "alter id type integer"),
+        ("alter id type text", None),
+    ],
+)
+def test_a_column_that_tells_rows_apart_is_altered_meanwhile(
+    things: Connection, change: str, back: str | None, until: str
+) -> None:
+    """The application goes on writing; and also after it was changed back nothing is swapped that lacks what was written meanwhile."""
+    run(things, STEP_FILE, until=until)
+    things.execute(f"alter table public.things {change}")
+    things.execute(
+        "insert into public.things values (3000000000, 'new', 1)"
+        if "type" in change
+        else "delete from public.things where nr = 5"
+    )
+    things.execute("update public.things set amount = 8 where amount = 9")
+    left = things.execute("select amount from public.things order by amount").fetchall()
+    assert "was altered since the copy began" in refused(things, STEP_FILE, "RM003")
+    if back and "rename" in back:
+        things.execute(f"alter table public.things {back}")
+        assert "changes were missed" in refused(things, STEP_FILE, "RM003")
+    run(things, read(ROLLBACK))
+    assert things.execute("select amount from public.things order by amount").fetchall() == left
+
+
 def test_types_that_fit(things: Connection) -> None:
     """Wider types, and json in other words."""
     things.execute("alter table public.things add j json, add n numeric(6, 2), add v varchar(20)")
