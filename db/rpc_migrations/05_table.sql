@@ -324,22 +324,26 @@ end;
 $function$;
 
 
--- The condition that the row "alias" lacks the parent that a foreign key wants, by the key's own operators, which decide what is equal.
+-- The condition that the row "alias" lacks the parent that a foreign key wants, by the key's own operators, which decide what is equal; or,
+-- with MATCH FULL, is NULL in some of the key's columns only.
 create or replace function rpc_migrations.orphan_condition(key oid, alias text) returns text
 language sql stable
 set search_path = ''
 as $function$
     select format(
-        '%s and not exists (select from %s as p where %s)',
+        case when k.confmatchtype = 'f' then '(%1$s and not exists (select from %2$s as p where %3$s) or (%4$s) and not (%1$s))'
+            else '%1$s and not exists (select from %2$s as p where %3$s)' end,
         string_agg(format('%s.%I is not null', alias, c.attname), ' and ' order by u.place),
-        k.confrelid::regclass,
+        concat(case when r.relkind <> 'p' then 'only ' end, k.confrelid::regclass),
         string_agg(format('p.%I %s %s.%I', p.attname, case when o.oprnamespace = 'pg_catalog'::regnamespace then o.oprname::text
-            else format('operator(%s.%s)', o.oprnamespace::regnamespace, o.oprname) end, alias, c.attname), ' and ' order by u.place))
+            else format('operator(%s.%s)', o.oprnamespace::regnamespace, o.oprname) end, alias, c.attname), ' and ' order by u.place),
+        string_agg(format('%s.%I is not null', alias, c.attname), ' or ' order by u.place))
     from pg_catalog.pg_constraint as k
     cross join lateral unnest(k.conkey, k.confkey, k.conpfeqop) with ordinality as u (child, parent, operator, place)
     inner join pg_catalog.pg_operator as o on o.oid = u.operator
     inner join pg_catalog.pg_attribute as c on c.attrelid = k.conrelid and c.attnum = u.child
     inner join pg_catalog.pg_attribute as p on p.attrelid = k.confrelid and p.attnum = u.parent
+    inner join pg_catalog.pg_class as r on r.oid = k.confrelid
     where k.oid = key
-    group by k.confrelid;
+    group by k.confrelid, k.confmatchtype, r.relkind;
 $function$;

@@ -2,9 +2,9 @@
 -- sample of rows beside it. All of it is undone.
 
 -- Runs the statements on a twin, and undoes it. Returns what they have made of the table (see read_twin): {create, parts, columns, dropped,
--- rules, not_nulls, schema, conversions}, which are the statement that makes it, parts as describe_table returns them, the old columns that
+-- rules, not_nulls, schema, conversions, filled}, which are the statement that makes it, parts as describe_table returns them, the old columns that
 -- are still there as [{old, new}], the names of those that are gone, the added checks and foreign keys, the names of not-null constraints,
--- where the new table is made, and the expressions of "type ... using".
+-- where the new table is made, the expressions of "type ... using", and the values of added columns.
 -- Raises RM001 if that cannot be done online, or the statements' own error.
 create or replace function rpc_migrations.try_alterations(copy rpc_migrations.copies, alterations text[], conversions jsonb) returns jsonb
 language plpgsql
@@ -95,6 +95,9 @@ begin
     if problems is null then
         problems := rpc_migrations.differing_sample(copy, twin, alteration);
     end if;
+    if problems is null then
+        alteration := alteration || jsonb_build_object('filled', rpc_migrations.filled_values(copy, twin, alteration));
+    end if;
 end;
 $function$;
 
@@ -158,7 +161,22 @@ end;
 $function$;
 
 
--- Makes the twin, in a schema of its own, with up to 1,000 of the rows, of which it keeps another copy as they were.
+-- The first rows of a table, at most 1,000 and at most a few megabytes of them, as a query.
+create or replace function rpc_migrations.first_rows(relation oid, columns text) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        'select %1$s from (select s.*, sum(%2$s) over (rows unbounded preceding) as rpc_migrations_bytes, row_number() over () as rpc_migrations_number '
+        'from (select %1$s from only %3$s limit 1000) as s) as s where s.rpc_migrations_bytes < 3000000 or s.rpc_migrations_number = 1',
+        columns, string_agg(format('coalesce(pg_column_size(s.%I), 0)', a.attname), ' + '), relation::regclass)
+    from pg_catalog.pg_attribute as a
+    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
+$function$;
+
+
+-- Makes the twin, in a schema of its own, with some of the rows, of which it keeps another copy as they were. Foreign keys and policies
+-- come last: they lock tables of others (see describe_security) until all of it is undone.
 create or replace function rpc_migrations.make_twin(copy rpc_migrations.copies, twin_name text) returns oid
 language plpgsql
 set search_path = ''
@@ -185,14 +203,16 @@ begin
     select string_agg(quote_ident(a.attname), ', ') into columns
     from pg_catalog.pg_attribute as a
     where a.attrelid = copy.old_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
-    perform rpc_migrations.run(format(
-        'create table rpc_migrations_twin.rpc_migrations_sample as select %s from only %s limit 1000', columns, copy.old_table::regclass));
+    perform rpc_migrations.run(
+        'create table rpc_migrations_twin.rpc_migrations_sample as ' || rpc_migrations.first_rows(copy.old_table, columns));
     perform rpc_migrations.make_again('a generated column', null, format(
         'insert into %s (%s) overriding system value select %2$s from rpc_migrations_twin.rpc_migrations_sample', twin_name, columns));
     for part in
-        select p.*
-        from rpc_migrations.describe_table(copy.old_table, twin_name) as p
+        select p.phase, p.kind, p.name, p.definition, p.statement, p.detach
+        from rpc_migrations.describe_table(copy.old_table, twin_name)
+            with ordinality as p (phase, kind, name, definition, statement, detach, place)
         where p.phase <> 'columns' and rpc_migrations.is_of_the_table(p.phase, p.kind)
+        order by p.kind in ('policy', 'foreign key', 'comment'), p.place
     loop
         begin
             -- in lower case it is ours: a key that is not valid only while the swap makes it

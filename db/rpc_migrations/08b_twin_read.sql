@@ -301,7 +301,6 @@ set row_security = off
 as $function$
 declare
     parts record;
-    col record;
     has_differing boolean;
 begin
     copy.alteration := alteration;
@@ -320,27 +319,50 @@ begin
         return 'rows would not become what these statements make of them; an expression has to give the same value each time, '
             'and each column may get a new type once';
     end if;
+    return null;
+end;
+$function$;
+
+
+-- What the statements give existing rows in added columns, by column, as SQL: ALTER TABLE evaluates a default once for all rows, unless it is
+-- another one each time (a random number); then it is left to the copy, and not in here. The default may be another one now, or gone.
+-- Raises RM001 for a column whose rows get different values though its default now would not give them.
+create or replace function rpc_migrations.filled_values(copy rpc_migrations.copies, twin oid, alteration jsonb) returns jsonb
+language plpgsql
+set search_path = ''
+set row_security = off
+as $function$
+declare
+    col record;
+    filled jsonb := '{}';
+    given record;
+begin
     for col in
         select
-            a.attname as name,
-            format('(%s)::%s', coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0), 'null'), format_type(a.atttypid, a.atttypmod))
-                as default_value
+            a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
+            coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0), 'null') as default_value, a.atthasmissing as is_one,
+            -- whatever the session's DateStyle is
+            format(case when t.typcategory = 'D' then 'to_jsonb(t.%I) #>> ''{}''' else 't.%I::text' end, a.attname) as written
         from pg_catalog.pg_attribute as a
         inner join pg_catalog.pg_type as t on t.oid = a.atttypid
         left join pg_catalog.pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
         where a.attrelid = twin and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
             and not alteration -> 'columns' @> jsonb_build_array(jsonb_build_object('new', a.attname))
     loop
-        -- An array, because nulls count as well; a hundred, because the clock or a random number may be the same twice.
-        select a.answer into has_differing
+        -- Arrays, because nulls count as well; a hundred, because the clock or a random number may be the same twice.
+        select a.is_steady, a.rows, a.different, a.value into given
         from rpc_migrations.ask(format(
-            'select (select count(distinct array[(%2$s)::text]) = 1 from generate_series(1, 100)) '
-            'and exists (select from %1$s as t where t.%3$I::text is distinct from (%2$s)::text)',
-            twin::regclass, col.default_value, col.name)) as a (answer boolean);
-        if has_differing then
-            return format('existing rows would get another value in column %I than its default gives new ones', col.name);
+            'select (select count(distinct array[((%2$s)::%3$s)::text]) = 1 from generate_series(1, 100)), count(*), '
+            'count(distinct array[%4$s]), min(%4$s) from %1$s as t',
+            twin::regclass, col.default_value, col.type, col.written)) as a (is_steady boolean, rows bigint, different bigint, value text);
+        if given.is_steady and given.different > 1 then
+            raise exception '% cannot be rebuilt this way: existing rows would get other values in column % than its default gives new ones',
+                copy.old_table::regclass, quote_ident(col.name)
+            using errcode = 'RM001', hint = 'Nothing was changed. Change the step file, then run the same command again.';
+        elsif given.different = 1 and (given.is_steady or given.rows > 1 or given.value is null or col.is_one) then
+            filled := filled || jsonb_build_object(col.name, format('%L::%s', given.value, col.type));
         end if;
     end loop;
-    return null;
+    return filled;
 end;
 $function$;

@@ -28,9 +28,17 @@ _SERIAL = re.compile(r"(small|big)?serial[248]?")
 _MOMENTS = ("now", "current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "clock_timestamp",
             "statement_timestamp", "transaction_timestamp", "timeofday")  # fmt: skip
 # Actions of ALTER COLUMN that leave values alone, so that they may follow ADD COLUMN in the same block.
-_HARMLESS = ("set not null", "drop not null", "set statistics", "set storage", "set compression", "set (", "reset (")
-_COLUMN_ACTIONS = (*_HARMLESS, "set default", "drop default", "add generated", "set generated", "drop identity", "set expression",
-                   "set data type", "type")  # fmt: skip
+_HARMLESS = ("set not null", "drop not null", "set default", "drop default", "set statistics", "set storage", "set compression",
+             "set (", "reset (")  # fmt: skip
+_COLUMN_ACTIONS = (
+    *_HARMLESS,
+    "add generated",
+    "set generated",
+    "drop identity",
+    "set expression",
+    "set data type",
+    "type",
+)
 _TABLE_ACTIONS = (
     "add", "drop", "alter", "rename", "validate constraint", "set (", "reset (", "cluster on", "set without cluster", "replica identity",
     "enable row level security", "disable row level security", "force row level security", "no force row level security",

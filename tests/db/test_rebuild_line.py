@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, short_way, steps_of
+from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, short_way, steps_of
 
 TABLE = """
 create type public.level as enum ('low', 'high');
@@ -382,6 +382,85 @@ def test_a_default_that_is_another_one_each_time(orders: Connection, tmp_path: P
     """It may give the same value twice in a row, which says nothing of the values that rows get from it."""
     run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders add column one text default {default} not null"))
     assert orders.execute("select count(*), min(one) < max(one) from public.orders").fetchone() == (60, True)
+
+
+@pytest.mark.parametrize(
+    "key", ["(old_two, level) references public.pairs match full", "(old_two) references public.parents"], ids=["match full", "inherited"]
+)  # fmt: skip
+def test_a_parent_that_is_none_behind_the_sample(orders: Connection, tmp_path: Path, key: str) -> None:
+    """MATCH FULL takes all columns or none; and a row of a table that inherits from the parent is no row of the parent."""
+    orders.execute(
+        "create table public.pairs (a integer, b text, primary key (a, b)); insert into public.pairs values (1, 'low'); "
+        "create table public.parents (id integer primary key); insert into public.parents values (1); "
+        "create table public.more_parents () inherits (public.parents); insert into public.more_parents values (77); "
+        "update public.orders set old_two = 1, level = 'low' where true; "
+        "insert into public.orders (customer, number, old_one, cents, old_two) select 1, n, 'x', 5, 1 from generate_series(1000, 3000) as n; "
+        "update public.orders set old_two = 77, level = null where number = 3000"
+    )
+    with pytest.raises(psycopg.Error, match=r"1 row\(s\) violate the constraint theirs"):
+        run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders add constraint theirs foreign key {key}"))
+
+
+FILLED = {
+    "a random default for the rows that come": "add token uuid, alter token set default gen_random_uuid()",
+    "a random default after another": "add token uuid default '00000000-0000-0000-0000-000000000000', alter token set default gen_random_uuid()",
+    "a default of the clock": "add seen_at timestamptz not null default now()",
+    "a default of the clock in words": "add seen text not null default now()::text",
+    "a default for the rows that are there": "add status text not null default 'old'; alter table orders alter status drop default",
+    "another default for the rows that come": "add status text not null default 'old'; alter table orders alter status set default 'new'",
+    "a domain's": "add grade public.grade, alter grade set default 'A'",
+}
+
+
+@pytest.mark.parametrize("text", FILLED.values(), ids=FILLED)
+def test_rows_that_are_there_get_what_alter_table_gives_them(orders: Connection, tmp_path: Path, text: str) -> None:
+    """One value for all of them, also where they are copied and replayed in many requests."""
+    deploy(orders, ONE_AT_A_TIME)
+    steps = rebuild(tmp_path / "rebuild.sql", f"alter table orders {text}")
+    cents = 0
+    for call in calls(orders, steps):
+        if call.step != "swap":
+            cents += 1
+            orders.execute("update public.orders set cents = %s where id %% 7 = %s", [cents, cents % 7])
+    column = text.split()[1].strip(",")
+    assert orders.execute(f"select count(distinct array[{column}::text]) from public.orders").fetchone() == (1,)
+    assert "new" not in str(contents(orders))
+    run(orders, read(ROLLBACK))
+
+
+def test_rows_get_other_values_than_the_default_gives(orders: Connection, tmp_path: Path) -> None:
+    """Which the copy could not know."""
+    with pytest.raises(psycopg.Error, match="existing rows would get other values in column token than its default"):
+        run(
+            orders,
+            rebuild(
+                tmp_path / "rebuild.sql",
+                "alter table orders add token uuid default gen_random_uuid(); alter table orders alter token drop default",
+            ),
+        )
+
+
+def test_the_trial_does_not_lock_tables_that_are_referred_to_for_long(orders: Connection, tmp_path: Path) -> None:
+    """Indexes and the like are tried before the foreign keys are, which keep others from writing to these tables."""
+    orders.execute(
+        "create function public.seen(text) returns text language plpgsql immutable as $$ begin "
+        "if exists (select from pg_catalog.pg_locks where pid = pg_backend_pid() and relation = 'public.customers'::regclass and mode ~ 'Exclusive') "
+        "then raise 'locked'; end if; return $1; end $$; "
+        "create index seen on public.orders (public.seen(note)); alter table public.orders add constraint seen check (public.seen(note) is not null or true)"
+    )
+    steps = rebuild(tmp_path / "rebuild.sql", "alter table orders add status text")
+    run(orders, steps, until="begin the copy")
+
+
+def test_the_sample_is_no_larger_than_it_needs_to_be(orders: Connection) -> None:
+    """Rows of a megabyte are tried, but not a thousand of them."""
+    orders.execute(
+        "create table public.docs (id integer primary key, body text); alter table public.docs alter body set storage external; "
+        "insert into public.docs select n, repeat('x', 1000000) from generate_series(1, 12) as n"
+    )
+    count = orders.execute("select rpc_migrations.first_rows('public.docs'::regclass, 'id, body')").fetchone()
+    assert count is not None
+    assert orders.execute(f"select count(*) from ({count[0]}) as s").fetchone() == (2,)
 
 
 INDEXED = """
