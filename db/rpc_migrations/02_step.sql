@@ -268,17 +268,17 @@ declare
     entry rpc_migrations.journal;
     rows_before bigint;
     tables_before text[];
-    answer jsonb;
-    postponed jsonb;
+    stopped jsonb;
+    tried record;
     told record;
     began timestamptz := clock_timestamp();
 begin
     if not pg_catalog.pg_try_advisory_xact_lock(rpc_migrations.lock_key(run_step.migration)) then
         return rpc_migrations.busy(run_step.migration);
     end if;
-    answer := rpc_migrations.taken_over(run_step.run);
-    if answer is not null then
-        return answer;
+    stopped := rpc_migrations.taken_over(run_step.run);
+    if stopped is not null then
+        return stopped;
     end if;
 
     entry := rpc_migrations.open_step(run_step.migration, run_step.step, run_step.checksum, run_step.run);
@@ -293,12 +293,12 @@ begin
     perform set_config('rpc_migrations.migration', run_step.migration, true);
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
-    select t.answer, t.postponed into answer, postponed from rpc_migrations.try_text(run_step.query, run_step.separator) as t;
-    if postponed is not null then
-        return postponed;
+    tried := rpc_migrations.try_text(run_step.query, run_step.separator);
+    if tried.postponed is not null then
+        return tried.postponed;
     end if;
 
-    told := rpc_migrations.read_answer(answer, run_step.step, run_step.batch);
+    told := rpc_migrations.read_answer(tried.answer, run_step.step, run_step.batch);
     entry := rpc_migrations.note_call(entry, told, began, rows_before, tables_before);
     if told.is_done and run_step.step !~ '^(roll back|close the way back): ' then
         perform rpc_migrations.note_as_made(run_step.migration, began);
