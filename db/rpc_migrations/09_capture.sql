@@ -71,6 +71,33 @@ begin
             $body$,
             parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'before', 'after'), read_old, read_new));
     perform rpc_migrations.close_to_others();  -- this, the log, and sequences of further columns of the new table
+    perform rpc_migrations.refuse_another_owner(copy, to_regprocedure(format('rpc_migrations.capture_%s()', copy.id)), to_regclass(parts.log));
+end;
+$function$;
+
+
+-- Raises RM001 if what captures changes has not become ours, because an event trigger gives what is new another owner. Such a function
+-- would run with the rights of that one, and every write of the application would fail.
+create or replace function rpc_migrations.refuse_another_owner(copy rpc_migrations.copies, capture oid, log oid) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    owners text;
+begin
+    select string_agg(distinct o.owner::regrole::text, ', ') into owners
+    from (
+        select p.proowner as owner from pg_catalog.pg_proc as p where p.oid = capture
+        union all
+        select c.relowner from pg_catalog.pg_class as c where c.oid = log
+    ) as o
+    where o.owner <> current_user::regrole;
+    if owners is not null then
+        raise exception 'changes of % cannot be captured: what would do so belongs to %, because an event trigger gives it to that role',
+            copy.source::regclass, owners
+        using errcode = 'RM001', hint = 'Nothing was changed. Disable it (alter event trigger ... disable), run the same command again, '
+            'and enable it when that has begun.';
+    end if;
 end;
 $function$;
 

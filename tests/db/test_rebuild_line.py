@@ -538,6 +538,34 @@ def test_event_trigger_on_new_tables(
     assert dump_schema(database) == before
 
 
+GIVES_AWAY = """
+create function public.give_away() returns event_trigger language plpgsql security definer as $$ declare made record; begin
+    for made in select * from pg_event_trigger_ddl_commands() where object_type = 'function' loop
+        execute format('alter function %s owner to keeper', made.object_identity);
+    end loop;
+end $$;
+create event trigger give_away on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.give_away();
+"""
+
+
+@pytest.mark.usefixtures("keeper")
+def test_event_trigger_that_gives_new_functions_to_another_role(
+    orders: Connection, database: Database, tmp_path: Path
+) -> None:
+    """What captures changes could not write its log, and the application's writes would fail: both ways are refused as they begin."""
+    steps = rebuild(tmp_path / "rebuild.sql", "alter table orders alter column id type bigint")
+    with database.connect("supabase_admin") as superuser:
+        superuser.execute(GIVES_AWAY)
+        for text in (steps, read(ROLLBACK)):
+            with pytest.raises(psycopg.Error, match="belongs to keeper, because an event trigger") as caught:
+                run(orders, text)
+            assert caught.value.sqlstate == "RM001"
+            assert orders.execute("update public.orders set note = note").rowcount > 0
+            superuser.execute("alter event trigger give_away disable")
+            run(orders, text)
+            superuser.execute("alter event trigger give_away enable")
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
