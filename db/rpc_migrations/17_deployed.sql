@@ -71,6 +71,23 @@ end;
 $block$;
 
 
+-- An event trigger may give what is new to another role: execute_sql would act as that one.
+do $block$
+declare
+    owners text;
+begin
+    select string_agg(distinct p.proowner::regrole::text, ', ') into owners
+    from pg_catalog.pg_proc as p
+    where
+        p.proowner <> current_user::regrole
+        and (p.oid = rpc_migrations.api_function() or p.pronamespace = 'rpc_migrations'::regnamespace and p.proname !~ '^capture_[0-9]+$');
+    if owners is not null then
+        raise exception 'execute_sql, or what it needs, belongs to % as soon as it is made, because an event trigger gives it to that role', owners
+        using errcode = 'RM001', hint = 'Nothing was changed. Disable it (alter event trigger ... disable), deploy, and enable it again.';
+    end if;
+end;
+$block$;
+
 do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb) to service_role;
 

@@ -347,3 +347,29 @@ def test_other_open_doors_are_named_with_what_closes_them(
     assert call(supabase, supabase.anon_key, "exec_sql", sql="select 1").json()["code"] == "42501"
     done = checkout.run(DEPLOY, "--quiet", env=supabase.environment())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.usefixtures("keeper")
+def test_an_event_trigger_that_gives_new_functions_to_another_role(cluster: Cluster, checkout: Checkout) -> None:
+    """execute_sql would act as that one, and the next deployment would take it for somebody else's."""
+    with project(cluster, deployed=False) as running, running.database.connect("supabase_admin") as superuser:
+        superuser.execute(
+            """
+            create function public.give_away() returns event_trigger language plpgsql security definer as $$ declare made record; begin
+                for made in select * from pg_event_trigger_ddl_commands() where object_type = 'function' loop
+                    execute format('alter function %s owner to keeper', made.object_identity);
+                end loop;
+            end $$;
+            create event trigger give_away on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.give_away();
+            """
+        )
+        env = running.environment()
+        said(
+            checkout.run("deploy_sql_function.py", env=env),
+            "belongs to keeper as soon as it is made",
+            "event trigger",
+            code=1,
+        )
+        assert version(running) is None
+        superuser.execute("alter event trigger give_away disable")
+        said(checkout.run("deploy_sql_function.py", env=env), "The REST layer knows the function")
