@@ -57,5 +57,5 @@ def _next_steps(migration: Migration) -> dict[int, Step]:
 
 def _lost(step: Step, later: Step | None) -> Iterator[Refusal]:
     """Settings of a step that the next one of the file would lack."""
-    if later is not None and not later.settings:
-        yield from lost_search_path(step.statements, later.statements, later.name)
+    if later is not None:
+        yield from lost_search_path(step.statements, later.statements[: len(later.settings) + 1], later.name)

@@ -40,6 +40,10 @@ _PSQL_VARIABLE = re.compile(
     r"""(?<!:):(?P<quote>['"]?)(?:DBNAME|ENCODING|HOST|PORT|USER|SERVER_VERSION_NAME|SERVER_VERSION_NUM|VERSION|VERSION_NAME"""
     r"""|VERSION_NUM|ROW_COUNT|SQLSTATE|ERROR|LAST_ERROR_MESSAGE|LAST_ERROR_SQLSTATE)(?P=quote)(?![\w$])"""
 )
+_PATH_SET_IN_BLOCK = re.compile(
+    r"(;|\bbegin|\bthen|\belse|\bloop)\s+set\s+(session\s+)?search_path\b|\bset_config\s*\(\s*'search_path'[^;]*\bfalse\b",
+    re.IGNORECASE,
+)
 _INCLUDES = ("\\i", "\\ir", "\\include", "\\include_relative")
 _LIMITS = ("lock_timeout", "statement_timeout")
 _MADE_OUTSIDE = ("database", "tablespace", "subscription")
@@ -62,9 +66,9 @@ def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
 
 
 def lost_search_path(statements: Sequence[Statement], later: Sequence[Statement], name: str) -> Iterator[Refusal]:
-    """A search_path that a step sets for its session, if the next step, called `name`, does not begin with one of its own."""
+    """A search_path that a step sets for its session, if none of the statements that the next step, called `name`, begins with sets its own."""
     settings = [(one, is_set) for one in statements if (is_set := _sets_search_path(one)) is not None]
-    if settings and settings[-1][1] and _sets_search_path(later[0]) is None:
+    if settings and settings[-1][1] and all(_sets_search_path(one) is None for one in later):
         yield Refusal(settings[-1][0].line, f'a search_path that step "{name}" would not have', _PATH)
 
 
@@ -76,6 +80,8 @@ def _sets_search_path(statement: Statement) -> bool | None:
     if words[0] == "set":
         name, value = (words[2:3], words[3:]) if words[1:2] == ["session"] else (words[1:2], words[2:])
         return None if name not in (["search_path"], ["schema"]) else value[-1:] != ["default"]
+    if words[0] == "do":
+        return True if _PATH_SET_IN_BLOCK.search(statement.sql) else None
     return True if words[0] == "select" and "set_config" in words and {"'search_path'", "false"} <= set(words) else None
 
 

@@ -21,10 +21,10 @@ _MAY_COMMIT = re.compile(r"\bcommit\b|\b(begin|start)(\s+(work|transaction))?\s*
 # What may stand behind the COMMIT: NOTIFY is sent at the commit wherever it stands, and the others look at what was made.
 _BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain", "analyze", "analyse")
 
-# What a session keeps beyond its transaction, and the next step would lack.
+# What a session keeps beyond its transaction, and the next step would lack. (A SET that stands alone is run again there.)
 _KEPT = re.compile(
-    r"create (local |global )?temp(orary)? .*|select .*\binto (local |global )?temp(orary)? .*|prepare (?!transaction\b).*"
-    r"|declare .*\bwith hold\b.*",
+    r"create (local |global )?temp(orary)? (?!.*\bon commit drop\b).*|select .*\binto (local |global )?temp(orary)? .*"
+    r"|prepare (?!transaction\b).*|declare .*\bwith hold\b.*",
     re.DOTALL,
 )
 
@@ -73,4 +73,7 @@ def session_settings(statements: Sequence[Statement]) -> Iterator[Statement]:
 
 
 def _is(statement: Statement, words: re.Pattern[str]) -> bool:
-    return words.fullmatch(" ".join(statement.words(limit=20))) is not None
+    ends_late = not {"temp", "temporary"}.isdisjoint(
+        statement.words(3)
+    )  # with ON COMMIT DROP, behind its columns or query
+    return words.fullmatch(" ".join(statement.words(None if ends_late else 20))) is not None

@@ -1,0 +1,10 @@
+create schema elsewhere;
+set search_path = elsewhere, public;
+set client_min_messages = warning;
+create table a (id int);
+commit;
+create table b (id int);
+do $$ begin set local search_path = public; create table c (id int); end $$;
+do $$ begin perform set_config('search_path', 'public', true); create table d (id int); end $$;
+commit;
+create table e (id int);
