@@ -14,7 +14,7 @@ from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
 from .journal import History, refuse_lost_steps, refuse_rollback_under_way
 from .migration import Migration, is_own_step
 from .sql import quote_literal
-from .sql_text import NAME, canonical
+from .sql_text import NAME, Statement, canonical
 
 if TYPE_CHECKING:
     from .client import RpcClient
@@ -25,7 +25,7 @@ _NAME = rf"{NAME}(?: \. {NAME})?"
 _TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
 _DROPPED = re.compile(rf"drop (?P<kind>table|schema) (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
 _MOST_STATEMENTS = 500  # of a file that are looked at for the texts of others: their number squared takes time
-_MAY_BE_REPEATED = (
+_NOT_COUNTED = (
     "begin",
     "start",
     "commit",
@@ -39,6 +39,10 @@ _MAY_BE_REPEATED = (
     "grant",
     "revoke",
     "comment",
+)
+_CHANGES = ("insert", "update", "delete", "merge", "copy", "truncate", "call", "with", "execute")
+_CHANGES_IN_BLOCK = re.compile(
+    r"\b(insert\s+into|update\s+[^\s;]+\s+set|delete\s+from|truncate|drop\s+(table|schema))\b", re.IGNORECASE
 )
 _TABLES_THERE = "select t.name from unnest(array[{names}]) as t (name) where pg_catalog.to_regclass(t.name) is not null"
 
@@ -175,13 +179,13 @@ def _refuse_joined(
     done = {name: texts for name in history.rows if (texts := _texts_done(history, name))}
     by_cli = {f"{version}_{name}".rstrip("_"): history.noted_texts.get(version) for version, name in noted.items()}
     for migration in (one.migration for one in chosen if one.state == TO_DO and (done or noted)):
-        acting, within = _texts_within(migration)
+        number, within = _texts_within(migration)
         found = {
             name: sum(within[text] for text in texts) for name, texts in done.items() if within.keys() >= set(texts)
         }
         gone = {name: acts for name, acts in found.items() if name not in names}
         gone |= {name: within[text] for name, text in by_cli.items() if text in within}
-        if len(found | gone) > 1 or (gone and acting > sum(gone.values())):
+        if len(found | gone) > 1 or (gone and number > sum(gone.values())):
             raise MigrationError(
                 f"{migration.file} has in it the whole text of what is applied: {listed(list(gone or found))}. It would be run again.",
                 hint="Nothing was run. If the file stands in their place, put them back; or make it known as applied: supabase migration repair "
@@ -190,29 +194,42 @@ def _refuse_joined(
 
 
 def _texts_within(migration: Migration) -> tuple[int, dict[str, int]]:
-    """How many of its statements do something that is not the same a second time; and the checksums, as the journal has them and as the
-    Supabase CLI's table is read, of all texts that are some of its statements, one after the other, each with the number of these in it.
+    """How many of its statements count, and the checksums, as the journal has them and as the Supabase CLI's table is read, of all texts
+    that are some of its statements, one after the other, and change rows: each with the number of those in it that count.
     """
     statements = [one for step in migration.steps for one in step.all_statements][:_MOST_STATEMENTS]
-    acts = [one.words(1)[0] not in _MAY_BE_REPEATED for one in statements]
     pieces, between = [], ""
     for one in statements:
         pieces.append((between, canonical(one.sql) + (f" ; {one.data}" if one.data is not None else "")))
         between = " ; " if one.data is None else " "
     noted = [("", text) for text in other_tools.noted_pieces(migration.path)]
-    return sum(acts), _runs(pieces, acts) | _runs(noted, acts)
+    counted = [one.words(1)[0] not in _NOT_COUNTED for one in statements]
+    changes = [_changes_rows(one) for one in statements]
+    return sum(counted), _runs(pieces, counted, changes) | _runs(noted, counted, changes)
 
 
-def _runs(pieces: Sequence[tuple[str, str]], acts: Sequence[bool]) -> dict[str, int]:
-    """The SHA-256 of all neighbours among the pieces, each with what stands before it where it is not the first, and how many act, if any."""
+def _changes_rows(statement: Statement) -> bool:
+    """Whether a second run may do harm without an error: what only makes things either fails or says what is to be there."""
+    first, second = [*statement.words(2), ""][:2]
+    if first == "do":
+        return _CHANGES_IN_BLOCK.search(statement.sql) is not None
+    return first in _CHANGES or (first, second) in (("drop", "table"), ("drop", "schema"))
+
+
+def _runs(pieces: Sequence[tuple[str, str]], counted: Sequence[bool], changes: Sequence[bool]) -> dict[str, int]:
+    """The SHA-256 of all neighbours among the pieces, each with what stands before it where it is not the first, if one of them changes
+    rows; and how many of them count.
+    """
     found: dict[str, int] = {}
-    for first in range(min(len(pieces), len(acts))):
-        digest, acting = sha256(), 0
-        for place, ((between, text), act) in enumerate(zip(pieces[first:], acts[first:], strict=False)):
-            digest.update(((between if place else "") + text).encode())
-            acting += act
-            if acting:
-                found[digest.copy().hexdigest()] = acting
+    for first in range(min(len(pieces), len(counted))):
+        digest, number, changing = sha256(), 0, False
+        for place in range(first, min(len(pieces), len(counted))):
+            between, text = pieces[place]
+            digest.update(((between if place > first else "") + text).encode())
+            number += counted[place]
+            changing |= changes[place]
+            if changing:
+                found[digest.copy().hexdigest()] = number
     return found
 
 

@@ -218,6 +218,17 @@ def test_files_joined_beside_their_parts_are_not_run_again(project: Project) -> 
     assert project.run().exit_code == 0
 
 
+def test_what_only_says_what_is_to_be_there_may_be_said_again(project: Project) -> None:
+    """Of several files: it does no harm, or fails."""
+    policies = [
+        f"drop policy if exists {name} on public.a;\ncreate policy {name} on public.a using (true);\n" for name in "pq"
+    ]
+    write(project, {"1_a.sql": A, "2_p.sql": policies[0], "3_q.sql": policies[1]})
+    assert project.run().exit_code == 0
+    write(project, {"4_all.sql": f"{policies[0]}{policies[1]}{B}"})
+    assert project.run().exit_code == 0
+
+
 def test_a_file_that_was_rolled_back_may_be_renamed(project: Project) -> None:
     write(project, {"20260101000000_a.sql": f"{A}/* rollback: drop table public.a; */\n"})
     assert project.run().exit_code == 0
