@@ -82,7 +82,8 @@ $function$;
 -- The locks that this transaction keeps until its end and that others could notice: on tables outside our own schema (temporary
 -- ones and those that it has dropped among them), and advisory locks. Not counted: a reader's lock on a table that is not
 -- large, because whatever comes next with such a table takes a moment; and nextval's, which nobody waits for and which event
--- triggers take (that of pg_graphql does at every DDL).
+-- triggers take (that of pg_graphql does at every DDL). And the lock on a type that has got a value by ALTER TYPE ... ADD VALUE: before
+-- the commit nothing may use that value.
 create or replace function rpc_migrations.left_behind() returns jsonb
 language sql volatile
 set search_path = ''
@@ -97,6 +98,7 @@ as $function$
         l.pid = pg_backend_pid()
         and (
             l.locktype = 'advisory'
+            or (l.locktype = 'object' and l.classid = 'pg_catalog.pg_type'::regclass and l.mode = 'ExclusiveLock')
             or (
                 l.locktype = 'relation'
                 and coalesce(n.nspname, '') not in ('rpc_migrations', 'rpc_migrations_new', 'pg_catalog', 'pg_toast', 'information_schema')

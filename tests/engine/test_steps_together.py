@@ -21,6 +21,7 @@ def bench(bench: Bench) -> Bench:
         connection.execute("create table public.used (n integer unique deferrable initially deferred)")
         connection.execute("insert into public.used values (1)")
         connection.execute("create view public.seen as select n from public.used")
+        connection.execute("create type public.kind as enum ('one')")
         connection.execute("create table rpc_migrations.unique_ones (n integer unique deferrable initially deferred)")
         connection.execute("insert into rpc_migrations.unique_ones values (1)")
     bench.file = bench.file.with_name("together.sql")
@@ -72,6 +73,7 @@ LEFT_BEHIND = {
     "a new table": "create table public.fresh (id integer);",
     "a temporary table": "create temporary table fresh (id integer) on commit drop;",
     "an advisory lock": "select pg_advisory_xact_lock(4);",
+    "a new value of an enum": "alter type public.kind add value 'two';",
 }
 
 
@@ -188,6 +190,19 @@ def test_a_step_that_fails_does_not_take_others_with_it(bench: Bench, what: str)
     outcome = bench.run({"a": effect("a"), "b": effect("b"), "fails": effect("fails"), "d": effect("d")})
     assert outcome.exit_code == 0, outcome.error
     assert bench.journal == {"a": 1, "b": 1, "fails": 1, "d": 1}
+
+
+def test_a_new_value_of_an_enum_can_be_used_in_the_next_step(bench: Bench) -> None:
+    """Before the commit it cannot, and a block that catches that would leave out what it makes."""
+    made = """do $$ begin
+        create function public.second() returns public.kind language sql begin atomic select 'two'::public.kind; end;
+    exception when others then null;
+    end $$;"""
+    added = "do $$ begin alter type public.kind add value 'two'; exception when duplicate_object then null; end $$;"
+    outcome = bench.run({"a": effect("a"), "added": added, "made": made})
+    assert outcome.exit_code == 0, outcome.error
+    with bench.database.connect() as connection:
+        assert connection.execute("select public.second()::text").fetchall() == [("two",)]
 
 
 def test_what_is_deferred_to_the_commit_is_so_in_every_step(bench: Bench) -> None:
