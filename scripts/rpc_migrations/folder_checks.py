@@ -24,22 +24,9 @@ _TIMESTAMP = re.compile(r"(\d{12,})_")  # which no two files share by chance
 _NAME = rf"{NAME}(?: \. {NAME})?"
 _TABLE_MADE = re.compile(rf"create (?:unlogged )?table (?:if not exists )?(?P<name>{_NAME}) (?!\.)")
 _DROPPED = re.compile(rf"drop (?P<kind>table|schema) (?:if exists )?(?P<names>{_NAME}(?: , {_NAME})*) ")
-_MOST_STATEMENTS = 500  # of a file that are looked at for the texts of others: their number squared takes time
-_NOT_COUNTED = (
-    "begin",
-    "start",
-    "commit",
-    "end",
-    "notify",
-    "set",
-    "reset",
-    "select",
-    "show",
-    "analyze",
-    "grant",
-    "revoke",
-    "comment",
-)
+# Of a file in which the texts of others are looked for: statements, and these times characters, as it takes the square of it.
+_MOST_STATEMENTS, _MOST_WORK = 500, 20_000_000
+_NOT_COUNTED = re.compile("begin|start|commit|end|notify|set|reset|select|show|analyze|grant|revoke|comment")
 _CHANGES = ("insert", "update", "delete", "merge", "copy", "truncate", "call", "with", "execute")
 _CHANGES_IN_BLOCK = re.compile(
     r"\b(insert\s+into|update\s+[^\s;]+\s+set|delete\s+from|truncate|drop\s+(table|schema))\b", re.IGNORECASE
@@ -198,12 +185,14 @@ def _texts_within(migration: Migration) -> tuple[int, dict[str, int]]:
     that are some of its statements, one after the other, and change rows: each with the number of those in it that count.
     """
     statements = [one for step in migration.steps for one in step.all_statements][:_MOST_STATEMENTS]
+    if len(statements) * sum(len(one.sql) + len(one.data or "") for one in statements) > _MOST_WORK:
+        return 0, {}
     pieces, between = [], ""
     for one in statements:
         pieces.append((between, canonical(one.sql) + (f" ; {one.data}" if one.data is not None else "")))
         between = " ; " if one.data is None else " "
     noted = [("", text) for text in other_tools.noted_pieces(migration.path)]
-    counted = [one.words(1)[0] not in _NOT_COUNTED for one in statements]
+    counted = [_NOT_COUNTED.fullmatch(one.words(1)[0]) is None for one in statements]
     changes = [_changes_rows(one) for one in statements]
     return sum(counted), _runs(pieces, counted, changes) | _runs(noted, counted, changes)
 

@@ -60,8 +60,8 @@ class Refusal:
 
 def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
     """What cannot run of a step's statements, in their order."""
-    for place, statement in enumerate(statements, start=1):
-        if found := _refuse(statement) or _client_encoding(statement, statements[place:]):
+    for place, statement in enumerate(statements):
+        if found := _refuse(statement) or _client_encoding(statements, place):
             yield Refusal(statement.line, *found)
 
 
@@ -148,12 +148,12 @@ def _setting(words: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _client_encoding(statement: Statement, later: Sequence[Statement]) -> tuple[str, str] | None:
+def _client_encoding(statements: Sequence[Statement], place: int) -> tuple[str, str] | None:
     """Another encoding than that in which the file is read, with characters below that are not the same in both."""
-    value = _encoding_set(statement)
+    value = _encoding_set(statements[place])
     if value is None or re.sub(r"[^A-Z0-9]", "", value.upper()) in _LIKE_UTF_8:
         return None
-    concerned = takewhile(lambda one: _encoding_set(one) is None, later)
+    concerned = takewhile(lambda one: _encoding_set(one) is None, statements[place + 1 :])
     if all(one.sql.isascii() and (one.data or "").isascii() for one in concerned):
         return None
     return f"client_encoding = {value}", _ENCODING
@@ -162,8 +162,9 @@ def _client_encoding(statement: Statement, later: Sequence[Statement]) -> tuple[
 def _encoding_set(statement: Statement) -> str | None:
     """What a SET of client_encoding gives it; None: it is none."""
     words = statement.words(6)
-    name, *value = words[2:] if words[1:2] in (["local"], ["session"]) else (words[1:] or [""])
-    return value[-1] if words[0] == "set" and name in ("client_encoding", "names") and value else None
+    setting = words[2:] if words[1:2] in (["local"], ["session"]) else words[1:]
+    is_one = words[0] == "set" and setting[:1] in (["client_encoding"], ["names"]) and len(setting) > 1
+    return setting[-1] if is_one else None
 
 
 def _is_on(value: list[str]) -> bool:
