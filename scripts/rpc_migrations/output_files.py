@@ -23,7 +23,10 @@ PUT_BACK_FILE = PROJECT_ROOT / "db" / "put_back_output.sql"
 DROP_FILE = PROJECT_ROOT / "db" / "drop_execute_sql_function_output.sql"
 
 # What a file does, by what its name begins with.
-_TITLES = {"": "{}", "rollback_": "the rollback of {}", "finish_": "closing the way back of {}"}
+_TITLES = {
+    "": "{}", "rollback_": "the rollback of {}", "give_up_rollback_": "giving up the rollback of {}",
+    "finish_": "closing the way back of {}",
+}  # fmt: skip
 
 # With these nothing that others made is found in place of PostgreSQL's own, and strings and names are read and written as usual,
 # whatever the database has as its settings (execute_sql sets the same).

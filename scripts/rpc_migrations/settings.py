@@ -189,11 +189,13 @@ def _read_url(value: str, allow_http: bool) -> tuple[str | None, str | None]:
     """The base URL, and the project's ref where the URL names one."""
     if not value:
         return None, None
-    if dashboard := re.search(r"supabase\.(?:com|io)/(?:dashboard/)?project/([a-z0-9]+)", value):
+    if dashboard := re.search(
+        r"supabase\.(?:com|io)/(?:(?:dashboard/)?project/|v1/projects/|mcp\?project_ref=)([a-z0-9]+)", value
+    ):
         raise SettingsError(
             "SUPABASE_URL is the address of the dashboard.", hint=f"Set SUPABASE_URL=https://{dashboard[1]}.supabase.co"
         )
-    if re.match(r"\s*https?://(app\.|www\.)?supabase\.(com|io)(/|$)", value):
+    if re.match(r"\s*https?://((app|www|api|mcp)\.)?supabase\.(com|io)(/|$)", value):
         raise SettingsError(
             "SUPABASE_URL is the address of the dashboard.",
             hint="Set it to the project's URL, https://YOUR-PROJECT.supabase.co (Project Settings, Data API).",

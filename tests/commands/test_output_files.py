@@ -325,6 +325,13 @@ def test_a_rollback_is_written_as_well(
     said(checkout.run(ROLLBACK, env=old.environment()), "Nothing to do. migrate_user_clusters is not applied")
 
 
+def test_giving_a_rollback_up_is_written_into_a_file_of_its_own(checkout: Checkout) -> None:
+    """Its answer called itself the rollback, whose file it replaced."""
+    file = ROLLBACK_FILE.replace("rollback_", "give_up_rollback_")
+    said(checkout.run(ROLLBACK, "--give-up", "--write-sql"), f"Written: {file}")
+    assert "'giving up the rollback of migrate_user_clusters'" in (checkout.root / file).read_text()
+
+
 def test_the_removal_is_written_as_well(written: Checkout, checkout: Checkout, old: LocalSupabase) -> None:
     by_psql(old, written.root / FUNCTION_FILE)
     done = checkout.run("remove_sql_function.py")

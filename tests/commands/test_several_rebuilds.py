@@ -99,6 +99,7 @@ def test_it_ends_as_the_plain_statements_do(tables: Project) -> None:
         connection.execute("delete from public.orders where id = 3000000000")
         connection.execute("insert into public.lines values (91, 3, 1)")
     back = tables.run(FILE, rollback=True)
+    assert back.report["warnings"] == []
     assert [(step["migration"], step["state"]) for step in back.report["steps"][::7]] == [
         (f"{FILE} (public.lines)", "done"), (FILE, "done"),
     ]  # fmt: skip
@@ -231,3 +232,16 @@ def test_the_file_that_is_written_holds_both(tables: Project, tmp_path: Path, on
     plan = tables.run(FILE, dry_run=True).report
     assert {step["state"] for one in [plan, *plan["earlier"]] for step in one["steps"]} == {"done"}
     assert tables.run(FILE).report["outcome"] == "nothing to do"
+
+
+def test_what_a_rollback_leaves_behind_is_told_before_the_first_table(tables: Project) -> None:
+    assert tables.run(FILE).exit_code == 0
+    with tables.database.connect() as connection:
+        connection.execute(
+            "alter table public.orders add column tip text; create view public.tips as select tip from public.orders"
+        )
+    back = tables.run(FILE, rollback=True)
+    assert "view public.tips" in failure(back).message
+    assert [warning.partition(". ")[0] for warning in back.report["warnings"]] == [
+        "public.orders was altered since its migration: column tip"
+    ]

@@ -74,16 +74,20 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
     with write_as_way_out(options, settings, console), connected(settings, console) as client:
         from .. import runner
 
-        for migration in migrations[1:]:  # before anything is changed; `before` does it for the first one
-            _refuse_finished(migration, read_status(client, migration))
-        for migration, rollback in zip(migrations, rollbacks, strict=True):
+        def before(status: Status, migration: Migration) -> None:
+            _refuse_finished(migration, status)
+            if not options.give_up:
+                before_rolling_back(client, status, settings, console, discards=options.discard_changes)
 
-            def before(status: Status, migration: Migration = migration) -> None:
-                _refuse_finished(migration, status)
-                if not options.give_up:
-                    before_rolling_back(client, status, settings, console, discards=options.discard_changes)
+        for migration in migrations[1:]:  # before anything is changed
+            before(read_status(client, migration), migration)
+        for place, (migration, rollback) in enumerate(zip(migrations, rollbacks, strict=True)):
 
-            runner.roll_back(client, migration, rollback, settings, console, before, giving_up=options.give_up)
+            def first(status: Status, migration: Migration = migration, *, is_first: bool = not place) -> None:
+                if is_first:
+                    before(status, migration)
+
+            runner.roll_back(client, migration, rollback, settings, console, first, giving_up=options.give_up)
         remove_when_done(options, client, console)
     return 0
 
@@ -216,6 +220,8 @@ def _check(options: argparse.Namespace, migrations: Sequence[Migration]) -> None
 
 def _write(options: argparse.Namespace) -> Path:
     prefix = "finish_" if options.finish else "rollback_" if options.rollback else ""
+    if options.give_up:
+        prefix = "give_up_rollback_"
     migrations = _read_steps(options)
     if options.finish and (checks := checks_of(options.file)):
         migrations = tuple(with_checks(migration, checks) for migration in migrations)
