@@ -136,7 +136,20 @@ def test_a_rollback_that_leaves_an_alteration_behind_is_asked_for(
     altered = "public.user_clusters was altered since its migration: column hue."
     code, text = answers(checkout, running, "n", ROLL_BACK)
     assert (code, altered in text, is_migrated(admin)) == (1, True, True)
-    said(checkout.run(ROLL_BACK, env=running.environment()), f"Warning: {altered}")
+    admin.execute("create view public.hues as select hue from public.user_clusters")
+    said(checkout.run(ROLL_BACK, env=running.environment()), f"Warning: {altered}", code=1)
+    admin.execute("drop view public.hues")
+    admin.execute(
+        "select set_config('rpc_migrations.migration', 'migrate_user_clusters', false), rpc_migrations.begin_rollback()"
+    )
+    assert one(admin, "select state from rpc_migrations.copies order by id desc limit 1") == "rolling back"
+    admin.execute("create index on public.user_clusters (hue)")
+    code, text = Person(checkout, running.environment(), ROLL_BACK).leaves()
+    assert (code, QUESTION in text) == (0, False)
+    assert (
+        "Warning: public.user_clusters was altered since its migration: column hue, index user_clusters_hue_idx."
+        in " ".join(text.split())
+    )
 
 
 def test_discarding_and_removing_are_asked_for_with_what_is_lost(

@@ -31,7 +31,7 @@ select
     format('%I.%I', c.schema_name, c.table_name) as "table", format('%I.%I', c.schema_name, c.backup_name) as backup,
     rpc_migrations.altered_since(c) as altered
 from rpc_migrations.copies as c
-where c.id = {id} and c.state = 'swapped' and c.old_table is not null
+where c.id = {id} and c.state in ('swapped', 'rolling back') and c.old_table is not null
 """
 _WAYS_BACK_QUERY = """
 select string_agg(distinct format('%I.%I', c.schema_name, c.table_name), ', ') as tables
@@ -66,13 +66,14 @@ def before_rolling_back(
     client: RpcClient, status: Status, settings: Settings, console: Console, *, discards: bool
 ) -> None:
     """Ask before a rollback that leaves something behind: the changes of the data, if it `discards` them, or what somebody has altered
-    about the table since its migration. Raises Declined unless the person agrees. The latter is told also where nobody is asked.
+    about the table since its migration. Raises Declined unless the person agrees. The latter is told also where nobody is asked, as when
+    a rollback goes on.
     """
     copy = status.copy
-    if copy is None or copy["state"] != "swapped":
+    if copy is None or copy["state"] not in ("swapped", "rolling back"):
         return
     altered = _altered_since(client, copy)
-    asks = _asks(settings, console)
+    asks = _asks(settings, console) and copy["state"] == "swapped"
     if asks and discards:
         _ask_before_discarding(client, copy, altered, settings, console)
     elif asks and altered:
