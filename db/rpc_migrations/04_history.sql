@@ -42,45 +42,60 @@ end;
 $function$;
 
 
--- What other tools have applied according to their own tables, {tool: [names]}. Each knows a migration by something else: Prisma by the
--- name of its folder, Drizzle by the SHA-256 of its text, Flyway by the name of its file, the others by its number, golang-migrate
--- only by the last number. A table counts as a tool's if it has the name and the columns that the tool gives it, in any schema but
--- Supabase's own, which have such tables, too.
+-- The rows of other tools' own tables of applied migrations, {tool: [[column, ...]]}, the oldest first, each column as text. What they mean is
+-- read in other_histories.py: each tool knows a migration by something else. A table counts as a tool's if it has the name and the columns
+-- that the tool gives it, in any schema but Supabase's own, which have such tables, too. The first column is the order; "also": columns that
+-- only newer versions of the tool make, null where they are missing.
 create or replace function rpc_migrations.applied_by_others() returns jsonb
 language plpgsql stable
 set search_path = ''
 as $function$
 declare
     history record;
-    names jsonb;
+    rows_of_it jsonb;
     by_tool jsonb := '{}';
 begin
     for history in
-        select t.tool, t.name, t.condition, c.oid::regclass as relation
+        select
+            t.tool, t.columns[1] as first, c.oid::regclass as relation,
+            (
+                select pg_catalog.string_agg(
+                    case when w.name = any (a.names) then pg_catalog.format('m.%I::text', w.name) else 'null' end, ', ' order by w.place)
+                from pg_catalog.unnest(t.columns || t.also) with ordinality as w (name, place)
+            ) as wanted
         from (values
-            ('Prisma', '_prisma_migrations', '{migration_name,finished_at,rolled_back_at}', 'migration_name', 'finished_at is not null and rolled_back_at is null'),
-            ('Drizzle', '__drizzle_migrations', '{hash,created_at}', 'hash', 'true'),
-            ('Flyway', 'flyway_schema_history', '{script,success}', 'script', 'success'),
-            ('Diesel', '__diesel_schema_migrations', '{version,run_on}', 'version', 'true'),
-            ('dbmate', 'schema_migrations', '{version}', 'version', 'true'),
-            ('goose', 'goose_db_version', '{version_id,is_applied}', 'version_id', 'is_applied'),
-            ('golang-migrate', 'schema_migrations', '{version,dirty}', 'version', 'not dirty')
-        ) as t (tool, history, columns, name, condition)
+            ('Prisma', '_prisma_migrations', '{started_at,migration_name,finished_at,rolled_back_at}'::text[], '{}'::text[]),
+            ('Drizzle', '__drizzle_migrations', '{created_at,hash}', '{name}'),
+            ('Flyway', 'flyway_schema_history', '{installed_rank,version,type,success}', '{}'),
+            ('Diesel', '__diesel_schema_migrations', '{version,run_on}', '{}'),
+            ('dbmate', 'schema_migrations', '{version}', '{}'),
+            ('goose', 'goose_db_version', '{id,version_id,is_applied}', '{}'),
+            ('golang-migrate', 'schema_migrations', '{version,dirty}', '{}'),
+            ('Atlas', 'atlas_schema_revisions', '{version,type,applied,total}', '{}'),
+            ('SQLx', '_sqlx_migrations', '{version,description,success}', '{}'),
+            ('refinery', 'refinery_schema_history', '{version,name,applied_on}', '{}'),
+            ('node-pg-migrate', 'pgmigrations', '{id,name,run_on}', '{}'),
+            ('sql-migrate', 'gorp_migrations', '{id,applied_at}', '{}'),
+            ('graphile-migrate', 'migrations', '{filename,hash,previous_hash}', '{}'),
+            ('yoyo', '_yoyo_migration', '{migration_id,applied_at_utc}', '{}'),
+            ('Postgrator', 'schemaversion', '{version,name,md5}', '{}')
+        ) as t (tool, history, columns, also)
         inner join pg_catalog.pg_class as c on c.relname = t.history and c.relkind = 'r'
         inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+        cross join lateral (
+            select pg_catalog.array_agg(g.attname::text) from pg_catalog.pg_attribute as g
+            where g.attrelid = c.oid and g.attnum > 0 and not g.attisdropped
+        ) as a (names)
         where n.nspname not in ('auth', 'realtime', 'storage', 'supabase_migrations')
             and pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select')
-            and (
-                select pg_catalog.array_agg(a.attname::text) from pg_catalog.pg_attribute as a
-                where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-            ) operator(pg_catalog.@>) t.columns::text[]
+            and a.names operator(pg_catalog.@>) t.columns
     loop
         perform rpc_migrations.refuse_strangers_history(history.relation, false);
         execute pg_catalog.format(
-            'select pg_catalog.jsonb_agg(m.%I::text) from %s as m where %s', history.name, history.relation, history.condition)
-        into names;
-        if names is not null then
-            by_tool := by_tool || pg_catalog.jsonb_build_object(history.tool, coalesce(by_tool -> history.tool, '[]') || names);
+            'select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(%s) order by m.%I) from %s as m', history.wanted, history.first, history.relation)
+        into rows_of_it;
+        if rows_of_it is not null then
+            by_tool := by_tool || pg_catalog.jsonb_build_object(history.tool, coalesce(by_tool -> history.tool, '[]') || rows_of_it);
         end if;
     end loop;
     return by_tool;

@@ -13,11 +13,12 @@ from .errors import StepFileError
 from .file_names import file_of, name_of, refuse_name, refuse_what_is_no_text, version_and_name
 from .journal import BEING_ROLLED_BACK, History, Status
 from .migration import Migration, Step
+from .other_histories import Noted
 from .other_tools import noted_text, ways_back
 from .step_file import read_migrations
 
 MOST_NAMES = 5  # that are told at once
-APPLIED, BEGUN, TO_DO = "applied", "begun", "to do"
+APPLIED, BEGUN, TO_DO, NOT_KNOWN = "applied", "begun", "to do", "not known"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class MigrationState:
 
     migration: Migration
     status: Status
-    state: str  # applied, begun, to do; "applied by ..." where another tool has
-    by_cli: bool  # the Supabase CLI has applied it
+    state: str  # applied, begun, to do; "applied by ..." where another tool has, "not known: ..." where its table leaves that open
+    noted: Noted | None = None  # what another tool has noted of it, where it is not applied here
 
     @property
     def is_applied(self) -> bool:
@@ -170,16 +171,18 @@ def look_up(folder: Folder, history: History) -> list[MigrationState]:
 
 def _look_up(migration: Migration, history: History, *, by_cli: bool) -> MigrationState:
     status = history.of(migration.name)
-    if migration.error and (status.is_begun or not history.applied_elsewhere(migration, by_cli=by_cli)):
-        raise migration.error
     if status.has_done(migration) and not migration.error:
-        state = APPLIED
-    elif status.is_begun:
+        return MigrationState(migration, status, APPLIED)
+    noted = history.noted_elsewhere(migration, by_cli=by_cli)
+    if migration.error and (status.is_begun or noted is None or noted.doubt):
+        raise migration.error
+    if status.is_begun:
         state = BEGUN
     else:
-        tool = history.applied_elsewhere(migration, by_cli=by_cli)
-        state = f"{APPLIED} by {tool}" if tool else TO_DO
-    return MigrationState(migration, status, state, by_cli)
+        state = (
+            TO_DO if noted is None else f"{NOT_KNOWN}: {noted.tool}" if noted.doubt else f"{APPLIED} by {noted.tool}"
+        )
+    return MigrationState(migration, status, state, noted)
 
 
 def with_those_beside(migrations: Iterable[Migration]) -> set[Path]:

@@ -11,7 +11,7 @@ from . import file_checks, other_tools
 from .errors import MigrationError, StepFileError
 from .file_names import name_of, version_and_name
 from .folder import BEGUN, TO_DO, MigrationState, listed, with_those_beside
-from .journal import History, refuse_lost_steps, refuse_rollback_under_way
+from .journal import THE_CLI, History, refuse_lost_steps, refuse_rollback_under_way
 from .migration import Migration, is_own_step
 from .sql import quote_literal
 from .sql_text import NAME, Statement, canonical
@@ -52,6 +52,7 @@ def check(
         refuse_rollback_under_way(one.status, one.migration)
     _refuse_names([one.migration.file for one in files], [one.migration.file for one in chosen])
     _refuse_copies(files, chosen)
+    _refuse_not_known(chosen)
     _refuse_equal_versions(chosen, history)
     _refuse_begun_twice(chosen)
     for one in chosen:
@@ -103,6 +104,16 @@ def _refuse_copies(files: Sequence[MigrationState], chosen: Sequence[MigrationSt
                 )
 
 
+def _refuse_not_known(chosen: Sequence[MigrationState]) -> None:
+    """Raise MigrationError for files that another tool may have applied, as its table leaves it open."""
+    for noted in (one.noted for one in chosen if one.noted and one.noted.doubt):  # also of one that was begun here
+        files = [one.migration.file for one in chosen if one.noted == noted]
+        raise MigrationError(
+            f"It cannot be told whether this is applied: {listed(files)}. {noted.doubt}",
+            hint=f"Nothing was run. {noted.hint}",
+        )
+
+
 def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -> None:
     """Raise MigrationError for a file whose version the Supabase CLI has, perhaps from another file."""
     for one in chosen:
@@ -119,15 +130,20 @@ def _refuse_equal_versions(chosen: Sequence[MigrationState], history: History) -
 
 
 def _refuse_begun_twice(chosen: Sequence[MigrationState]) -> None:
-    """Raise MigrationError for a file that was begun here, and that the Supabase CLI has applied since."""
+    """Raise MigrationError for a file that was begun here, and that another tool has applied since."""
     for one in chosen:
         migration = one.migration
-        if one.state == BEGUN and one.by_cli:
+        if one.state == BEGUN and one.noted:
             left = [step.name for step in migration.steps if not one.status.is_done(step)]
+            to_forget = (
+                f"supabase migration repair {migration.version} --status reverted"
+                if one.noted.tool == THE_CLI
+                else f"take it out of the table of {one.noted.tool}"
+            )
             raise MigrationError(
-                f"{migration.file} was begun here, and counts as applied for the Supabase CLI. Not done here: {listed(left)}",
-                hint=f"Nothing was run. If the CLI has run it, run in the SQL Editor: select rpc_migrations.mark_undone({quote_literal(migration.name)}). "
-                f"If that is still to be run: supabase migration repair {migration.version} --status reverted",
+                f"{migration.file} was begun here, and counts as applied for {one.noted.tool}. Not done here: {listed(left)}",
+                hint=f"Nothing was run. If it has run it, run in the SQL Editor: select rpc_migrations.mark_undone({quote_literal(migration.name)}). "
+                f"If that is still to be run: {to_forget}",
             )
 
 

@@ -11,7 +11,7 @@ from .deployment import check_deployed
 from .errors import MigrationError, run_command
 from .journal_words import moment
 from .migration import ROLLBACK_PREFIX, Migration, Step, is_own_step
-from .other_tools import applied_by
+from .other_histories import Noted, Rows, noted_by_others
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .client import RpcClient
 
 BEING_ROLLED_BACK = "being rolled back"  # the state of a migration
+THE_CLI = "the Supabase CLI"  # as a tool that has applied files
 RUN_PATIENCE = 60.0  # seconds without a sign of life after which another run counts as dead; a request takes 50 at most
 
 
@@ -106,13 +107,13 @@ class Status:
 @dataclass(frozen=True)
 class History:
     """What has been applied: the current journal rows of all migrations, their copies of tables, the versions that the Supabase CLI has
-    applied, and what other tools' tables have, by tool.
+    applied, and the rows of other tools' tables, by tool.
     """
 
     rows: dict[str, dict[str, dict[str, Any]]]  # by migration and step, in order
     copies: dict[str, dict[str, Any]]  # the last one, by migration
     by_cli: dict[str, str | None]  # version: name, None if the CLI has not noted one
-    by_others: dict[str, frozenset[str]]
+    by_others: dict[str, Rows]
     noted_texts: dict[str, str]  # version: what the CLI has noted of its SQL, as other_tools.noted_text has it
 
     def summary(self, name: str) -> dict[str, Any]:
@@ -129,9 +130,9 @@ class History:
         """Where a migration stands. Its runs are left out."""
         return Status(self.rows.get(name, {}), [], self.copies.get(name))
 
-    def applied_elsewhere(self, migration: Migration, *, by_cli: bool) -> str | None:
-        """The tool that has applied a file; None where none has. `by_cli`: the Supabase CLI has."""
-        return "the Supabase CLI" if by_cli else applied_by(migration.path, self.by_others)
+    def noted_elsewhere(self, migration: Migration, *, by_cli: bool) -> Noted | None:
+        """What other tools have noted of a file; None where none has. `by_cli`: the Supabase CLI has applied it."""
+        return Noted(THE_CLI) if by_cli else noted_by_others(migration.path, self.by_others)
 
 
 def refuse_rollback_under_way(status: Status, migration: Migration) -> None:
@@ -166,9 +167,8 @@ def read_history(client: RpcClient) -> History:
         rows.setdefault(row["migration"], {})[row["step"]] = row
     copies = {row["migration"]: row["copy"] for row in answer["copies"]}
     by_cli = {row["version"]: row.get("name") for row in answer["by_cli"] or ()}
-    by_others = {tool: frozenset(names) for tool, names in (answer.get("by_others") or {}).items()}
     noted_texts = {row["version"]: row["hash"] for row in answer["by_cli"] or () if row.get("hash")}
-    return History(rows, copies, by_cli, by_others, noted_texts)
+    return History(rows, copies, by_cli, answer.get("by_others") or {}, noted_texts)
 
 
 def accept_edits(client: RpcClient, migration: Migration, steps: list[Step]) -> None:

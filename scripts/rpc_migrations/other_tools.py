@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from .file_names import file_of, name_of
 from .refusals import Refusal
 from .sql_text import split, walk
 
@@ -50,33 +49,6 @@ _DATE = re.compile(r"(19|20)\d{6,12}")
 _VARIABLE = re.compile(r"\$\{[\w.:-]+\}")
 _WAY_BACK_WORD = re.compile(r"(?:^|(?<=[._-]))(down|undo|revert|rollback)(?=[._-])", re.IGNORECASE)
 _WAYS_THERE = ("up", "do", "deploy", "apply")
-
-
-def applied_by(path: Path, applied: Mapping[str, frozenset[str]]) -> str | None:
-    """The tool that has applied a file; None if none has. `applied`: what the tools' own tables have, as
-    rpc_migrations.applied_by_others answers it. A file only counts as a tool's if it is written the way that tool wants it.
-    """
-    if not applied:
-        return None
-    text, file, number = path.read_bytes(), file_of(path), re.match(r"\d+", path.name)
-    known_as = {
-        "Prisma": name_of(path) if file.endswith("/migration.sql") else None,
-        "Diesel": "".join(re.findall(r"\d", file.split("_")[0])) if file.endswith("/up.sql") else None,
-        "Drizzle": hashlib.sha256(text).hexdigest(),
-        "Flyway": path.name if _VERSIONED.match(path.name) else None,
-        "dbmate": number[0] if number and b"migrate:up" in text else None,
-        "goose": str(int(number[0])) if number and b"+goose" in text else None,
-    }
-    for tool, names in applied.items():
-        if known_as.get(tool) in names:
-            return tool
-    if (
-        file.endswith(".up.sql")
-        and number
-        and any(int(number[0]) <= int(last) for last in applied.get("golang-migrate", ()))
-    ):
-        return "golang-migrate"
-    return None
 
 
 def noted_text(path: Path) -> str:

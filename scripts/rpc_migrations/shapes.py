@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from .errors import NotSupabase
+from .other_histories import TOOLS
 
 
 @dataclass(frozen=True)
@@ -111,5 +112,5 @@ HISTORY = {
     ],
     "copies": [{"migration": str, "copy": _COPY}],
     "by_cli": Maybe([{"version": str, "name": Maybe(str), "hash": Maybe(str)}]),
-    "by_others": Maybe(dict),
+    "by_others": Maybe({tool: Maybe([[Maybe(str)]]) for tool in TOOLS}),
 }

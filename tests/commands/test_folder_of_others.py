@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -468,86 +467,6 @@ def test_each_migration_may_have_a_folder_of_its_own(project: Project, file: str
     write(project, {file: C})
     assert project.run(file.removesuffix(".sql")).exit_code == 0
     assert project.tables == ["a", "b", "c"]
-
-
-# What other tools have in their tables, and the files that are applied by that and not: as they make them, by their documentation and code.
-HISTORIES = {
-    "Prisma": (
-        "create table public._prisma_migrations (id varchar(36) primary key, checksum varchar(64) not null, finished_at timestamptz, "
-        "migration_name varchar(255) not null, logs text, rolled_back_at timestamptz, started_at timestamptz not null default now(), "
-        "applied_steps_count integer not null default 0);"
-        "insert into public._prisma_migrations (id, checksum, finished_at, migration_name, rolled_back_at) values "
-        "(1, '', now(), '20260101000000_a', null), (2, '', null, '20260102000000_b', now()), (3, '', null, '20260103000000_c', null)",
-        "20260101000000_a/migration.sql",
-        ["20260102000000_b/migration.sql", "20260103000000_c/migration.sql"],
-    ),
-    "Drizzle": (
-        "create schema drizzle; create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint);"
-        f"insert into drizzle.__drizzle_migrations (hash, created_at) values ('{sha256(A.encode()).hexdigest()}', 1)",
-        "0000_brave_hulk.sql",
-        ["0001_wide_thor.sql"],
-    ),
-    "Flyway": (
-        "create table public.flyway_schema_history (installed_rank integer primary key, version text, script text, success boolean);"
-        "insert into public.flyway_schema_history values (1, '1', 'V1__a.sql', true), (2, '2', 'V2__b.sql', false)",
-        "V1__a.sql",
-        ["V2__b.sql"],
-    ),
-    "Diesel": (
-        "create table public.__diesel_schema_migrations (version varchar(50) primary key, run_on timestamp default now());"
-        "insert into public.__diesel_schema_migrations values ('20260101000000')",
-        "2026-01-01-000000_a/up.sql",
-        ["2026-01-02-000000_b/up.sql"],
-    ),
-    "dbmate": (
-        "create table public.schema_migrations (version varchar(128) primary key); insert into public.schema_migrations values ('20260101')",
-        "20260101_a.sql",
-        ["20260102_b.sql"],
-    ),
-    "goose": (
-        "create table public.goose_db_version (id serial primary key, version_id bigint, is_applied boolean, tstamp timestamp);"
-        "insert into public.goose_db_version (version_id, is_applied) values (0, true), (1, true)",
-        "00001_a.sql",
-        ["00002_b.sql"],
-    ),
-    "golang-migrate": (
-        "create table public.schema_migrations (version bigint primary key, dirty boolean not null);"
-        "insert into public.schema_migrations values (2, false)",
-        "000001_a.up.sql",
-        ["000003_b.up.sql"],
-    ),
-}  # fmt: skip
-_UP = {"dbmate": "-- migrate:up\n", "goose": "-- +goose Up\n"}
-
-
-@pytest.mark.parametrize("tool", HISTORIES)
-def test_what_another_tool_has_applied_is_not_run_again(project: Project, tool: str) -> None:
-    history, applied, others = HISTORIES[tool]
-    with project.database.connect() as connection:
-        connection.execute(history.encode())
-    write(project, {applied: _UP.get(tool, "") + A})
-    for paths in ((), (applied.removesuffix(".sql"),)):
-        assert project.run(*paths).lines[-1].endswith(f"is applied by {tool} already.")
-    write(project, {name: _UP.get(tool, "") + make for name, make in zip(others, (B, C), strict=False)})
-    states = [row["state"] for row in project.run(status=True).report["files"]]
-    assert states == [f"applied by {tool}", *["to do"] * len(others)]
-    assert project.run().exit_code == 0
-    assert [table for table in project.tables if table in ("a", "b", "c")] == ["b", "c"][: len(others)]
-    assert (
-        project.run()
-        .lines[-1]
-        .endswith(f"{1 + len(others)} of {1 + len(others)} files are applied, 1 of them by {tool}.")
-    )
-
-
-def test_another_tool_s_table_says_nothing_of_files_that_are_not_its_own(project: Project) -> None:
-    """Numbers are alike, and that of its last file covers all before it."""
-    with project.database.connect() as connection:
-        for tool in ("goose", "golang-migrate"):
-            connection.execute(HISTORIES[tool][0].encode())
-    write(project, {"00001_a.sql": A, "00002_b.sql": B})
-    assert project.run().exit_code == 0
-    assert {"a", "b"} <= set(project.tables)
 
 
 def test_the_folder_around_the_migrations_is_not_meant(project: Project) -> None:

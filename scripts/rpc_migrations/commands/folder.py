@@ -102,7 +102,7 @@ def status(options: argparse.Namespace, settings: Settings, console: Console) ->
     versions = {migration.version for migration in folder.migrations}
     others = [history.summary(name) for name in history.rows if name not in own]
     others += [
-        {"migration": version, "state": "applied by the Supabase CLI", "finished_at": None, "client": None}
+        {"migration": version, "state": f"{APPLIED} by {journal.THE_CLI}", "finished_at": None, "client": None}
         for version in sorted(history.by_cli.keys() - versions)
     ]
     console.folder(f"Files of {folder.name}", files, others, outcome="done")
