@@ -107,7 +107,7 @@ def _refuse_copies(files: Sequence[MigrationState], chosen: Sequence[MigrationSt
 def _refuse_not_known(chosen: Sequence[MigrationState]) -> None:
     """Raise MigrationError for files that another tool may have applied, as its table leaves it open."""
     for noted in (one.noted for one in chosen if one.noted and one.noted.doubt):  # also of one that was begun here
-        files = [one.migration.file for one in chosen if one.noted == noted]
+        files = list(dict.fromkeys(one.migration.file for one in chosen if one.noted == noted))  # a file may be several
         raise MigrationError(
             f"It cannot be told whether this is applied: {listed(files)}. {noted.doubt}",
             hint=f"Nothing was run. {noted.hint}",

@@ -118,12 +118,18 @@ class History:
 
     def summary(self, name: str) -> dict[str, Any]:
         """A migration of the journal: migration, state, finished_at, client."""
-        steps = [row for step, row in self.rows[name].items() if not step.startswith(ROLLBACK_PREFIX)]
-        done = bool(steps) and all(row["finished_at"] for row in steps)
+        steps = [row for step, row in self.rows[name].items() if is_own_step(step)]
         last = max(self.rows[name].values(), key=lambda row: str(row["finished_at"] or ""))
-        state = "applied" if done else "begun" if steps else "rolled back"
-        if self.of(name).is_rolling_back:
+        status = self.of(name)
+        copy = status.copy["state"] if status.copy else None
+        if status.is_rolling_back:
             state = BEING_ROLLED_BACK
+        elif copy in ("copying", "copied") or not all(row["finished_at"] for row in steps):
+            state = "begun"
+        elif status.finished_at:  # which takes a migration that is applied
+            state = "applied"
+        else:  # a step that has not begun leaves no row: only the file would tell whether these are all
+            state = f"{len(steps)} step{'s' * (len(steps) != 1)} done" if steps else "rolled back"
         return {"migration": name, "state": state, "finished_at": last["finished_at"], "client": last["client"]}
 
     def of(self, name: str) -> Status:

@@ -293,8 +293,33 @@ def test_status_is_a_table_of_all_files_and_all_else(project: Project) -> None:
         ("20260103000000_c.sql", "to do", False, []),
     ]
     assert [(one["migration"], one["state"]) for one in status["others"]] == [
-        ("0_gone", "applied"), ("20250101000000", "applied by the Supabase CLI"),
+        ("0_gone", "1 step done"), ("20250101000000", "applied by the Supabase CLI"),
     ]  # fmt: skip
+
+
+def test_status_does_not_call_applied_what_it_cannot_see(project: Project) -> None:
+    """Of a migration that has no file here, the journal has the steps that were done, and not those that were not."""
+    rebuild = "-- rebuild: public.a\nalter table a alter column id type bigint;\n"
+    project.write(_1_a="create table public.a (id integer primary key);", _2_wide=rebuild)
+    project.write(_3_steps="-- step: one\nselect 1;\n-- step: two\nselect 1;\n-- step: three\nselect 1 / 0;\n")
+    assert project.run("1_a").exit_code == 0
+    assert project.run("2_wide", stop_before_swap=True).exit_code == 0
+    failure(project.run("3_steps"))
+    for name in ("2_wide", "3_steps"):
+        (project.folder / f"{name}.sql").rename(project.folder.parent / f"{name}.sql")
+
+    def others() -> list[tuple[str, str]]:
+        return [(one["migration"], one["state"]) for one in project.run(status=True).report["others"]]
+
+    assert others() == [("2_wide", "begun"), ("3_steps", "2 steps done")]
+    assert project.run("../2_wide").exit_code == 0
+    (name, state), _ = others()
+    assert (name, state.split()[1:]) == ("2_wide", ["steps", "done"])
+    assert project.run("../2_wide", rollback=True).exit_code == 0
+    assert dict(others()) == {"2_wide": "rolled back", "3_steps": "2 steps done"}
+    assert project.run("../2_wide").exit_code == 0
+    assert project.run("../2_wide", finish=True).exit_code == 0
+    assert ("2_wide", "applied") in others()
 
 
 def test_an_edited_file_is_refused_and_its_text_can_be_accepted(project: Project) -> None:
