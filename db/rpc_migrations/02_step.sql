@@ -184,13 +184,13 @@ begin
         perform rpc_migrations.defer_foreign_keys();
     end if;
 exception when lock_not_available or internal_error then
-    if sqlstate = 'XX000' and not rpc_migrations.was_altered_meanwhile(sqlerrm) then
+    if sqlstate <> '55P03' and not rpc_migrations.was_altered_meanwhile(sqlerrm) then  -- internal_error is all of class XX
         raise;
     end if;
     get stacked diagnostics place = pg_exception_detail;
     postponed := jsonb_build_object(
         'state', 'waiting', 'rows', 0, 'result', jsonb_build_object('message', rpc_migrations.what_was_waited_for(sqlerrm)),
-        'holders', case when sqlstate = 'XX000' then '[]' else rpc_migrations.lock_holders() end,
+        'holders', case when sqlstate = '55P03' then rpc_migrations.lock_holders() else '[]' end,
         'details', concat_ws(e'\n', sqlerrm, nullif(place, '')));
 when disk_full then
     if not rpc_migrations.give_room_back() then
@@ -300,7 +300,7 @@ begin
 
     told := rpc_migrations.read_answer(tried.answer, run_step.step, run_step.batch);
     entry := rpc_migrations.note_call(entry, told, began, rows_before, tables_before);
-    if told.is_done and run_step.step !~ '^(roll back|close the way back): ' then
+    if told.is_done and not rpc_migrations.is_of_a_rollback(run_step.step) and not rpc_migrations.is_of_finishing(run_step.step) then
         perform rpc_migrations.note_as_made(run_step.migration, began);
     end if;
     if told.is_done and run_step.record is not null then

@@ -5,11 +5,15 @@
 create or replace function rpc_migrations.has_missed_changes(copy rpc_migrations.copies) returns boolean
 language plpgsql
 set search_path = ''
+set enable_seqscan = off
 as $function$
 declare
     has_missed boolean := false;
 begin
-    if rpc_migrations.has_log(copy) then
+    if exists (  -- a log that an earlier version made has no such entries
+        select from pg_catalog.pg_attribute as a
+        where a.attrelid = to_regclass(format('rpc_migrations.log_%s', copy.id)) and a.attname = 'rpc_migrations_truncated' and not a.attnotnull
+    ) then
         execute format('select exists (select from rpc_migrations.log_%s where rpc_migrations_truncated is null)', copy.id) into has_missed;
     end if;
     return has_missed;
@@ -26,6 +30,7 @@ set search_path = ''
 as $function$
 declare
     changes text;
+    has_missed boolean := rpc_migrations.has_missed_changes(copy);
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
         -- A snapshot taken before the lock would hide what was written until then.
@@ -53,13 +58,14 @@ begin
     ) then
         changes := concat_ws('; ', 'its triggers were switched off, so that changes may have been missed', changes);
     end if;
-    if rpc_migrations.has_missed_changes(copy) then
+    if has_missed then
         changes := concat_ws('; ', 'rows were written while a column by which they are told apart was another one, so that changes were missed', changes);
     end if;
     if changes is not null then
         raise exception '% was altered since the copy began%: %', copy.source::regclass, rpc_migrations.restored_in_words(copy), changes
         using errcode = 'RM003',
-            hint = 'No table in use was changed by this. Take the alteration back and run the same command again; or '
+            hint = 'No table in use was changed by this. ' || case when has_missed then 'To take the alteration back is not enough: '
+                    else 'Take the alteration back and run the same command again; or ' end
                 || case copy.state when 'rolling back' then 'give the rollback up with --give-up: the migrated table stays.'
                     else 'roll the migration back (which only removes the copy) and start again.' end;
     end if;

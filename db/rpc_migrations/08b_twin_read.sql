@@ -340,7 +340,8 @@ begin
     for col in
         select
             a.attname as name, format_type(a.atttypid, a.atttypmod) as type,
-            coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0), 'null') as default_value, a.atthasmissing as is_one,
+            coalesce(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0), 'null') as default_value,
+            (a.attmissingval::text::text[])[1] as given_to_all,
             -- whatever the session's DateStyle is
             format(case when t.typcategory = 'D' then 'to_jsonb(t.%I) #>> ''{}''' else 't.%I::text' end, a.attname) as written
         from pg_catalog.pg_attribute as a
@@ -355,11 +356,15 @@ begin
             'select (select count(distinct array[((%2$s)::%3$s)::text]) = 1 from generate_series(1, 100)), count(*), '
             'count(distinct array[%4$s]), min(%4$s) from %1$s as t',
             twin::regclass, col.default_value, col.type, col.written)) as a (is_steady boolean, rows bigint, different bigint, value text);
-        if given.is_steady and given.different > 1 then
+        if given.is_steady and given.different > 1
+            or given.rows = 1 and given.value is not null and col.default_value = 'null' and col.given_to_all is null
+        then
             raise exception '% cannot be rebuilt this way: existing rows would get other values in column % than its default gives new ones',
                 copy.old_table::regclass, quote_ident(col.name)
             using errcode = 'RM001', hint = 'Nothing was changed. Change the step file, then run the same command again.';
-        elsif given.different = 1 and (given.is_steady or given.rows > 1 or given.value is null or col.is_one) then
+        elsif given.rows = 0 and col.given_to_all is not null then
+            filled := filled || jsonb_build_object(col.name, format('%L::%s', col.given_to_all, col.type));
+        elsif given.different = 1 and (given.is_steady or given.rows > 1 or given.value is null or col.given_to_all is not null) then
             filled := filled || jsonb_build_object(col.name, format('%L::%s', given.value, col.type));
         end if;
     end loop;

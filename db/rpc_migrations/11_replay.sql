@@ -235,7 +235,7 @@ begin
     from rpc_migrations.ask(format(
         $sql$
         with taken as materialized (
-            select l.* from %1$s as l order by l.rpc_migrations_id limit ($1)[1]::bigint
+            select l.* from %1$s as l where l.rpc_migrations_truncated is not null order by l.rpc_migrations_id limit ($1)[1]::bigint
         ),
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
@@ -282,7 +282,7 @@ begin
     from rpc_migrations.ask(format(
         $sql$
         with taken as materialized (
-            select l.* from %1$s as l order by l.rpc_migrations_id limit ($1)[1]::bigint
+            select l.* from %1$s as l where l.rpc_migrations_truncated is not null order by l.rpc_migrations_id limit ($1)[1]::bigint
         ),
         forgotten as (
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id

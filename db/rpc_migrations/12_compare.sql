@@ -116,7 +116,7 @@ declare
         parts.keys, parts.source, parts.target, rpc_migrations.key_match(copy, 's', 't'), parts.source_row, parts.target_row) end;
     not_logged text := '';
 begin
-    if to_regclass(parts.log) is not null then
+    if rpc_migrations.has_log(copy) then
         not_logged := 'where ' || rpc_migrations.not_logged(copy, 'd');
     end if;
     select a.differing, a.examples into differing, examples

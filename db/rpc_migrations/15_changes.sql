@@ -152,7 +152,8 @@ as $function$
     set as_made = jsonb_build_object(
         'version', current_setting('server_version_num')::integer / 10000, 'parts', rpc_migrations.table_definition(c.new_table))
     where
-        c.migration = note_as_made.migration and c.state = 'swapped' and c.old_table is not null and c.swapped_at < note_as_made.began
+        -- a later step of a file with several rebuilds belongs to one of the others
+        (c.migration = note_as_made.migration or starts_with(note_as_made.migration, c.migration || ' (')) and c.state = 'swapped' and c.old_table is not null and c.swapped_at < note_as_made.began
         and exists (select from pg_catalog.pg_class as r where r.oid = c.new_table);
 $function$;
 
@@ -202,7 +203,8 @@ as $function$
 $function$;
 
 
--- The columns that both tables have got since the swap, as in "columns" of a copy.
+-- The columns that both tables have got since the swap, as in "columns" of a copy. None without a key: there changes are looked for in the
+-- columns alone that tell the rows apart.
 create or replace function rpc_migrations.added_to_both(copy rpc_migrations.copies) returns jsonb
 language sql stable
 set search_path = ''
@@ -215,7 +217,7 @@ as $function$
     from pg_catalog.pg_attribute as n
     inner join pg_catalog.pg_attribute as o using (attname, atttypid, atttypmod, attgenerated)
     where
-        n.attrelid = copy.new_table and o.attrelid = copy.old_table and n.attnum > 0 and o.attnum > 0 and n.attgenerated = ''
+        not rpc_migrations.has_no_key(copy) and n.attrelid = copy.new_table and o.attrelid = copy.old_table and n.attnum > 0 and o.attnum > 0 and n.attgenerated = ''
         and not n.attisdropped and not o.attisdropped
         and not (copy.swap_mark -> 'columns' ? n.attname::text)
         and not exists (

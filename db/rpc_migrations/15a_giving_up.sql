@@ -26,7 +26,13 @@ begin
         update rpc_migrations.copies as c
         set
             state = 'swapped', source = c.old_table, target = c.new_table, pass = 1, filenode = null, caught_up = false, snapshots = null,
-            unvalidated = c.unvalidated || cascades
+            unvalidated = c.unvalidated || cascades,
+            -- those of the swap: a column that both tables had got since may be gone when the next rollback begins
+            columns = coalesce((
+                select jsonb_agg(e.value order by e.place)
+                from jsonb_array_elements(c.columns) with ordinality as e (value, place)
+                where coalesce(c.swap_mark -> 'columns' ? (e.value ->> 'name'), true)
+            ), c.columns)
         where c.id = copy.id;
         message := coalesce(c.oid::regclass || ' stays in use', 'the migrated table was dropped meanwhile')
         from (select copy.new_table as oid) as n left join pg_catalog.pg_class as c using (oid);

@@ -188,7 +188,8 @@ def _refuse_joined(
         }
         gone = {name: acts for name, acts in found.items() if name not in names}
         gone |= {name: within[text] for name, text in by_cli.items() if text in within}
-        if len(found | gone) > 1 or (gone and number > sum(gone.values())):
+        different = {done.get(name) or by_cli[name] for name in found | gone}  # one text again and again is meant
+        if len(different) > 1 or (gone and number > sum(gone.values())):
             raise MigrationError(
                 f"{migration.file} has in it the whole text of what is applied: {listed(list(gone or found))}. It would be run again.",
                 hint="Nothing was run. If the file stands in their place, put them back; or make it known as applied: supabase migration repair "

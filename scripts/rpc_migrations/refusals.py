@@ -160,8 +160,10 @@ def _client_encoding(statements: Sequence[Statement], place: int) -> tuple[str, 
 
 
 def _encoding_set(statement: Statement) -> str | None:
-    """What a SET of client_encoding gives it; None: it is none."""
+    """What a SET or RESET of client_encoding gives it; None: it is none."""
     words = statement.words(6)
+    if words[:2] in (["reset", "client_encoding"], ["reset", "all"]):
+        return "default"
     setting = words[2:] if words[1:2] in (["local"], ["session"]) else words[1:]
     is_one = words[0] == "set" and setting[:1] in (["client_encoding"], ["names"]) and len(setting) > 1
     return setting[-1] if is_one else None

@@ -76,7 +76,8 @@ def sets_role(words: list[str]) -> tuple[str, str] | None:
     else:
         return None
     value = value[1:] if value[:1] in (["to"], ["="]) else value
-    return what, "" if value in ([], ["none"], ["default"]) else " ".join(value).strip("'\"")
+    role = " ".join(value).strip("'\"")
+    return what, "" if value in ([], ["default"]) or role == "none" else role
 
 
 def _without_into(sql: str) -> str:

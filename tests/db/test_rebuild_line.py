@@ -428,8 +428,10 @@ def test_rows_that_are_there_get_what_alter_table_gives_them(orders: Connection,
     run(orders, read(ROLLBACK))
 
 
-def test_rows_get_other_values_than_the_default_gives(orders: Connection, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [60, 1])
+def test_rows_get_other_values_than_the_default_gives(orders: Connection, tmp_path: Path, rows: int) -> None:
     """Which the copy could not know."""
+    orders.execute("delete from public.orders where id > %s", [rows])
     with pytest.raises(psycopg.Error, match="existing rows would get other values in column token than its default"):
         run(
             orders,
@@ -438,6 +440,19 @@ def test_rows_get_other_values_than_the_default_gives(orders: Connection, tmp_pa
                 "alter table orders add token uuid default gen_random_uuid(); alter table orders alter token drop default",
             ),
         )
+
+
+def test_rows_that_come_to_an_empty_table_get_what_alter_table_gives(orders: Connection, tmp_path: Path) -> None:
+    """They were written before the swap, so they are there when psql would alter the table."""
+    orders.execute("delete from public.orders where true")
+    steps = rebuild(
+        tmp_path / "rebuild.sql",
+        "alter table orders add status text not null default 'old'; alter table orders alter status drop default",
+    )
+    run(orders, steps, until="begin the copy")
+    orders.execute("insert into public.orders (customer, number, old_one) values (1, 1, 'x')")
+    run(orders, steps)
+    assert orders.execute("select status from public.orders").fetchall() == [("old",)]
 
 
 def test_the_trial_does_not_lock_tables_that_are_referred_to_for_long(orders: Connection, tmp_path: Path) -> None:

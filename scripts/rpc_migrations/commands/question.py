@@ -31,7 +31,9 @@ select
     format('%I.%I', c.schema_name, c.table_name) as "table", format('%I.%I', c.schema_name, c.backup_name) as backup,
     rpc_migrations.altered_since(c) as altered
 from rpc_migrations.copies as c
-where c.id = {id} and c.state in ('swapped', 'rolling back') and c.old_table is not null
+where
+    c.id = {id} and c.state in ('swapped', 'rolling back') and c.old_table is not null
+    and to_regclass(rpc_migrations.name_in_use(c)) = c.new_table
 """
 _WAYS_BACK_QUERY = """
 select string_agg(distinct format('%I.%I', c.schema_name, c.table_name), ', ') as tables
