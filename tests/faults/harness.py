@@ -138,6 +138,7 @@ def label(request: Request, seen: list[str]) -> str:
             "end_run": "end the run",
             "rpc_migrations.status": "status",
             "what_finishing_drops": "what is dropped",
+            "altered_since": "what was altered",
             "pg_policy": "verify",
         }
         kind = next(name for word, name in words.items() if word in request.query)

@@ -65,14 +65,14 @@ TOGETHER = {
 def requests_of(case: CommandCase) -> list[str]:
     """The labels of all requests of a command, in order."""
     if case in TOGETHER:
-        asked = ["what is dropped", "verify"] if case is FINISH else []
+        asked = ["what is dropped", "verify"] if case is FINISH else ["what was altered"] if case.rollback else []
         return ["status", *asked, "start the run", *TOGETHER[case], "end the run"]
     file = ROLLBACK_FILE if case.rollback else ROOT / "db" / "migrate_user_clusters.sql"
     steps = read_migration(file, name="migrate_user_clusters").steps
     calls = [
         f"{step.name} #{n}" if n > 1 else step.name for step in steps for n in range(1, BATCHES.get(step.name, 1) + 1)
     ]
-    return ["status", "start the run", *calls, "end the run"]
+    return ["status", *(["what was altered"] if case.rollback else []), "start the run", *calls, "end the run"]
 
 
 def versions_for(fault: Fault) -> tuple[str, ...]:
