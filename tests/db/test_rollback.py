@@ -533,6 +533,34 @@ def test_a_column_that_both_have_got_since_comes_along(admin: Connection, until:
     assert contents(admin, "public.orders", "id, customer, tip, place") == wanted
 
 
+def test_a_column_that_both_had_while_a_rollback_was_given_up(admin: Connection) -> None:
+    """It may be gone when the next one begins."""
+    deploy(admin)
+    admin.execute(ORDERS)
+    run(admin, ORDERS_FILE)
+    for table in ("orders", "orders_backup"):
+        admin.execute(f"alter table public.{table} add column tip text".encode())
+    run(admin, read(ROLLBACK), until="roll back: begin")
+    run(admin, read(GIVE_UP))
+    for table in ("orders", "orders_backup"):
+        admin.execute(f"alter table public.{table} drop column tip".encode())
+    run(admin, read(ROLLBACK))
+
+
+def test_a_column_that_both_have_got_since_without_a_key(admin: Connection) -> None:
+    """Changes are looked for in the columns that tell the rows apart: the rollback ends, and leaves the new one's values."""
+    deploy(admin)
+    admin.execute(
+        "create table public.things (name text, n integer); insert into public.things values ('a', 1), ('b', 2)"
+    )
+    run(admin, rebuild_file("things", "name text, n integer, extra text"))
+    for table in ("things", "things_backup"):
+        admin.execute(f"alter table public.{table} add column tip text".encode())
+    admin.execute("update public.things set tip = 'much' where n = 1; insert into public.things values ('c', 3)")
+    run(admin, read(ROLLBACK))
+    assert admin.execute("select name, n from public.things order by n").fetchall() == [("a", 1), ("b", 2), ("c", 3)]
+
+
 @pytest.mark.parametrize("file", [ROLLBACK, DISCARD])
 def test_types_are_renamed_and_moved(admin: Connection, file: str) -> None:
     """As an extension's are that is moved out of public. It was refused: the columns have other types now."""
