@@ -60,7 +60,7 @@ begin
                     insert into %1$s (rpc_migrations_truncated) values (null);
                     return null;
                 end;
-                if tg_op <> 'INSERT' then
+                if tg_op in ('UPDATE', 'DELETE') then
                     insert into %1$s (%2$s) values (%3$s);
                 end if;
                 if tg_op = 'INSERT' or (tg_op = 'UPDATE' and not (%5$s)) then

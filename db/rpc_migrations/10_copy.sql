@@ -16,6 +16,7 @@ declare
     parts record;
     not_logged text := rpc_migrations.not_logged(copy, 's');
     chunk_rows bigint;
+    was_empty boolean;
 begin
     perform rpc_migrations.refuse_no_copy(copy);
     rows := 0;
@@ -25,13 +26,15 @@ begin
         copy := rpc_migrations.rewind_if_rewritten(copy, copy.source);
         parts := rpc_migrations.copy_parts(copy);
         if copy.next_block = 0 then
-            done := false;
-            progress := 0;
-            if pg_relation_size(copy.target) > 0 then
-                perform rpc_migrations.run(format('truncate table only %s', parts.target));
-                return;  -- the room is there with the commit, and before it perhaps none for a reserve
-            elsif rpc_migrations.keep_reserve(copy) then
-                return;
+            was_empty := pg_relation_size(copy.target) = 0;
+            perform rpc_migrations.run(format('truncate table only %s', parts.target));
+            if rpc_migrations.lacks_reserve(copy) then
+                if was_empty then
+                    perform rpc_migrations.make_reserve(copy);
+                end if;
+                done := false;
+                progress := 0;
+                return;  -- what was there before is gone with the commit; until then there may be no room for a reserve
             end if;
         end if;
         if pg_relation_size(parts.log) > 16000000 then
@@ -62,19 +65,25 @@ end;
 $function$;
 
 
--- Reserves room for when the disk is full, if the table is large enough to fill one: removing the copy needs a little room itself,
--- because TRUNCATE makes new files before it drops the old ones. Returns whether it was made.
-create or replace function rpc_migrations.keep_reserve(copy rpc_migrations.copies) returns boolean
+-- Whether room is still to be reserved for when the disk is full: the table is large enough to fill one.
+create or replace function rpc_migrations.lacks_reserve(copy rpc_migrations.copies) returns boolean
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    return pg_relation_size(copy.source) >= 16000000 and to_regclass(format('rpc_migrations.reserve_%s', copy.id)) is null;
+end;
+$function$;
+
+
+-- Reserves it: removing the copy needs a little room itself, because TRUNCATE makes new files before it drops the old ones.
+create or replace function rpc_migrations.make_reserve(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
 begin
-    if pg_relation_size(copy.source) < 16000000 or to_regclass(format('rpc_migrations.reserve_%s', copy.id)) is not null then
-        return false;
-    end if;
     execute format('create table rpc_migrations.reserve_%s as select repeat(%L, 1000) as filling from generate_series(1, 1000)', copy.id, 'x');
     perform rpc_migrations.close_to_others();
-    return true;
 end;
 $function$;
 

@@ -78,7 +78,7 @@ def _drizzle(path: Path, rows: Rows) -> Answer:
     when, own = _when(path)
     if when is None or when in times:
         return when is not None
-    if when > max(times & own, default=0):  # the database may have other applications' files as well
+    if when > max(times & own or times, default=0):  # the database may have other applications' files as well
         return False
     return (
         "Drizzle has applied later ones, and has neither its text nor its time. It is skipped there.",

@@ -72,7 +72,7 @@ def test_a_project_on_this_machine_is_reached_past_the_proxy(
         proxy = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         url = {"SUPABASE_URL": shared.url.replace("127.0.0.1", host)}
         done = checkout.run("doctor.py", env=shared.environment() | url | {"HTTP_PROXY": proxy, "ALL_PROXY": proxy})
-    said(done, "16 passed, 0 failed")
+    said(done, "17 passed, 0 failed")
 
 
 def test_a_project_below_a_path_of_its_host(checkout: Checkout, shared: LocalSupabase) -> None:
@@ -88,7 +88,7 @@ def test_a_project_below_a_path_of_its_host(checkout: Checkout, shared: LocalSup
     with FaultProxy(shared.url, lambda _: below) as proxy:
         for url in (f"{proxy.url}/supabase", f"{proxy.url}/supabase/rest/v1/"):
             done = checkout.run("doctor.py", env=shared.environment() | {"SUPABASE_URL": url})
-            said(done, f"Project: {proxy.url}/supabase,", "16 passed, 0 failed")
+            said(done, f"Project: {proxy.url}/supabase,", "17 passed, 0 failed")
 
 
 class Counting(BaseHTTPRequestHandler):
