@@ -75,10 +75,10 @@ def _drizzle(path: Path, rows: Rows) -> Answer:
         return any(name == name_of(path) for _, _, name in rows) or (
             (path.parent / "snapshot.json").exists() and _second(name_of(path)) in {time // 1000 for time in times}
         )
-    when, own = _when(path)
+    when = _when(path)
     if when is None or when in times:
         return when is not None
-    if when > max(times & own or times, default=0):  # the database may have other applications' files as well
+    if when > max(times, default=0):
         return False
     return (
         "Drizzle has applied later ones, and has neither its text nor its time. It is skipped there.",
@@ -95,16 +95,14 @@ def _second(name: str) -> int | None:
         return None
 
 
-def _when(path: Path) -> tuple[int | None, set[int]]:
-    """The time that Drizzle's journal beside a file has for it, in milliseconds; None without a journal, or if the file is not in it. And
-    the times of all files in that journal.
-    """
+def _when(path: Path) -> int | None:
+    """The time that Drizzle's journal beside a file has for it, in milliseconds; None without a journal, or if the file is not in it."""
     journal = path.parent / "meta" / "_journal.json"
     if not journal.exists():
-        return None, set()
+        return None
     try:
-        entries = {one["tag"]: int(one["when"]) for one in json.loads(journal.read_bytes())["entries"]}
-        return entries.get(path.stem), set(entries.values())
+        entries = json.loads(journal.read_bytes())["entries"]
+        return next((int(one["when"]) for one in entries if one["tag"] == path.stem), None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepFileError(
             f"{journal} cannot be read as Drizzle's journal: {error!r}",
