@@ -79,15 +79,12 @@ def roll_back(options: argparse.Namespace, settings: Settings, console: Console)
             if not options.give_up:
                 before_rolling_back(client, status, settings, console, discards=options.discard_changes)
 
-        for migration in migrations[1:]:  # before anything is changed
+        first, *others = migrations
+        for migration in others:  # before anything is changed
             before(read_status(client, migration), migration)
-        for place, (migration, rollback) in enumerate(zip(migrations, rollbacks, strict=True)):
-
-            def first(status: Status, migration: Migration = migration, *, is_first: bool = not place) -> None:
-                if is_first:
-                    before(status, migration)
-
-            runner.roll_back(client, migration, rollback, settings, console, first, giving_up=options.give_up)
+        for migration, rollback in zip(migrations, rollbacks, strict=True):
+            ask = (lambda status: before(status, first)) if migration is first else (lambda _: None)
+            runner.roll_back(client, migration, rollback, settings, console, ask, giving_up=options.give_up)
         remove_when_done(options, client, console)
     return 0
 
