@@ -381,9 +381,8 @@ begin
             rpc_migrations.qualified_keys(copy, 's'), copy.id, copy.source::regclass, rpc_migrations.key_match(copy, 's', 'k'),
             col.name, col.target_type, col.type, col.as_text), keys::text) as a (key text);
         if key is not null then
-            raise exception 'a value written since the copy began does not fit: column % of the row with the key % is %, and not the same as %',
-                col.name, key, col.type, col.target_type
-            using errcode = 'RM001', hint = rpc_migrations.hint_for_value(copy);
+            perform rpc_migrations.refuse_values(copy, format(
+                'column %s of the row with the key %s is %s, and not the same as %s', col.name, key, col.type, col.target_type));
         end if;
     end loop;
 end;
