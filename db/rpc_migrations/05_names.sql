@@ -115,19 +115,19 @@ begin
     if finds_names then
         perform rpc_migrations.refuse_strangers();
     end if;
-    begin
-        perform set_config('search_path', 'public, extensions', true) where finds_names;  -- until the end of this function
-        execute statement using parameters;
-        get diagnostics affected = row_count;
-    exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
-        if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
-            raise;
-        end if;
-        perform set_config('search_path', 'public, extensions', true);
-        execute statement using parameters;
-        get diagnostics affected = row_count;
-    end;
-    return affected;
+    loop
+        begin
+            perform set_config('search_path', 'public, extensions', true) where finds_names;  -- until the end of this function
+            execute statement using parameters;
+            get diagnostics affected = row_count;
+            return affected;
+        exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
+            if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
+                raise;
+            end if;
+            finds_names := true;
+        end;
+    end loop;
 end;
 $function$;
 
@@ -172,18 +172,19 @@ begin
     if finds_names then
         perform rpc_migrations.refuse_strangers();
     end if;
-    begin
-        perform set_config('search_path', 'public, extensions', true) where finds_names;
-        execute query into answer using parameters;
-        get diagnostics answers = row_count;
-    exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
-        if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
-            raise;
-        end if;
-        perform set_config('search_path', 'public, extensions', true);
-        execute query into answer using parameters;
-        get diagnostics answers = row_count;
-    end;
+    loop
+        begin
+            perform set_config('search_path', 'public, extensions', true) where finds_names;
+            execute query into answer using parameters;
+            get diagnostics answers = row_count;
+            exit;
+        exception when undefined_function or ambiguous_function or undefined_table or undefined_object then
+            if finds_names or exists (select from rpc_migrations.impostors('public, extensions', of_any_name => true)) then
+                raise;
+            end if;
+            finds_names := true;
+        end;
+    end loop;
     if answers > 0 then
         return next answer;
     end if;
