@@ -206,63 +206,9 @@ $function$;
 -- It is one statement, hence one snapshot: what is read of the log and of the source belongs together. Entries are deleted by
 -- the ids that were read, never by "up to the highest", because a transaction with a lower id may commit later. Rows
 -- are first deleted and then inserted, so that values may change places between rows under a unique index.
--- Returns how many entries were taken. Always by index: for lack of statistics a plan might be chosen that reads a whole
--- table for each batch, and takes the longer the larger the table is.
+-- Returns how many entries were taken. Raises RM001, with the key, for a row that the target cannot hold as it is. Always by index: for
+-- lack of statistics a plan might be chosen that reads a whole table for each batch, and takes the longer the larger the table is.
 create or replace function rpc_migrations.replay_entries(copy rpc_migrations.copies, entries bigint) returns bigint
-language plpgsql
-set search_path = ''
-set row_security = off
-set jit = off
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set lock_timeout = '20ms'
-as $function$
-declare
-    parts record := rpc_migrations.copy_parts(copy);
-    taken_entries bigint;
-    taken_keys jsonb;
-begin
-    -- Deferred constraints would raise their errors at the commit, where nobody catches them.
-    set constraints all immediate;
-    if rpc_migrations.has_no_key(copy) then
-        perform set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true);  -- there is no index, and the table is small
-    end if;
-    if copy.source = copy.new_table and parts.kept is not null then
-        return rpc_migrations.replay_entries_back(copy, entries);
-    end if;
-    select a.entries, a.keys into taken_entries, taken_keys
-    from rpc_migrations.ask(format(
-        $sql$
-        with taken as materialized (
-            select l.* from %1$s as l where l.rpc_migrations_truncated is not null order by l.rpc_migrations_id limit ($1)[1]::bigint
-        ),
-        forgotten as (
-            delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
-        ),
-        keys as materialized (select %2$s from taken),
-        gone as (
-            delete from only %3$s as t using keys as k where %4$s returning 1
-        ),
-        present as (
-            insert into %3$s (%5$s) overriding system value
-            select %6$s from keys as k inner join only %7$s as s on %8$s
-            where (select count(*) from gone) is not null
-        )
-        select count(*), %9$s from taken
-        $sql$,
-        parts.log, rpc_migrations.distinct_keys(copy), parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
-        rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.keys_to_check(copy)), entries::text) as a (entries bigint, keys jsonb);
-    perform rpc_migrations.check_round_trip(copy, taken_keys);
-    return taken_entries;
-end;
-$function$;
-
-
--- The same in a rollback, if the original table has values that the table in use has not: columns that it lacks, and those that were
--- converted one way. An existing row keeps these values, a new one gets the defaults. Raises RM001, with the key, if a value that was
--- converted one way has been changed, or is a new row's.
-create or replace function rpc_migrations.replay_entries_back(copy rpc_migrations.copies, entries bigint) returns bigint
 language plpgsql
 set search_path = ''
 set row_security = off
@@ -278,6 +224,11 @@ declare
     taken_keys jsonb;
     lost text;
 begin
+    -- Deferred constraints would raise their errors at the commit, where nobody catches them.
+    set constraints all immediate;
+    if rpc_migrations.has_no_key(copy) then
+        perform set_config('enable_seqscan', 'on', true), set_config('enable_hashjoin', 'on', true);  -- there is no index, and the table is small
+    end if;
     select a.entries, a.keys, a.lost into taken_entries, taken_keys, lost
     from rpc_migrations.ask(format(
         $sql$
@@ -288,40 +239,12 @@ begin
             delete from %1$s as l using taken as t where l.rpc_migrations_id = t.rpc_migrations_id
         ),
         keys as materialized (select %2$s from taken),
-        gone as (
-            delete from only %3$s as t using keys as k where %4$s returning t.*
-        ),
-        present as materialized (
-            select %6$s, %10$s, %12$s
-            from gone as g inner join only %7$s as s on %9$s
-        ),
-        added as materialized (
-            select %6$s, %13$s
-            from keys as k inner join only %7$s as s on %8$s
-            where not exists (select from only %3$s as t where %4$s)
-        ),
-        put_back as (
-            insert into %3$s (%5$s, %11$s) overriding system value
-            select %5$s, %11$s from present as p (%5$s, %11$s, rpc_migrations_lost)
-            where (select count(*) from gone) is not null
-        ),
-        put as (
-            insert into %3$s (%5$s) overriding system value
-            select %5$s from added as p (%5$s, rpc_migrations_lost)
-            where (select count(*) from gone) is not null
-        )
-        select count(*), %15$s, (
-            select row(%14$s)::text from (
-                select %14$s from present as p (%5$s, %11$s, rpc_migrations_lost) where p.rpc_migrations_lost
-                union all
-                select %14$s from added as p (%5$s, rpc_migrations_lost) where p.rpc_migrations_lost
-            ) as p limit 1
-        ) from taken
+        %3$s
+        select count(*), %4$s, (select l.key from lost as l) from taken
         $sql$,
-        parts.log, rpc_migrations.distinct_keys(copy), parts.target, rpc_migrations.key_match(copy, 't', 'k'), parts.columns, parts.read, parts.source,
-        rpc_migrations.key_match(copy, 's', 'k'), rpc_migrations.key_match(copy, 's', 'g'), parts.kept_values, parts.kept,
-        coalesce(format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record', parts.one_way, parts.one_way_before), 'false'),
-        case when parts.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p'),
+        parts.log, rpc_migrations.distinct_keys(copy),
+        case when copy.source = copy.new_table and parts.kept is not null then rpc_migrations.replay_back_in_sql(copy)
+            else rpc_migrations.replay_in_sql(copy) end,
         rpc_migrations.keys_to_check(copy)), entries::text) as a (entries bigint, keys jsonb, lost text);
     if lost is not null then
         raise exception 'the row with the key % was changed or added since, and a column of it was converted one way (type ... using)', lost
@@ -330,6 +253,75 @@ begin
     perform rpc_migrations.check_round_trip(copy, taken_keys);
     return taken_entries;
 end;
+$function$;
+
+
+-- What replay_entries does for the "keys", as SQL. No row is "lost" by that.
+create or replace function rpc_migrations.replay_in_sql(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        $sql$
+        gone as (
+            delete from only %1$s as t using keys as k where %2$s returning 1
+        ),
+        present as (
+            insert into %1$s (%3$s) overriding system value
+            select %4$s from keys as k inner join only %5$s as s on %6$s
+            where (select count(*) from gone) is not null
+        ),
+        lost as (select null as key)
+        $sql$,
+        p.target, rpc_migrations.key_match(copy, 't', 'k'), p.columns, p.read, p.source, rpc_migrations.key_match(copy, 's', 'k'))
+    from rpc_migrations.copy_parts(copy) as p;
+$function$;
+
+
+-- The same in a rollback, if the original table has values that the table in use has not: columns that it lacks, and those that were
+-- converted one way. An existing row keeps these values, a new one gets the defaults. "lost" is the key of a row of which a value that was
+-- converted one way has been changed, or which is new.
+create or replace function rpc_migrations.replay_back_in_sql(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format(
+        $sql$
+        gone as (
+            delete from only %1$s as t using keys as k where %2$s returning t.*
+        ),
+        present as materialized (
+            select %4$s, %8$s, %10$s
+            from gone as g inner join only %5$s as s on %7$s
+        ),
+        added as materialized (
+            select %4$s, %11$s
+            from keys as k inner join only %5$s as s on %6$s
+            where not exists (select from only %1$s as t where %2$s)
+        ),
+        put_back as (
+            insert into %1$s (%3$s, %9$s) overriding system value
+            select %3$s, %9$s from present as p (%3$s, %9$s, rpc_migrations_lost)
+            where (select count(*) from gone) is not null
+        ),
+        put as (
+            insert into %1$s (%3$s) overriding system value
+            select %3$s from added as p (%3$s, rpc_migrations_lost)
+            where (select count(*) from gone) is not null
+        ),
+        lost as (
+            select row(%12$s)::text as key from (
+                select %12$s from present as p (%3$s, %9$s, rpc_migrations_lost) where p.rpc_migrations_lost
+                union all
+                select %12$s from added as p (%3$s, rpc_migrations_lost) where p.rpc_migrations_lost
+            ) as p limit 1
+        )
+        $sql$,
+        p.target, rpc_migrations.key_match(copy, 't', 'k'), p.columns, p.read, p.source, rpc_migrations.key_match(copy, 's', 'k'),
+        rpc_migrations.key_match(copy, 's', 'g'), p.kept_values, p.kept,
+        coalesce(format('row(%s)::record operator(pg_catalog.*<>) row(%s)::record', p.one_way, p.one_way_before), 'false'),
+        case when p.one_way is null then 'false' else 'true' end, rpc_migrations.qualified_keys(copy, 'p'))
+    from rpc_migrations.copy_parts(copy) as p;
 $function$;
 
 
