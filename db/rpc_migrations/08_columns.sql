@@ -41,34 +41,27 @@ as $function$
 declare
     col record;
     plan jsonb := '[]';
-    problems text[] := '{}';
+    problems text[] := rpc_migrations.unfilled_columns(old_table, new_table);
     fallback text;
 begin
     for col in
         select
             o.attname as name, o.attnum as number, n.attnum as new_number, o.atttypid as old_type, n.atttypid as new_type,
-            o.attname is not null as in_old,
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
-            n.attname as new_name, n.attnotnull and not coalesce(o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum), false) as must_fill,
-            n.attgenerated, n.attidentity, pg_get_expr(d.adbin, d.adrelid) as default_value,
+            n.attnotnull and not (o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum)) as must_fill,
+            n.attgenerated, pg_get_expr(d.adbin, d.adrelid) as default_value,
             not n.attnotnull and o.attnum = any (
                 select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
                 from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
             ) as loose_key
-        from (select a.* from pg_catalog.pg_attribute as a where a.attrelid = old_table and a.attnum > 0 and not a.attisdropped) as o
-        full join (select a.* from pg_catalog.pg_attribute as a where a.attrelid = new_table and a.attnum > 0 and not a.attisdropped) as n
-            on n.attname = o.attname
+        from pg_catalog.pg_attribute as n
+        inner join pg_catalog.pg_attribute as o on o.attrelid = old_table and o.attname = n.attname and o.attnum > 0
         left join pg_catalog.pg_attrdef as d on d.adrelid = n.attrelid and d.adnum = n.attnum
+        where n.attrelid = new_table and n.attnum > 0 and not n.attisdropped
         order by n.attnum
     loop
         fallback := null;
-        if not col.in_old then
-            if col.must_fill and col.default_value is null and col.attidentity = '' then
-                problems := array_append(problems, format('column %I of the new table is not null and has no default, but the old table lacks it', col.new_name));
-            end if;
-            continue;
-        end if;
         if col.attgenerated <> '' then
             problems := problems || rpc_migrations.outdated_values(old_table, col.number, new_table, col.new_number);
             continue;
@@ -104,6 +97,21 @@ begin
     perform rpc_migrations.refuse_problems(old_table, problems);
     return plan;
 end;
+$function$;
+
+
+-- The columns of the new table that nothing could fill: the old table lacks them. One sentence each.
+create or replace function rpc_migrations.unfilled_columns(old_table oid, new_table oid) returns text[]
+language sql stable
+set search_path = ''
+as $function$
+    select coalesce(array_agg(
+        format('column %I of the new table is not null and has no default, but the old table lacks it', n.attname) order by n.attnum), '{}')
+    from pg_catalog.pg_attribute as n
+    where
+        n.attrelid = new_table and n.attnum > 0 and not n.attisdropped
+        and n.attnotnull and not n.atthasdef and n.attidentity = ''
+        and not exists (select from pg_catalog.pg_attribute as o where o.attrelid = old_table and o.attname = n.attname and o.attnum > 0);
 $function$;
 
 
