@@ -15,7 +15,7 @@ set lock_timeout = '20ms'
 as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
-    ready boolean := true;
+    ready boolean;
     carried jsonb := '[]';
     began timestamptz;
 begin
@@ -29,11 +29,9 @@ begin
     end if;
     if copy.source is not null then
         select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
-    end if;
-    if not ready then
-        return;
-    end if;
-    if copy.source is not null then
+        if not ready then
+            return;
+        end if;
         perform rpc_migrations.check_conflicts(copy);
         perform rpc_migrations.check_complete(copy);
     end if;

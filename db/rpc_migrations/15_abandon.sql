@@ -93,6 +93,22 @@ as $function$
 $function$;
 
 
+-- Raises RM001 if a migration that has no copy has swapped tables: only its row knows which. "advice": what can still be done.
+create or replace function rpc_migrations.refuse_lost_copy(migration text, advice text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    swap_said text := rpc_migrations.swapped_before(migration);
+begin
+    if swap_said is not null then
+        raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', swap_said
+        using errcode = 'RM001', hint = advice;
+    end if;
+end;
+$function$;
+
+
 -- Drops what captures changes for copies that do not exist (any more); the triggers go with their function. Returns a message with the
 -- tables; null: none.
 create or replace function rpc_migrations.drop_lost_captures() returns text

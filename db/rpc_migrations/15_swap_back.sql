@@ -15,19 +15,16 @@ as $function$
 declare
     copy rpc_migrations.copies := rpc_migrations.current_copy();
     keeps_changes boolean := copy.source is not null and not discard_changes;
-    ready boolean := true;
+    ready boolean;
     began timestamptz;
 begin
     rows := 0;
     ends_request := false;
     done := copy.id is null;
     if done then
-        message := rpc_migrations.swapped_before(current_setting('rpc_migrations.migration', true));
-        if message is not null then
-            raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', message
-            using errcode = 'RM001', hint = 'No table was changed. To go back by hand: rename the table in use, and the original one to its name, and '
-                'give that its rights again. To leave it as it is, give the rollback up with --give-up.';
-        end if;
+        perform rpc_migrations.refuse_lost_copy(current_setting('rpc_migrations.migration', true), 'No table was changed. To go back by hand: '
+            'rename the table in use, and the original one to its name, and give that its rights again. To leave it as it is, give the rollback '
+            'up with --give-up.');
         return;
     end if;
     if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
@@ -35,9 +32,9 @@ begin
     end if;
     if keeps_changes then
         select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
-    end if;
-    if not ready then
-        return;
+        if not ready then
+            return;
+        end if;
     end if;
     began := clock_timestamp();
     begin

@@ -55,15 +55,14 @@ declare
     name_in_use text;
     backup text;
     original regclass := (select c.oid from pg_catalog.pg_class as c where c.oid = copy.old_table);
-    swap_said text := rpc_migrations.swapped_before(migration);
     keys text;
 begin
+    if copy.id is null then
+        perform rpc_migrations.refuse_lost_copy(migration, 'Nothing was changed. To finish by hand, drop the original table.');
+    end if;
     if copy.state = 'finished' then
         raise exception '% was finished on %', migration, rpc_migrations.moment(copy.ended_at)
         using errcode = 'RM000', hint = 'Its way back is closed.';
-    elsif copy.id is null and swap_said is not null then
-        raise exception 'the row of rpc_migrations.copies that tells what was swapped is gone. The swap said: %', swap_said
-        using errcode = 'RM001', hint = 'Nothing was changed. To finish by hand, drop the original table.';
     elsif copy.state = 'rolling back' then
         raise exception 'a rollback of % is under way', migration
         using errcode = 'RM001', hint = 'Nothing was changed. Finish the rollback, or give it up with --give-up.';
