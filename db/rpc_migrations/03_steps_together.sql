@@ -20,9 +20,13 @@ language plpgsql
 set search_path = ''
 as $function$
 declare
-    steps jsonb := jsonb_build_array(jsonb_build_object(
-        'query', run_steps.query, 'separator', run_steps.separator, 'record', run_steps.record, 'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
-    )) || run_steps.following;
+    steps jsonb := (
+        select jsonb_agg(jsonb_build_object('migration', run_steps.migration) || s.value order by s.number)
+        from jsonb_array_elements(jsonb_build_array(jsonb_build_object(
+            'query', run_steps.query, 'separator', run_steps.separator, 'record', run_steps.record,
+            'step', run_steps.step, 'checksum', run_steps.checksum, 'batch', run_steps.batch
+        )) || run_steps.following) with ordinality as s (value, number)
+    );
     next_step jsonb := steps -> 0;
     place integer := 0;
     answer jsonb;
@@ -36,25 +40,16 @@ begin
     -- run_step does these two as well; done here, they do not count as left behind by a step.
     perform set_config('lock_timeout', '100ms', true);
     perform pg_try_advisory_xact_lock(rpc_migrations.lock_key(m.name))
-    from (
-        select run_steps.migration as name union select s ->> 'migration' from jsonb_array_elements(run_steps.following) as s
-    ) as m
+    from (select distinct s ->> 'migration' as name from jsonb_array_elements(steps) as s) as m
     where m.name is not null;
     left_before := rpc_migrations.left_behind();
     while next_step is not null loop
         step_began := clock_timestamp();
         begin
             answer := rpc_migrations.run_step(
-                next_step ->> 'query', coalesce(next_step ->> 'migration', run_steps.migration), next_step ->> 'step', next_step ->> 'checksum',
+                next_step ->> 'query', next_step ->> 'migration', next_step ->> 'step', next_step ->> 'checksum',
                 (next_step ->> 'batch')::boolean, run_steps.run, separator => next_step ->> 'separator',
-                record => nullif(next_step -> 'record', 'null'),
-                later => case when next_step ->> 'query' ~ '\mrpc_migrations\.begin_(copy|rebuild)\M' then (
-                    select jsonb_agg(s.value order by s.number)
-                    from jsonb_array_elements(steps) with ordinality as s (value, number)
-                    where
-                        s.number > place + 1
-                        and coalesce(s.value ->> 'migration', run_steps.migration) = coalesce(next_step ->> 'migration', run_steps.migration)
-                ) end
+                record => nullif(next_step -> 'record', 'null'), later => rpc_migrations.steps_to_rehearse(steps, place)
             );
             is_last := rpc_migrations.left_behind() is distinct from left_before
                 or coalesce((answer -> 'result' ->> 'ends_request')::boolean, false);
@@ -66,7 +61,7 @@ begin
             exit;
         end;
         answers := answers || jsonb_build_array(answer || jsonb_build_object(
-            'migration', coalesce(next_step ->> 'migration', run_steps.migration), 'step', next_step ->> 'step',
+            'migration', next_step -> 'migration', 'step', next_step -> 'step',
             'call_seconds', extract(epoch from clock_timestamp() - step_began)
         ));
         exit when is_last or answer ->> 'state' not in ('done', 'more')
@@ -76,6 +71,19 @@ begin
     end loop;
     return (answers -> 0) || jsonb_build_object('following', answers - 0, 'undone', undone);
 end;
+$function$;
+
+
+-- If the step at this place begins a copy: those that follow it in its migration. Null: it does not.
+create or replace function rpc_migrations.steps_to_rehearse(steps jsonb, place integer) returns jsonb
+language sql immutable
+set search_path = ''
+as $function$
+    select jsonb_agg(s.value order by s.number)
+    from jsonb_array_elements(steps) with ordinality as s (value, number)
+    where
+        steps -> place ->> 'query' ~ '\mrpc_migrations\.begin_(copy|rebuild)\M'
+        and s.number > place + 1 and s.value -> 'migration' = steps -> place -> 'migration';
 $function$;
 
 
