@@ -2,26 +2,14 @@
 -- the transaction of the change. It never touches the target, so the application never waits for the copy. A truncation is
 -- an entry of its own.
 
--- Makes the log of a copy and the trigger function that writes it. The function belongs to us and runs with our
--- rights: the application's roles may not even see the schema. Where somebody has renamed, dropped or altered a column by which rows are
--- told apart, the application goes on writing; that the log lacks its changes is an entry of its own (see check_source).
+-- Makes the log of a copy and the trigger function that writes it.
 create or replace function rpc_migrations.create_log(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
 as $function$
 declare
     parts record := rpc_migrations.copy_parts(copy);
-    old_keys text;
-    new_keys text;
-    read_old text;
-    read_new text;
 begin
-    select
-        string_agg(format('before.%I', k.name), ', '), string_agg(format('after.%I', k.name), ', '),
-        string_agg(format('before.%1$I := old.%1$I;', k.name), ' '), string_agg(format('after.%1$I := new.%1$I;', k.name), ' ')
-    into old_keys, new_keys, read_old, read_new
-    from jsonb_to_recordset(copy.keys) as k (name text);
-
     -- Base types in place of domains, because an entry of a truncation has no key, and a domain may refuse the NULL.
     execute format('create table %s as select %s from %s with no data', parts.log, (
         select string_agg(format('%1$I::%2$s as %1$I', k.name, format_type(rpc_migrations.base_type(a.atttypid), -1)), ', '
@@ -37,6 +25,32 @@ begin
     end if;
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated', parts.log);
     execute format('create index on %s (rpc_migrations_id) where rpc_migrations_truncated is null', parts.log);
+    perform rpc_migrations.create_capture_function(copy);
+    perform rpc_migrations.close_to_others();  -- this, the log, and sequences of further columns of the new table
+    perform rpc_migrations.refuse_another_owner(copy, to_regprocedure(format('rpc_migrations.capture_%s()', copy.id)), to_regclass(parts.log));
+end;
+$function$;
+
+
+-- Makes the trigger function. It belongs to us and runs with our rights: the application's roles may not even see the schema. Where
+-- somebody has renamed, dropped or altered a column by which rows are told apart, the application goes on writing; that the log lacks its
+-- changes is an entry of its own (see check_source).
+create or replace function rpc_migrations.create_capture_function(copy rpc_migrations.copies) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    parts record := rpc_migrations.copy_parts(copy);
+    old_keys text;
+    new_keys text;
+    read_old text;
+    read_new text;
+begin
+    select
+        string_agg(format('before.%I', k.name), ', '), string_agg(format('after.%I', k.name), ', '),
+        string_agg(format('before.%1$I := old.%1$I;', k.name), ' '), string_agg(format('after.%1$I := new.%1$I;', k.name), ' ')
+    into old_keys, new_keys, read_old, read_new
+    from jsonb_to_recordset(copy.keys) as k (name text);
     execute format(
         'create function rpc_migrations.capture_%s() returns trigger language plpgsql security definer set search_path = %L as %L',
         copy.id, '', format(
@@ -70,8 +84,6 @@ begin
             end;
             $body$,
             parts.log, parts.keys, old_keys, new_keys, rpc_migrations.key_match(copy, 'before', 'after'), read_old, read_new));
-    perform rpc_migrations.close_to_others();  -- this, the log, and sequences of further columns of the new table
-    perform rpc_migrations.refuse_another_owner(copy, to_regprocedure(format('rpc_migrations.capture_%s()', copy.id)), to_regclass(parts.log));
 end;
 $function$;
 
