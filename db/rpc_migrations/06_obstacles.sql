@@ -278,8 +278,7 @@ begin
             select case when l.classoid = 'pg_catalog.pg_proc'::regclass then format('routine %s', l.objoid::regprocedure)
                 else coalesce(format('column %s.', relation::regclass) || quote_ident(a.attname), format('table %s', relation::regclass)) end as what
         ) as o
-        where
-            l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass
+        where l.objoid = relation and l.classoid = 'pg_catalog.pg_class'::regclass
             or l.classoid = 'pg_catalog.pg_proc'::regclass
             and l.objoid in (select f.object from rpc_migrations.depending('pg_catalog.pg_proc', relation) as f where f.on_rows)
         union all

@@ -55,6 +55,33 @@ end;
 $function$;
 
 
+-- The foreign keys of partitioned tables that point at a table, the last one first.
+create or replace function rpc_migrations.partitioned_keys_to(relation oid) returns setof rpc_migrations.obstacle
+language plpgsql stable
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+as $function$
+begin
+    return query
+        select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass), w.take_away,
+            concat(E'-- From here on it acts after the foreign keys of others that point at ' || o.name || E'.\n', w.put_back)
+        from pg_catalog.pg_constraint as c
+        inner join pg_catalog.pg_class as r on r.oid = c.conrelid
+        cross join lateral rpc_migrations.way_round('pg_catalog.pg_constraint'::regclass, c.oid) as w
+        left join lateral (
+            select relation::regclass::text as name
+            from pg_catalog.pg_constraint as k
+            inner join pg_catalog.pg_class as t on t.oid = k.conrelid and t.relkind <> 'p'
+            where k.confrelid = relation and k.contype = 'f' and k.conparentid = 0
+                and rpc_migrations.acts_by(k.oid) > rpc_migrations.acts_by(c.oid)
+            limit 1
+        ) as o on true
+        where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
+        order by rpc_migrations.acts_by(c.oid) desc;
+end;
+$function$;
+
+
 -- Those that the swap cannot carry over: they are to be removed before, and put back afterwards.
 create or replace function rpc_migrations.obstacles_to_be_put_back(relation oid) returns setof rpc_migrations.obstacle
 language plpgsql stable
@@ -76,23 +103,7 @@ begin
             order by m.level desc
         )
         union all
-        (
-            select 'a foreign key of a partitioned table that points at it', format('%I on %s', c.conname, c.conrelid::regclass), w.take_away,
-                concat(E'-- From here on it acts after the foreign keys of others that point at ' || o.name || E'.\n', w.put_back)
-            from pg_catalog.pg_constraint as c
-            inner join pg_catalog.pg_class as r on r.oid = c.conrelid
-            cross join lateral rpc_migrations.way_round('pg_catalog.pg_constraint'::regclass, c.oid) as w
-            left join lateral (
-                select relation::regclass::text as name
-                from pg_catalog.pg_constraint as k
-                inner join pg_catalog.pg_class as t on t.oid = k.conrelid and t.relkind <> 'p'
-                where k.confrelid = relation and k.contype = 'f' and k.conparentid = 0
-                    and rpc_migrations.acts_by(k.oid) > rpc_migrations.acts_by(c.oid)
-                limit 1
-            ) as o on true
-            where c.confrelid = relation and c.contype = 'f' and r.relkind = 'p' and c.conparentid = 0
-            order by rpc_migrations.acts_by(c.oid) desc
-        )
+        select k.* from rpc_migrations.partitioned_keys_to(relation) as k
         union all
         select 'something that depends on a function which takes or returns its rows',
             format('%s, on %s', pg_describe_object(d.classid, d.objid, d.objsubid), f.object::regprocedure), w.take_away, w.put_back
