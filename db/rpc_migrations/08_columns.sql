@@ -41,7 +41,7 @@ as $function$
 declare
     col record;
     plan jsonb := '[]';
-    problems text[] := rpc_migrations.unfilled_columns(old_table, new_table);
+    problems text[] := rpc_migrations.problems_of_nulls(old_table, new_table);
     fallback text;
 begin
     for col in
@@ -50,11 +50,7 @@ begin
             format_type(o.atttypid, o.atttypmod) as old_type_name, format_type(n.atttypid, n.atttypmod) as new_type_name,
             o.atttypid = n.atttypid and n.atttypmod in (-1, o.atttypmod) as same_type,
             n.attnotnull and not (o.attnotnull and not rpc_migrations.may_hold_null(old_table, o.attnum)) as must_fill,
-            n.attgenerated, pg_get_expr(d.adbin, d.adrelid) as default_value,
-            not n.attnotnull and o.attnum = any (
-                select unnest((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
-                from pg_catalog.pg_index as i where i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
-            ) as loose_key
+            n.attgenerated, pg_get_expr(d.adbin, d.adrelid) as default_value
         from pg_catalog.pg_attribute as n
         inner join pg_catalog.pg_attribute as o on o.attrelid = old_table and o.attname = n.attname and o.attnum > 0
         left join pg_catalog.pg_attrdef as d on d.adrelid = n.attrelid and d.adnum = n.attnum
@@ -69,10 +65,6 @@ begin
         if not rpc_migrations.type_fits(col.old_type, col.new_type) then
             problems := array_append(problems, format('column %I is %s and cannot become %s', col.name, col.old_type_name, col.new_type_name));
             continue;
-        end if;
-        if col.loose_key then
-            problems := array_append(problems, format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; '
-                'declare it not null', col.name));
         end if;
         if col.must_fill and col.default_value is not null then
             -- Evaluated once, so that every NULL becomes the same value and the comparison before the swap can tell.
@@ -100,18 +92,25 @@ end;
 $function$;
 
 
--- The columns of the new table that nothing could fill: the old table lacks them. One sentence each.
-create or replace function rpc_migrations.unfilled_columns(old_table oid, new_table oid) returns text[]
+-- Columns of the new table that may not be null and that nothing fills, as the old table lacks them; and columns that may be null there
+-- although they tell the rows apart. One sentence each.
+create or replace function rpc_migrations.problems_of_nulls(old_table oid, new_table oid) returns text[]
 language sql stable
 set search_path = ''
 as $function$
-    select coalesce(array_agg(
-        format('column %I of the new table is not null and has no default, but the old table lacks it', n.attname) order by n.attnum), '{}')
+    select coalesce(array_agg(p.problem order by n.attnum), '{}')
     from pg_catalog.pg_attribute as n
-    where
-        n.attrelid = new_table and n.attnum > 0 and not n.attisdropped
-        and n.attnotnull and not n.atthasdef and n.attidentity = ''
-        and not exists (select from pg_catalog.pg_attribute as o where o.attrelid = old_table and o.attname = n.attname and o.attnum > 0);
+    left join pg_catalog.pg_attribute as o on o.attrelid = old_table and o.attname = n.attname and o.attnum > 0
+    cross join lateral (
+        select format('column %I of the new table is not null and has no default, but the old table lacks it', n.attname)
+        where n.attnotnull and o.attname is null and not n.atthasdef and n.attidentity = ''
+        union all
+        select format('column %I tells the rows apart, as the table has no primary key, and may be null in the new one; declare it not null', n.attname)
+        from pg_catalog.pg_index as i
+        where not n.attnotnull and i.indexrelid = rpc_migrations.key_index(old_table) and not i.indisprimary
+            and o.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])  -- without those that it only includes
+    ) as p (problem)
+    where n.attrelid = new_table and n.attnum > 0 and not n.attisdropped;
 $function$;
 
 
