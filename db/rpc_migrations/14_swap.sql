@@ -61,12 +61,21 @@ begin
         return;
     end;
     copy := rpc_migrations.note_attempt(copy, began);
-    if done then
-        message := case
-            when copy.source is null then format('%s is there', copy.new_table::regclass)
-            else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
-        end || rpc_migrations.attempts_in_words(copy) || rpc_migrations.subscriptions_left(copy.old_table);
-    end if;
+    message := case when done then rpc_migrations.swap_in_words(copy) else message end;
+end;
+$function$;
+
+
+-- What the swap has done, for a message.
+create or replace function rpc_migrations.swap_in_words(copy rpc_migrations.copies) returns text
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return case
+        when copy.source is null then format('%s is there', copy.new_table::regclass)
+        else format('%s is the new table, %s the original one', copy.new_table::regclass, copy.old_table::regclass)
+    end || rpc_migrations.attempts_in_words(copy) || rpc_migrations.subscriptions_left(copy.old_table);
 end;
 $function$;
 

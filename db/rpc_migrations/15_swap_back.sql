@@ -21,14 +21,9 @@ begin
     rows := 0;
     ends_request := false;
     done := copy.id is null;
+    perform rpc_migrations.check_swap_back(copy, discard_changes);
     if done then
-        perform rpc_migrations.refuse_lost_copy(current_setting('rpc_migrations.migration', true), 'No table was changed. To go back by hand: '
-            'rename the table in use, and the original one to its name, and give that its rights again. To leave it as it is, give the rollback '
-            'up with --give-up.');
         return;
-    end if;
-    if copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
-        raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
     end if;
     if keeps_changes then
         select p.* into ready, rows, holders, ends_request, message from rpc_migrations.prepare_swap(copy) as p;
@@ -64,13 +59,40 @@ begin
         return;
     end;
     copy := rpc_migrations.note_attempt(copy, began);
-    if done then
-        message := case when copy.old_table is null then 'there was no table before' else 'the original table is back' end
-            || format('; the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
-            || rpc_migrations.subscriptions_left(copy.new_table);
-        message := concat_ws('; ', message, rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, c.relname))
-        from pg_catalog.pg_class as c where c.oid = copy.new_table;
+    message := case when done then rpc_migrations.swap_back_in_words(copy, kept_as) else message end;
+end;
+$function$;
+
+
+-- Raises RM001 or RM005 if this is not the time to swap back.
+create or replace function rpc_migrations.check_swap_back(copy rpc_migrations.copies, discard_changes boolean) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if copy.id is null then
+        perform rpc_migrations.refuse_lost_copy(current_setting('rpc_migrations.migration', true), 'No table was changed. To go back by hand: '
+            'rename the table in use, and the original one to its name, and give that its rights again. To leave it as it is, give the rollback '
+            'up with --give-up.');
+    elsif copy.old_table is not null and (copy.state <> 'rolling back' or (copy.compared_at is null and not discard_changes)) then
+        raise exception 'the swap comes after the comparison' using errcode = 'RM005', hint = 'Run the whole of the rollback.';
     end if;
+end;
+$function$;
+
+
+-- What the swap back has done, for a message.
+create or replace function rpc_migrations.swap_back_in_words(copy rpc_migrations.copies, kept_as text) returns text
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    return concat_ws('; ',
+        case when copy.old_table is null then 'there was no table before' else 'the original table is back' end,
+        format('the migrated one is kept as %s', kept_as) || rpc_migrations.attempts_in_words(copy)
+        || rpc_migrations.subscriptions_left(copy.new_table),
+        rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, (
+            select c.relname from pg_catalog.pg_class as c where c.oid = copy.new_table)));
 end;
 $function$;
 
