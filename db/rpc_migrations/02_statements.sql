@@ -107,12 +107,21 @@ as $function$
 $function$;
 
 
+-- What a comment looks like, as a regular expression.
+create or replace function rpc_migrations.comment_pattern() returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select '--[^\n]*|/\*([^*]|\*+[^*/])*\*+/';
+$function$;
+
+
 -- A statement without the comments before it.
 create or replace function rpc_migrations.without_comments_before(statement text) returns text
 language sql immutable
 set search_path = ''
 as $function$
-    select regexp_replace(statement, '^(\s+|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)+', '');
+    select regexp_replace(statement, '^(\s+|' || rpc_migrations.comment_pattern() || ')+', '');
 $function$;
 
 

@@ -97,7 +97,7 @@ as $function$
     with bare (text) as (
         select regexp_replace(
             regexp_replace(left(query, 100000), '(\$[[:alpha:]_]??\w*?\$).*?\1', '', 'g'),
-            $re$--[^\n]*|/\*([^*]|\*+[^*/])*\*+/|'([^']|'')*'|"([^"]|"")*"$re$, '', 'g')
+            rpc_migrations.comment_pattern() || $re$|'([^']|'')*'|"([^"]|"")*"$re$, '', 'g')
     )
     select array_agg(distinct upper(concat_ws(' ', word[1], case when upper(word[1]) in ('CREATE', 'ALTER', 'DROP') then word[2] end)))
     from bare

@@ -52,7 +52,7 @@ as $function$
         from (select rpc_migrations.without_comments_before(statement)) as w (text)
         cross join lateral (
             select regexp_replace(
-                regexp_replace(w.text, '"([^"]|"")*"|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/', '""', 'g'), '\([^()]*\)', '', 'g')
+                regexp_replace(w.text, '"([^"]|"")*"|' || rpc_migrations.comment_pattern(), '""', 'g'), '\([^()]*\)', '', 'g')
         ) as b (text)
     ) else false end;
 $function$;
@@ -74,7 +74,7 @@ begin
     perform rpc_migrations.defer_foreign_keys();  -- an earlier version has left them; now there is none but the statement's
     begin
         answer := rpc_migrations.run_text(case
-            when reads_rows then regexp_replace(statement, '(\s|;|--[^\n]*|/\*([^*]|\*+[^*/])*\*+/)*$', e'\nnot valid')
+            when reads_rows then regexp_replace(statement, '(\s|;|' || rpc_migrations.comment_pattern() || ')*$', e'\nnot valid')
             else statement end);
         select c.conrelid, c.conname, rpc_migrations.orphans_query(c.conrelid, c.conname) into key.relation, key.name, orphans
         from pg_catalog.pg_constraint as c
