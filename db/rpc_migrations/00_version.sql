@@ -5,13 +5,7 @@
 -- on Supabase) owns what they make. Nothing relies on default privileges, in either direction: every right is revoked and
 -- granted by name.
 
--- Nothing that others made, in public or in this session, is found by a name without a schema.
-set local search_path = pg_catalog, pg_temp;
--- A database may have other settings for these, and would then read strings and write names differently.
-set local standard_conforming_strings = on;
-set local array_nulls = on;
-set local quote_all_identifiers = off;
--- Or would describe tables otherwise (as 17_deployed.sql pins it for the functions that do).
+-- Tables are described in the same words whatever the database has as its settings (17_deployed.sql pins it for the functions that do so).
 set local timezone = 'UTC';
 set local datestyle = 'ISO, MDY';
 set local intervalstyle = 'postgres';

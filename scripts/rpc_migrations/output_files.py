@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .deployment import SIGNATURE, current_version, deployment_sql, version_number
+from .deployment import SIGNATURE, SQL_FOLDER, current_version, deployment_sql, version_number
 from .errors import MigrationError
 from .migration import Migration, Step
 from .settings import PROJECT_ROOT
@@ -28,14 +28,6 @@ _TITLES = {
     "finish_": "closing the way back of {}",
 }  # fmt: skip
 
-# With these nothing that others made is found in place of PostgreSQL's own, and strings and names are read and written as usual,
-# whatever the database has as its settings (execute_sql sets the same).
-_OWN_SESSION = """\
-set search_path = pg_catalog, pg_temp;
-set standard_conforming_strings = on;
-set array_nulls = on;
-set quote_all_identifiers = off;
-"""
 # A pooler in transaction mode hands a session on as it was left: the application would look up its tables with our search_path.
 _NOT_POOLED = """\
 select :'PORT' = '6543' as is_shared
@@ -49,7 +41,11 @@ end;
 $$;
 \\endif
 """
-_OWN_TRANSACTION = _OWN_SESSION.replace("set ", "set local ")
+_OWN_SETTINGS, _OWN_ROLE = (
+    (SQL_FOLDER / name).read_text(encoding="utf-8") for name in ("00_settings.sql", "00_superuser.sql")
+)
+_OWN_TRANSACTION = f"{_OWN_SETTINGS}\n{_OWN_ROLE}"
+_OWN_SESSION = _OWN_TRANSACTION.replace("set local ", "set ")
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
@@ -139,7 +135,7 @@ def write_removal(*, keep_journal: bool) -> Path:
         f"case when {left} then 'execute_sql was not removed' else 'execute_sql was removed{'; the journal is kept' if keep_journal else ''}' end"
     )
     return _write(
-        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
+        DROP_FILE, f"{header}\nbegin;\n{_OWN_SETTINGS}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
     )
 
 

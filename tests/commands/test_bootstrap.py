@@ -31,9 +31,9 @@ def hosted(cluster: Cluster, postgrest: str) -> Iterator[LocalSupabase]:
         yield running
 
 
-def run_by_hand(running: LocalSupabase, sql: str = BOOTSTRAP) -> None:
-    """Run a text as the SQL Editor does: as postgres, in one piece."""
-    with running.database.connect() as connection:
+def run_by_hand(running: LocalSupabase, sql: str = BOOTSTRAP, role: str = "postgres") -> None:
+    """Run a text as the SQL Editor does: as postgres (on a self-hosted project as supabase_admin), in one piece."""
+    with running.database.connect(role) as connection:
         connection.execute(sql.encode())
 
 
@@ -49,8 +49,9 @@ def link_in(text: str) -> str:
 
 
 @pytest.mark.parametrize("postgrest", POSTGREST_VERSIONS)
-def test_with_it_the_key_alone_deploys_and_migrates(checkout: Checkout, hosted: LocalSupabase) -> None:
-    run_by_hand(hosted)
+@pytest.mark.parametrize("role", ["postgres", "supabase_admin"])
+def test_with_it_the_key_alone_deploys_and_migrates(checkout: Checkout, hosted: LocalSupabase, role: str) -> None:
+    run_by_hand(hosted, role=role)
     said(checkout.run(DEPLOY, env=hosted.environment()), "Deployed through execute_sql itself")
     said(checkout.run(MIGRATE, env=hosted.environment()), "is applied")
     with hosted.database.connect() as connection:

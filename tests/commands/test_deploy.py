@@ -23,6 +23,7 @@ from rpc_migrations.keys import read_key
 from rpc_migrations.settings import Settings
 
 DEPLOY = "deploy_sql_function.py"
+REMOVAL_FILE = "db/drop_execute_sql_function_output.sql"
 RPC, META, MANAGEMENT = "execute_sql itself", "postgres-meta (/pg/query)", "the Management API"
 EVERY_ARGUMENT = {
     "query": "select 1 as one", "migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0,
@@ -45,6 +46,12 @@ def version(running: LocalSupabase) -> str | None:
     with running.database.connect() as connection:
         value = one(connection, "select obj_description(oid, 'pg_proc') from pg_proc where proname = 'execute_sql'")
         return None if value is None else str(value)
+
+
+def owner(running: LocalSupabase) -> str:
+    """Whose execute_sql is."""
+    with running.database.connect() as connection:
+        return str(one(connection, "select proowner::regrole from pg_proc where proname = 'execute_sql'"))
 
 
 def make_older(connection: psycopg.Connection[Any], *, other_arguments: bool) -> None:
@@ -75,6 +82,7 @@ def test_it_is_deployed_through_postgres_meta_and_then_there_is_nothing_to_do(
         said(done, f"{RPC}: not open", f"Deployed through {META}", "The REST layer knows the function")
         assert MANAGEMENT not in done.stdout, "the safest way comes first"
         assert version(running) == current_version()
+        assert owner(running) == "postgres", "postgres-meta is supabase_admin"
         assert call(running, running.service_key, query="select 1 as one").json() == [{"one": 1}]
         assert call(running, running.anon_key, query="select 1").json()["code"] == "42501"
         assert call(running, running.authenticated_key("u"), query="select 1").json()["code"] == "42501"
@@ -86,6 +94,25 @@ def test_it_is_deployed_through_postgres_meta_and_then_there_is_nothing_to_do(
             assert done.stderr == ""
             assert one(connection, "select xmin from pg_proc where proname = 'execute_sql'") == before
         assert checkout.written() == set()
+
+
+def test_what_a_superuser_has_deployed_is_not_brought_up_to_date(checkout: Checkout, cluster: Cluster) -> None:
+    """As earlier versions were by way of postgres-meta: whoever calls it would have all rights."""
+    with project(cluster, rows=None, deployed=False) as running:
+        with running.database.connect("supabase_admin") as superuser:
+            make_older(superuser, other_arguments=False)
+            superuser.execute("alter function public.execute_sql owner to supabase_admin")
+        done = checkout.run(DEPLOY, env=running.environment())
+        said(done, "execute_sql belongs to supabase_admin, a superuser", "remove_sql_function.py", code=1)
+        said(
+            checkout.run("remove_sql_function.py", "--yes", env=running.environment()),
+            f"Written: {REMOVAL_FILE}",
+            code=1,
+        )
+        with running.database.connect("supabase_admin") as superuser:  # as a self-hosted project's SQL Editor
+            superuser.execute(checkout.read(REMOVAL_FILE).encode())
+        said(checkout.run(DEPLOY, env=running.environment()), f"Deployed through {META}")
+        assert owner(running) == "postgres"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class LocalSupabase:
                 pool_wait,
                 safeupdate,
             ),
-            meta_dsn=database.dsn("postgres") if meta else None,
+            meta_dsn=database.dsn("supabase_admin") if meta else None,
             management_dsn=database.dsn("postgres"),
             check_keys=check_keys,
             legacy_keys_disabled=legacy_keys_disabled,
