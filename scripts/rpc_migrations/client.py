@@ -46,7 +46,7 @@ _HINT_IN_CONFLICT = (
     "command again when there are fewer."
 )
 _HINT_WHEN_REFUSED = (
-    "The database was too busy, restarting or short of something (connections, memory, disk). See the project's status, then run the "
+    "The database was too busy, restarting or short of something (connections, memory). See the project's status, then run the "
     "same command again: it goes on where this one stopped."
 )
 

@@ -31,8 +31,9 @@ from .errors import (
 # step answers the state "conflict", other SQL fails with RM006 and the SQLSTATE in its detail.
 CONFLICTS = ("40001", "40P01")  # serialization_failure, deadlock_detected
 
-# Transient faults: a gateway that gives up, a REST layer without a database, a database that is busy or restarting.
-_TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53...|08...")
+# Transient faults: a gateway that gives up, a REST layer without a database, a database that is busy or restarting. Not a full disk (53100):
+# each attempt would fill it once more, and the application could not write meanwhile.
+_TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01|55P03|57P0[1-3]|53(?!100)...|08...")
 
 # What a statement alters was altered by a transaction that committed meanwhile (XX000; see rpc_migrations.was_altered_meanwhile).
 _ALTERED_MEANWHILE = re.compile(r"(^|: )tuple concurrently (updated|deleted)$")
@@ -68,6 +69,8 @@ _CLOSED_PROJECTS = {
     "540": ("paused", "Restore it in the dashboard, then run the same command again."),
 }
 
+MAKE_ROOM = "Make room: drop what is not needed, or enlarge the disk (Database, Settings in the dashboard). Then run the same command again"
+
 _ROLE_HINT = "Everything here runs as the owner of execute_sql, and cannot change its role. Leave `set role` out."
 _HINTS = {
     "42501": "The role that owns execute_sql may not do this. Run this step's SQL in the SQL Editor, or grant the right first.",
@@ -77,6 +80,7 @@ _HINTS = {
     "step `-- step: NAME (batch)`.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
+    "53100": f"{MAKE_ROOM}: it goes on where this one stopped. Up to the swap, rolling back removes the copy of a table, and gives its room back.",
     "57014": "It ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own). Over a direct connection there is none "
     "(README, Limits).",
 }
@@ -138,8 +142,10 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
         hint = _ROLE_HINT
-    if code != "55P04":  # PostgreSQL's own hint for that one says less than ours
+    if code not in ("53100", "55P04"):  # PostgreSQL's own hints for these say less than ours
         hint = error.hint or hint
+    if code == "53100":
+        message = f"the disk is full: {message}"
     return kind(message or "The database gave no message.", code=code, details=details, hint=hint)
 
 

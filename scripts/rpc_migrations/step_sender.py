@@ -16,6 +16,7 @@ from .journal import replication_lag
 from .journal_words import describe_busy, describe_holders, describe_run
 from .migration import Migration, Step
 from .patience import Attempts, Wait, rest_after
+from .rest_errors import MAKE_ROOM
 from .settings import Settings
 from .shapes import not_supabase
 
@@ -176,6 +177,5 @@ def _disk_full(answer: dict[str, Any], *, emptied: bool) -> SqlError:
         f"the disk is full: {answer.get('message')}",
         code=answer.get("code"),
         details=f"The rows copied so far {removed}. Its table is as it was.",
-        hint="Make room: drop what is not needed, or enlarge the disk (Database, Settings in the dashboard). Then run the same command again: "
-        "the copy begins anew. Or roll back, which removes it: until then changes are captured, which takes room as well.",
+        hint=f"{MAKE_ROOM}: the copy begins anew. Or roll back, which removes it: until then changes are captured, which takes room as well.",
     )

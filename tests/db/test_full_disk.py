@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from bench import run_here, settings_for
 from local_supabase import Database, LocalSupabase
@@ -76,3 +77,30 @@ def test_the_copy_gives_its_room_back_while_the_application_takes_some(
         application.execute(insert, [20001, 20400])
         assert next(steps).answer["state"] == "more"
         application.execute(insert, [20401, 23000])
+
+
+def test_a_disk_that_is_full_after_the_copy(on_a_small_disk: Database, tmp_path: Path) -> None:
+    """An index fills it once, and not again; what is in use is as it was, and rolling back makes room even where nobody can write."""
+    file = tmp_path / "orders.sql"
+    file.write_text(FILE)
+    with on_a_small_disk.connect() as application, LocalSupabase(on_a_small_disk) as supabase:
+        deploy(application)
+        application.execute(
+            b"create table public.orders (id integer primary key, name text);"
+            b"insert into public.orders select n, string_agg(md5(n::text || g), '') "  # which an index cannot make smaller
+            b"from generate_series(1, 20000) as n cross join generate_series(1, 20) as g group by n;"
+            b"create index on public.orders (name)"
+        )
+        settings = settings_for(supabase.url, supabase.service_key)
+        outcome = run_here(settings, file)
+        assert outcome.error is not None
+        assert (outcome.error.code, "the disk is full" in outcome.error.message) == ("53100", True), str(
+            outcome.error.to_dict()
+        )
+        assert not [note for note in outcome.notes if "trying again" in note]
+        insert = "insert into public.orders select n, repeat('y', 1000) || n from generate_series(%s::int, %s) as n"
+        with pytest.raises(psycopg.errors.DiskFull):
+            application.execute(insert, [20001, 80000])
+        assert run_here(settings, file, rollback=True).error is None
+        application.execute(insert, [20001, 20100])
+        assert application.execute("select count(*) from public.orders").fetchone() == (20100,)

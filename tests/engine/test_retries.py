@@ -177,7 +177,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["40001", "40P01", "57P01", "57P02", "57P03", "53000", "53100", "53200", "53300", "53400", "08006"]
+    "code", ["40001", "40P01", "57P01", "57P02", "57P03", "53000", "53200", "53300", "53400", "08006"]
 )
 def test_errors_of_the_database_that_pass(bench: Bench, code: str) -> None:
     """Raised by real SQL; a sequence, which no rollback takes back, counts the attempts."""
@@ -310,12 +310,12 @@ def test_a_database_that_goes_on_refusing(bench: Bench, monkeypatch: pytest.Monk
     """Not told as "nobody answers": the step is named, and what the database says."""
     monkeypatch.setattr(client_module, "MAX_PAUSE", 0.01)
     bench.write(
-        {STEP: "do $$ begin raise exception 'no space left' using errcode = '53100', detail = 'disk 1'; end $$;"}
+        {STEP: "do $$ begin raise exception 'no memory left' using errcode = '53200', detail = 'context 1'; end $$;"}
     )
     outcome = bench.run()
     assert isinstance(outcome.error, SqlError)
-    assert outcome.error.code == "53100"
-    assert str(outcome.error.details).startswith("disk 1\n")
+    assert outcome.error.code == "53200"
+    assert str(outcome.error.details).startswith("context 1\n")
     assert STEP in outcome.error.message
     assert f"Refused {MAX_ATTEMPTS} times" in outcome.error.message
     assert len(bench.attempts) == MAX_ATTEMPTS
@@ -336,13 +336,13 @@ def test_a_step_that_is_in_conflict_with_itself(bench: Bench, monkeypatch: pytes
 
 def test_what_the_database_said_outlives_faults_of_the_way_there(bench: Bench) -> None:
     """The gateway's page of the last attempt is not what the person needs to know."""
-    bench.write({STEP: "do $$ begin raise exception 'no space left' using errcode = '53100'; end $$;"})
+    bench.write({STEP: "do $$ begin raise exception 'no memory left' using errcode = '53200'; end $$;"})
     bench.faults = [lambda exchange: exchange.answer(exchange.forward())]
     bench.forever = page(504)
     outcome = bench.run(retry_pause=0.05, patience=0.5)
-    assert "before that 53100, no space left" in outcome.notes[1]
+    assert "before that 53200, no memory left" in outcome.notes[1]
     assert isinstance(outcome.error, SqlError)
-    assert outcome.error.code == "53100"
+    assert outcome.error.code == "53200"
     assert f'Step "{STEP}"' in outcome.error.message
 
 
@@ -568,6 +568,15 @@ def test_what_the_person_sees(bench: Bench, scripts: Scripts) -> None:
     assert said[5:] == ["What to do: Mend them."]
     assert "Traceback" not in done.stdout + done.stderr
     assert bench.supabase.service_key not in done.stdout + done.stderr
+
+
+def test_a_full_disk_is_not_filled_again(bench: Bench) -> None:
+    """Each attempt would fill it, and the application could not write meanwhile."""
+    outcome = bench.run({STEP: "do $$ begin raise exception 'no space left' using errcode = '53100'; end $$;"})
+    assert isinstance(outcome.error, SqlError)
+    assert (outcome.error.code, "the disk is full: no space left" in outcome.error.message) == ("53100", True)
+    assert "Make room" in (outcome.error.hint or "")
+    assert len(bench.attempts) == 1
 
 
 @pytest.mark.parametrize(
