@@ -287,6 +287,7 @@ begin
             'state', 'done', 'already', true, 'rows', entry.rows, 'seconds', entry.seconds, 'result', entry.result
         );
     end if;
+    perform rpc_migrations.refuse_read_only(r.action) from rpc_migrations.runs as r where r.id = run_step.run;
 
     rows_before := (select count(*) from rpc_migrations.journal as j where j.id <= entry.id);
     tables_before := rpc_migrations.new_tables();

@@ -1,6 +1,22 @@
 -- Runs: who works on a migration, and where it stands. The journal says what was done; a run says who is doing it, so that a
 -- second person waits instead of getting in the way, and nobody waits for ever for a run that was killed.
 
+-- Raises RM001 for a migration while the database is set to take no writes, which may also come in the middle of a run: PostgREST's
+-- transactions are "read write" whatever the default is. A rollback or finishing makes room.
+create or replace function rpc_migrations.refuse_read_only(action text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    if refuse_read_only.action = 'migrate' and current_setting('default_transaction_read_only')::boolean then
+        raise exception 'the database is set to take no writes (default_transaction_read_only)'
+        using errcode = 'RM001', hint = 'Nothing is changed meanwhile. Supabase sets this where the disk is nearly full; others do while a project is '
+            'moved, and what is written then is lost there. See the project''s dashboard; when writes are allowed again, run the same command again.';
+    end if;
+end;
+$function$;
+
+
 -- Registers a run, or returns "busy" while another one is under way: one seen within the last "patience" seconds, other than
 -- "dead" (a run whose process the caller knows to be gone). Called again with the same id, it changes nothing.
 create or replace function rpc_migrations.start_run(
@@ -25,12 +41,7 @@ begin
     ) then
         return rpc_migrations.busy(start_run.migration);
     end if;
-    -- PostgREST's transactions are "read write" whatever the default is. A rollback or finishing makes room.
-    if start_run.action = 'migrate' and current_setting('default_transaction_read_only')::boolean then
-        raise exception 'the database is set to take no writes (default_transaction_read_only)'
-        using errcode = 'RM001', hint = 'Nothing was changed. Supabase sets this where the disk is nearly full; others do while a project is moved, and '
-            'what is written then is lost there. See the project''s dashboard; when writes are allowed again, run the same command again.';
-    end if;
+    perform rpc_migrations.refuse_read_only(start_run.action);
     update rpc_migrations.runs as r
     set ended_at = clock_timestamp(), outcome = 'taken over'
     where r.migration = start_run.migration and r.ended_at is null;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from bench import Bench
 from checkout import FUNCTION_FILE, Checkout, said
+from faults.proxy import Exchange
 from local_supabase import Cluster, LocalSupabase
 from projects import by_psql, project, table_as_it_is
 from psycopg import sql
@@ -45,6 +47,10 @@ SETTINGS = {
     "default_transaction_isolation": "serializable",
 }
 READ_ONLY = "default_transaction_read_only"
+# The REST layer's sessions, for those that begin to have the settings of the database.
+ANEW = """
+select pg_terminate_backend(pid, 15000) from pg_stat_activity where datname = current_database() and usename = 'authenticator'
+"""
 
 
 @contextmanager
@@ -57,12 +63,10 @@ def set_otherwise(running: LocalSupabase, name: str) -> Iterator[None]:
                 database, sql.SQL(name), sql.Literal(SETTINGS.get(name, "on"))
             )
         )
-        connection.execute(
-            "select pg_terminate_backend(pid, 15000) from pg_stat_activity "
-            "where datname = current_database() and usename = 'authenticator'"
-        )
+        connection.execute(ANEW)
         yield
         connection.execute(sql.SQL("alter database {} reset {}").format(database, sql.SQL(name)))
+        connection.execute(ANEW)
 
 
 def all_of_it(running: LocalSupabase) -> Any:
@@ -120,3 +124,20 @@ def test_a_database_that_is_set_read_only(checkout: Checkout, cluster: Cluster) 
             assert table_as_it_is(running.database) == before
             said(checkout.run("migrate_clusters.py", env=running.environment()), "set to take no writes", code=1)
             assert table_as_it_is(running.database) == before
+
+
+def test_a_database_that_is_set_read_only_in_the_middle_of_a_run(bench: Bench) -> None:
+    """What is done stays, and nothing more is done until writes are allowed again."""
+    with ExitStack() as meanwhile:
+
+        def set_it(exchange: Exchange) -> None:
+            meanwhile.enter_context(set_otherwise(bench.supabase, READ_ONLY))
+            exchange.answer(exchange.forward())
+
+        bench.when("two", set_it)
+        error = bench.run({"one": "create table public.one ();", "two": "create table public.two ();"}).error
+        assert error is not None
+        assert 'Step "two" (migration.sql, line 4): the database is set to take no writes' in error.message
+        assert bench.journal == {"one": 1}
+    assert bench.run().exit_code == 0
+    assert bench.journal == {"one": 1, "two": 1}
