@@ -159,21 +159,14 @@ language plpgsql
 set search_path = ''
 as $function$
 begin
-    if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
-        raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
-        using errcode = 'RM003', hint = case copy.state
-            when 'rolling back' then format('The original table, %1$s, has the rows of the swap, and what the rollback has brought into it since. Give the '
-                'rollback up with --give-up; then, to use that table: alter table %1$s rename to %2$I;', copy.target::regclass, copy.table_name)
-            else 'Roll the migration back, which removes the copy.' end;
-    end if;
-    execute format('lock table only %s in access share mode', copy.source::regclass);
     perform rpc_migrations.check_log(copy);
+    execute format('lock table only %s in access share mode', copy.source::regclass);
     perform rpc_migrations.check_source(copy);
 end;
 $function$;
 
 
--- Raises RM003 if the log or the target is gone: somebody may have dropped them by hand.
+-- Raises RM003 if the source, the log or the target is gone: somebody may have dropped them by hand.
 create or replace function rpc_migrations.check_log(copy rpc_migrations.copies) returns void
 language plpgsql
 set search_path = ''
@@ -185,6 +178,13 @@ declare
             then case copy.state when 'rolling back' then 'the original table' else 'the new table' end
     end;
 begin
+    if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
+        raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
+        using errcode = 'RM003', hint = case copy.state
+            when 'rolling back' then format('The original table, %1$s, has the rows of the swap, and what the rollback has brought into it since. Give the '
+                'rollback up with --give-up; then, to use that table: alter table %1$s rename to %2$I;', copy.target::regclass, copy.table_name)
+            else 'Roll the migration back, which removes the copy.' end;
+    end if;
     if lost is not null then
         raise exception '% was dropped%', lost, rpc_migrations.restored_in_words(copy)
         using errcode = 'RM003', hint = case copy.state

@@ -107,6 +107,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.renew_functions(copy.source);
         perform rpc_migrations.check_source(copy);
+        perform rpc_migrations.check_places(copy);
         perform rpc_migrations.carried_in_swap_back(copy);
     end if;
 end;

@@ -13,7 +13,7 @@ import pytest
 from local_supabase import Database, create_old_table
 from local_supabase.database import SUPERUSER
 from schema_dump import dump_schema
-from step_runner import GIVE_UP, ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
+from step_runner import DISCARD, GIVE_UP, ROLLBACK, Connection, deploy, read, rebuild_file, run, short_way
 from test_ways_out import THINGS, THINGS_FILE, no_trace_of_capture
 
 
@@ -205,6 +205,28 @@ def test_in_the_middle_of_a_rollback(things: Connection, statement: str, message
     else:
         run(things, read(ROLLBACK))
         assert things.execute("select count(*) from public.things").fetchone() == (21,)
+
+
+@pytest.mark.parametrize("until", ["copy the rows", "compare"])
+def test_the_table_is_dropped_in_the_middle_of_a_copy(things: Connection, until: str) -> None:
+    """The message named a number, as that of a table that was altered."""
+    run(things, THINGS_FILE, until=until)
+    things.execute("drop table public.things")
+    with pytest.raises(psycopg.Error, match="public.things was dropped while it was being rebuilt"):
+        run(things, THINGS_FILE)
+
+
+@pytest.mark.parametrize("rollback", [ROLLBACK, DISCARD])
+def test_the_backup_is_renamed_in_the_middle_of_a_rollback(things: Connection, rollback: str) -> None:
+    """The message named what else is on the table, and said to drop that."""
+    run(things, THINGS_FILE)
+    until = "roll back: count the changes to discard" if rollback == DISCARD else "roll back: compare the two tables"
+    run(things, read(rollback), until=until)
+    things.execute("alter table public.things_backup rename to b")
+    with pytest.raises(psycopg.Error, match="the original table is not at public.things_backup any more"):
+        run(things, read(rollback))
+    things.execute("alter table public.b rename to things_backup")
+    run(things, read(rollback))
 
 
 @pytest.mark.parametrize("until", ["roll back: begin", "roll back: compare the two tables"])
