@@ -86,8 +86,11 @@ lint: .venv/tests ## check style and types
 clean: ## remove what these targets have made
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis db/*_output.sql
 
+# Without Debian's python3-venv an environment is made by halves: without pip.
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("This needs Python 3.11 or newer. Say which: make PYTHON=python3.12 ...")
+
 .venv/scripts: requirements.txt
-	test -x $(RUN) || $(PYTHON) -m venv .venv
+	$(RUN) -m pip --version > /dev/null 2>&1 || { $(PYTHON) -c '$(NEW_ENOUGH)' && $(PYTHON) -m venv --clear .venv; }
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 

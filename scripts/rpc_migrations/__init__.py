@@ -7,15 +7,26 @@ command they are.
 import os
 import sys
 
+# What make, or README's commands, have made beside the scripts. Whoever runs them outside of it may have another Python, or no packages.
+_own_python = os.path.relpath(os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python"))
+_is_outside = os.path.exists(_own_python) and sys.prefix == getattr(sys, "base_prefix", sys.prefix)
+
 # This file must be readable by any Python, even one too old for the modules.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
-        "Error: this needs Python 3.11 or newer, and runs on %d.%d. Run it with a newer one: python3.12 %s"  # noqa: UP031
-        % (sys.version_info[0], sys.version_info[1], sys.argv[0])
+        "Error: this needs Python 3.11 or newer, and runs on %d.%d. %s"  # noqa: UP031
+        % (
+            sys.version_info[0],
+            sys.version_info[1],
+            "Run: %s %s" % (_own_python, sys.argv[0])  # noqa: UP031
+            if _is_outside
+            else "With a newer one, make the environment anew, in the project's folder:\n"
+            "python3.12 -m venv --clear .venv && .venv/bin/python -m pip install -r requirements.txt",
+        )
     )
 
-from importlib.util import find_spec
-from shlex import quote
+from importlib.util import find_spec  # noqa: E402
+from shlex import quote  # noqa: E402
 
 _show = sys.excepthook
 
@@ -32,9 +43,8 @@ sys.excepthook = _show_but_interrupts
 
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
-    # Outside of it they are missing, and a system's Python often refuses to install any.
-    _own_python = os.path.relpath(os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python"))
+    # A system's Python often refuses to install any. The command holds in every shell, from every folder.
     _advice = "python -m pip install -r requirements.txt"
-    if os.path.exists(_own_python) and sys.prefix == sys.base_prefix:
-        _advice = " ".join(quote(word) for word in [_own_python, *sys.argv])  # in every shell, from every folder
+    if _is_outside:
+        _advice = " ".join(map(quote, [_own_python] + sys.argv))  # noqa: RUF005
     sys.exit("Error: a Python package is missing (%s). Run: %s" % (", ".join(_missing), _advice))  # noqa: UP031

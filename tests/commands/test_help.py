@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -98,10 +99,24 @@ def test_make_deploys_before_it_migrates(makefile: str, tmp_path: Path) -> None:
     assert done.stdout.split() == ["scripts/deploy_sql_function.py", "scripts/migrate_clusters.py"]
 
 
-def test_a_terminal_without_width() -> None:
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_mends_an_environment_made_by_halves(makefile: str, tmp_path: Path) -> None:
+    """As `python3 -m venv` leaves it on Debian without the package python3-venv: there is a Python, and no pip."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / "Makefile").write_text(makefile)
+    command = ["make", "-s", ".venv/scripts", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / ".venv/scripts").exists()) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_a_terminal_without_width(columns: str) -> None:
     """As some programs that run others on one leave it."""
-    done = run_script("doctor.py", "--help", env={"COLUMNS": "1"})
+    done = run_script("doctor.py", "--help", env={"COLUMNS": columns})
     assert (done.returncode, done.stderr) == (0, "")
+    done = run_script("doctor.py", env={"COLUMNS": columns, "SUPABASE_URL": "x"})
+    assert (done.returncode, done.stderr.split(".")[0]) == (2, "Error: SUPABASE_URL is not a URL")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

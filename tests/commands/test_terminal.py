@@ -175,6 +175,20 @@ def test_an_old_python_can_read_what_says_that_it_is_too_old() -> None:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
+def test_an_old_python_is_told_a_way_that_leads_on(checkout: Checkout) -> None:
+    """Where the environment is of the old Python itself, running it again would say the same for ever."""
+    old = "import runpy, sys; sys.version_info = (3, 10, 12); runpy.run_path('scripts/rpc_migrations/__init__.py')"
+
+    def told(*options: str) -> str:
+        command = [sys.executable, *options, "-c", old]
+        return subprocess.run(command, cwd=checkout.root, capture_output=True, text=True, check=False).stderr
+
+    assert "runs on 3.10. With a newer one, make the environment anew" in told()
+    (checkout.root / ".venv").symlink_to(sys.prefix)
+    assert "python3.12 -m venv --clear .venv && " in told()
+    assert "runs on 3.10. Run: .venv/bin/python scripts/" in told("-S")  # outside of it
+
+
 def test_ctrl_c_while_the_modules_are_read_is_no_traceback() -> None:
     code = "import rpc_migrations; raise KeyboardInterrupt"
     done = subprocess.run(

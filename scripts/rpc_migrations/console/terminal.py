@@ -22,6 +22,8 @@ class Terminal(Console):
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False, file: IO[str] | None = None) -> None:
         super().__init__(highlight=False, quiet=quiet, stderr=stderr, file=file)
+        if not self.width:  # COLUMNS=0, as where no terminal was found: rich would print nothing at all
+            self.width = 80
         self.soft_wrap = not self._is_watched
 
     @property
