@@ -30,6 +30,7 @@ from .errors import (
     altered,
     not_ours,
 )
+from .journal_words import count
 from .network import CERTIFICATE_HINT, is_untrusted, open_http, through_proxy
 from .patience import Attempts
 from .rest_errors import CONFLICTS, TOKEN_CODES, ErrorAnswer, explain
@@ -233,8 +234,9 @@ def _give_up(fault: TransientError, attempts: Attempts) -> MigrationError:
             code=fault.code,
             hint=_HINT_WHEN_TOO_EARLY,
         )
+    asked = f"; it asks to wait for {fault.retry_after:,.0f} s" if (fault.retry_after or 0) > MAX_PAUSE else ""
     return Unreachable(
-        f"No answer after {attempts.number} attempts. The last one: {fault.message}",
+        f"No answer after {count(attempts.number, 'attempt')}. The last one: {fault.message}{asked}",
         code=fault.code,
         hint="Check SUPABASE_URL, the network and the project's status, then run the same command again: it goes on where this one "
         "stopped.",

@@ -39,7 +39,7 @@ _TRANSIENT = re.compile(r"408|429|50[0234]|52\d|530|544|PGRST00[0-3]|40001|40P01
 _ALTERED_MEANWHILE = re.compile(r"(^|: )tuple concurrently (updated|deleted)$")
 
 # The REST layer's clock may be behind the gateway's, which makes a token out of a secret key for each request.
-_TOO_EARLY = ("JWT issued at future", "JWT not yet valid")
+_TOO_EARLY = ("JWT issued at future", "JWT not yet valid", "JWTIssuedAtFuture", "JWTNotYetValid")  # the latter up to 12
 TOKEN_CODES = ("PGRST301", "PGRST303")  # the codes of that
 
 # An SQLSTATE, or a code of PostgREST. A gateway may have a word of its own there, which says less than the HTTP status.
@@ -81,7 +81,7 @@ _HINTS = {
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
     "53100": f"{MAKE_ROOM}: it goes on where this one stopped. Up to the swap, rolling back removes the copy of a table, and gives its room back.",
-    "57014": "It ran into a time limit (50 s; with a PostgREST older than 12.2 the role's own). Over a direct connection there is none "
+    "57014": "It ran into a time limit (50 s; with a PostgREST older than 12 the role's own). Over a direct connection there is none "
     "(README, Limits).",
 }
 
@@ -159,7 +159,8 @@ def _stopped_before_it(code: str, message: str) -> MigrationError | None:
         )
     if code in _CLOSED_PROJECTS:
         state, hint = _CLOSED_PROJECTS[code]
-        return MigrationError(f"The project is {state}{f': {message}' if message else ''}.", code=code, hint=hint)
+        said = f": {message.removesuffix('.')}" if message else ""
+        return MigrationError(f"The project is {state}{said}.", code=code, hint=hint)
     if code == "413":
         return SqlError(
             "The request is too large for a gateway on the way (HTTP 413).",
@@ -198,7 +199,7 @@ def _describe(code: str) -> str:
 
 def _refused(error: ErrorAnswer) -> AccessRefused:
     """The gateway or PostgREST refused the key."""
-    code, message = error.code, error.message
+    code, message = error.code, error.message.removesuffix(".")
     for known, hint in _KEY_HINTS.items():
         if message.startswith(known):
             since = f" {error.hint.rstrip('.')}." if error.hint and known.startswith("Legacy") else ""

@@ -86,6 +86,11 @@ def test_a_very_large_table_is_pointed_to_psql(
     assert "50,000,000 rows" in plan.stderr
 
 
+def _unknown_to_12(exchange: Exchange) -> None:
+    """What PostgREST 12 answers where there is no such table."""
+    exchange.json(404, {"code": "42P01", "message": 'relation "public.user_clusters" does not exist'})
+
+
 def test_before_the_deployment_it_reads_through_the_rest_layer(scripts: Scripts, cluster: Cluster) -> None:
     with project(cluster, deployed=False, rows=20) as supabase:
         code, checks = examine(scripts, supabase)
@@ -101,6 +106,11 @@ def test_before_the_deployment_it_reads_through_the_rest_layer(scripts: Scripts,
             connection.execute("drop table public.user_clusters")
         code, checks = examine(scripts, supabase)
         assert "Is this the right project?" in checks["public.user_clusters"]["detail"]
+        with FaultProxy(
+            supabase.url, lambda request: _unknown_to_12 if "/user_clusters" in request.path else None
+        ) as old:
+            code, checks = examine(scripts, supabase, SUPABASE_URL=old.url)
+        assert (code, "Is this the right project?" in checks["public.user_clusters"]["detail"]) == (0, True)
         with supabase.database.connect() as connection:  # somebody else's
             connection.execute("create function public.execute_sql(query text) returns int language sql as 'select 1'")
         code, checks = examine(scripts, supabase)

@@ -83,9 +83,9 @@ def postgrest_says(status: int, code: str) -> Fault:
     return lambda exchange: exchange.json(status, {"code": code, "message": "not now", "details": None, "hint": None})
 
 
-def too_early(code: str) -> Fault:
+def too_early(code: str, message: str = "JWT issued at future") -> Fault:
     """PostgREST's clock lags behind that of the gateway, which makes a token out of a secret key for each request."""
-    return lambda exchange: exchange.json(401, {"code": code, "message": "JWT issued at future"})
+    return lambda exchange: exchange.json(401, {"code": code, "message": message})
 
 
 def closed(exchange: Exchange) -> None:
@@ -129,7 +129,7 @@ PASSING: dict[str, Fault] = {
     "PGRST002": postgrest_says(503, "PGRST002"),
     "PGRST003": postgrest_says(504, "PGRST003"),
     "a token of the gateway's that comes too early": too_early("PGRST303"),
-    "the same, of PostgREST 12": too_early("PGRST301"),
+    "the same, of PostgREST 12": too_early("PGRST301", "JWTIssuedAtFuture"),
 }
 
 
@@ -416,6 +416,8 @@ def test_retry_after_beyond_our_patience(bench: Bench) -> None:
     bench.faults = [lambda exchange: exchange.page(429, {"Retry-After": "3600"})]
     outcome = bench.run()
     assert isinstance(outcome.error, Unreachable)
+    assert "No answer after 1 attempt. " in outcome.error.message
+    assert outcome.error.message.endswith("; it asks to wait for 3,600 s")
     assert len(bench.attempts) == 1
 
 
@@ -498,8 +500,8 @@ GATEWAYS: dict[str, tuple[Fault, list[str]]] = {
     "a page to log in at": (page(401), ["refused on the way: HTTP 401", "SUPABASE_URL and the key are right"]),
     "too large": (page(413), [f'"{STEP}" (counting.sql', "too large", "HTTP 413", "client_max_body_size", "-- step:"]),
     "restricted": (
-        lambda exchange: exchange.json(402, {"message": "Services restricted: exceed_egress_quota"}),
-        ["The project is restricted: Services restricted: exceed_egress_quota.", "billing"],
+        lambda exchange: exchange.json(402, {"message": "Services restricted: exceed_egress_quota."}),
+        ["The project is restricted: Services restricted: exceed_egress_quota. See", "billing"],
     ),
     "paused": (page(540), ["The project is paused.", "Restore it"]),
     "without public": (
