@@ -7,8 +7,7 @@ whichever way they come.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -196,13 +195,11 @@ def _later(migration: Migration, step: Step) -> str:
 
 def _write(path: Path, text: str) -> Path:
     """Replace a file atomically: whoever reads it sees the old text or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # tempfile's would be 0600 under any umask
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:  # a string keeps its line ends
+            with temporary.open("x", encoding="utf-8", newline="") as file:  # a string keeps its line ends
                 file.write(text)
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import pglast
 import pytest
@@ -108,13 +110,21 @@ def test_files_are_named_after_what_they_do(
     assert output_files.write_migration(clusters.name, [clusters], prefix=prefix, online=online) == db / name
 
 
-def test_a_file_is_replaced_whole_and_everybody_may_read_it(clusters: Migration, db: Path) -> None:
-    path = output_files.write_migration(clusters.name, [clusters])
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_file_is_replaced_whole_and_read_by_whom_the_umask_lets(
+    clusters: Migration, db: Path, mask: int, mode: int
+) -> None:
+    """A migration may have secrets in it."""
+    before = os.umask(mask)
+    try:
+        path = output_files.write_migration(clusters.name, [clusters])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
     whole = path.read_text()
     path.write_text(whole + "x" * 100_000)
     assert output_files.write_migration(clusters.name, [clusters]) == path
     assert path.read_text() == whole
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert [file.name for file in db.iterdir()] == [path.name]
 
 
@@ -125,10 +135,14 @@ def test_a_failure_leaves_the_old_text_and_nothing_else(
     path = output_files.write_migration(clusters.name, [clusters])
     path.write_text("old")
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+    unpatched = Path.open
 
-    monkeypatch.setattr(*((Path, "replace") if stage == "replace" else (output_files.os, "fdopen")), full)  # type: ignore[attr-defined]
+    def full(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if stage == "replace" or mode == "x":
+            raise OSError(28, "No space left on device")
+        return unpatched(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "replace" if stage == "replace" else "open", full)
     with pytest.raises(MigrationError, match="No space left on device") as error:
         output_files.write_migration(clusters.name, [clusters])
     assert error.value.hint
