@@ -56,10 +56,24 @@ begin
         perform rpc_migrations.begin_capture(copy);
         message := concat_ws('; ',
             format('changes of %s are being captured', copy.new_table::regclass) || rpc_migrations.realtime_warning(copy.new_table),
+            rpc_migrations.defaults_in_words(copy),
             rpc_migrations.deletions_in_words(copy.new_table),
             rpc_migrations.subscribers_in_words(copy.schema_name, copy.table_name, copy.backup_name));
     end if;
 end;
+$function$;
+
+
+-- For the person: which rows do not get back what they had in the columns that the migration dropped. The original table may not have them
+-- any more: deleting a parent also deletes its rows there, and they may have got another parent since. Null: it dropped none.
+create or replace function rpc_migrations.defaults_in_words(copy rpc_migrations.copies) returns text
+language sql stable
+set search_path = ''
+as $function$
+    select format('rows that were added since, or got another key or parent, may get the default in what was dropped: %s',
+        string_agg(quote_ident(d.name), ', '))
+    from jsonb_array_elements_text(copy.alteration -> 'dropped') as d (name)
+    having count(*) > 0;
 $function$;
 
 

@@ -212,7 +212,7 @@ def test_the_table_is_dropped_in_the_middle_of_a_copy(things: Connection, until:
     """The message named a number, as that of a table that was altered."""
     run(things, THINGS_FILE, until=until)
     things.execute("drop table public.things")
-    with pytest.raises(psycopg.Error, match="public.things was dropped while it was being rebuilt"):
+    with pytest.raises(psycopg.Error, match=r"public.things was dropped while it was being rebuilt"):
         run(things, THINGS_FILE)
 
 
@@ -223,7 +223,7 @@ def test_the_backup_is_renamed_in_the_middle_of_a_rollback(things: Connection, r
     until = "roll back: count the changes to discard" if rollback == DISCARD else "roll back: compare the two tables"
     run(things, read(rollback), until=until)
     things.execute("alter table public.things_backup rename to b")
-    with pytest.raises(psycopg.Error, match="the original table is not at public.things_backup any more"):
+    with pytest.raises(psycopg.Error, match=r"the original table is not at public.things_backup any more"):
         run(things, read(rollback))
     things.execute("alter table public.b rename to things_backup")
     run(things, read(rollback))
