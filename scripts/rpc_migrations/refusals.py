@@ -14,13 +14,16 @@ from itertools import takewhile
 from .copy_data import CannotBeInsertedError, as_insert
 from .rewrites import OWNER, sets_role
 from .sql_text import Statement, walk
+from .transactions import kept_by_the_session
 
 _DIRECTLY = "or run it by psql over a direct connection"
 _OUTSIDE = f"It cannot run in a transaction, and a step is one. Leave it out here, {_DIRECTLY}."
 _CONCURRENTLY = f"It cannot run in a transaction, and a step is one. Leave CONCURRENTLY out (writes to the table wait meanwhile), {_DIRECTLY}."
 _OWN_STEP = "Each step is a transaction already: leave it out. If what follows needs a commit first, put a line `-- step: NAME` here: each step commits on its own."
+_GONE = "psql's session would keep what line {} makes; here it is gone at a commit. Leave it out: without, the step is one transaction."
+_UNDOES = "It undoes what stands above it, which would stay if this alone were left out. Leave out both; or, for a test or a trial, run the file by psql over a direct connection."
 _ROLE = "The role cannot be changed here: everything runs as the owner of execute_sql. Leave it out; `alter ... owner to` gives a thing to another role."
-_PSQL = "Only psql knows it. Leave it out, or write what it does as SQL."
+_PSQL = "Only psql knows it. Write what it does as SQL, or leave it out if nothing depends on it."
 _INCLUDED = "Only psql knows it. Run the files themselves: run_migration.py takes several."
 _VARIABLE = "Only psql knows it. Write its value."
 _DEALLOCATE = (
@@ -62,7 +65,10 @@ def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
     """What cannot run of a step's statements, in their order."""
     for place, statement in enumerate(statements):
         if found := _refuse(statement) or _client_encoding(statements, place):
-            yield Refusal(statement.line, *found)
+            what, instead = found
+            if instead == _OWN_STEP and (kept := kept_by_the_session(statements)):
+                instead = _GONE.format(kept.line)
+            yield Refusal(statement.line, what, instead)
 
 
 def lost_search_path(statements: Sequence[Statement], later: Sequence[Statement], name: str) -> Iterator[Refusal]:
@@ -90,7 +96,7 @@ def _refuse(statement: Statement) -> tuple[str, str] | None:
     (first,) = statement.words(1)
     if first.startswith("\\"):
         command = statement.sql.split()[0]
-        return f"psql command {command}", _INCLUDED if command in _INCLUDES else _PSQL
+        return f"psql command {command}", _INCLUDED if command in _INCLUDES else _COPY if command == "\\copy" else _PSQL
     if variable := _psql_variable(statement.sql):
         return f"psql's variable {variable}", _VARIABLE
     if first == "copy" and statement.data is not None:
@@ -124,6 +130,8 @@ def _transaction_command(words: list[str]) -> tuple[str, str] | None:
     """BEGIN, COMMIT and the like; but not PREPARE of a statement."""
     if words[0] == "prepare":
         return ("prepare transaction", _OWN_STEP) if words[1:2] == ["transaction"] else None
+    if words[0] in ("rollback", "abort"):
+        return words[0], _UNDOES
     return "start transaction" if words[0] == "start" else words[0], _OWN_STEP
 
 

@@ -23,7 +23,7 @@ _BEHIND_THE_COMMIT = ("notify", "select", "values", "table", "show", "explain", 
 
 # What a session keeps beyond its transaction, and the next step would lack. (A SET that stands alone is run again there.)
 _KEPT = re.compile(
-    r"create (local |global )?temp(orary)? (?!.*\bon commit drop\b).*|select .*\binto (local |global )?temp(orary)? .*"
+    r"create (or replace )?(local |global )?temp(orary)? (?!.*\bon commit drop\b).*|create [\w ]*\bpg_temp \. .*|select .*\binto (local |global )?temp(orary)? .*"
     r"|prepare (?!transaction\b).*|declare .*\bwith hold\b.*",
     re.DOTALL,
 )
@@ -49,7 +49,7 @@ def may_commit(text: str) -> bool:
 
 def commits(statements: Sequence[Statement]) -> list[Statement]:
     """The COMMITs at which the statements of one step are to be divided; none if what follows could depend on what its session has made."""
-    if any(_is(one, _KEPT) for one in statements):
+    if kept_by_the_session(statements):
         return []
     found, does_something = [], False
     for one in statements:
@@ -61,6 +61,11 @@ def commits(statements: Sequence[Statement]) -> list[Statement]:
     if found and all(one.words(1)[0] in _BEHIND_THE_COMMIT for one in statements if one.end > found[-1].end):
         found.pop()
     return found
+
+
+def kept_by_the_session(statements: Sequence[Statement]) -> Statement | None:
+    """The first statement that makes something which its session keeps beyond the transaction, and the next step would lack."""
+    return next((one for one in statements if _is(one, _KEPT)), None)
 
 
 def session_settings(statements: Sequence[Statement]) -> Iterator[Statement]:

@@ -263,6 +263,27 @@ def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "rollback_at_the_end",
+            ":4: rollback. It undoes what stands above it, which would stay if this alone were left out.",
+        ),
+        ("savepoint", ":5: rollback. It undoes what stands above it"),
+        ("transactions_that_share_a_temporary_table", ":2: begin. psql's session would keep what line 3 makes"),
+        ("transactions_that_share_a_temporary_function", ":3: begin. psql's session would keep what line 2 makes"),
+        ("psql_copy", "Write the rows as INSERT"),
+        ("psql_set_and_variable", "Write what it does as SQL, or leave it out if nothing depends on it."),
+    ],
+)
+def test_what_to_do_instead_keeps_the_meaning_of_the_file(name: str, told: str) -> None:
+    """Whoever left a ROLLBACK out would keep what it undoes; what a session keeps is gone behind a step line as well."""
+    with pytest.raises(StepFileError) as error:
+        check(read_migrations(FILES / "refused" / f"{name}.sql"))
+    assert told in (error.value.details or "")
+
+
+@pytest.mark.parametrize(
     "file",
     [FILES / kind / f"{name}.sql" for kind in ("applied", "failing") for name in files(kind)],
     ids=lambda file: file.stem,
