@@ -139,9 +139,15 @@ def _is_to_be_compared_anew(status: Status, migration: Migration) -> bool:
 def _refuse_edited_steps(status: Status, migration: Migration) -> None:
     if edited := status.edited_steps(migration):
         names = ", ".join(f'"{step.name}" ({migration.file}:{step.line})' for step in edited)
+        ways = (
+            "or roll the migration back and run it again; or put the change into a new step."
+            if migration.rebuilds or migration.rollback
+            else "and the change into a new step or file; or, if the edit changes nothing, add --accept-edits. "
+            "Under another name, the file runs again as a whole (a seed.sql)."
+        )
         raise MigrationError(
             f"Steps that were done have been edited since: {names}.",
-            hint="Put their old text back; or roll the migration back and run it again; or put the change into a new step. Nothing was run.",
+            hint=f"Nothing was run. Put the old text back, {ways}",
         )
 
 

@@ -555,7 +555,7 @@ def test_a_step_file_edited_after_its_steps_ran(checkout: Checkout, shared: Loca
     # The step that failed may be mended; the one that was done may not be changed.
     checkout.step_file("edited.sql", first.replace("edited_file", "other_file") + second)
     done = checkout.run("run_migration.py", file, env=shared.environment())
-    refused(done, 'edited since: "make it" (edited.sql:1)', "Put their old text back", "Nothing was run")
+    refused(done, 'edited since: "make it" (edited.sql:1)', "Put the old text back", "Nothing was run")
     checkout.step_file("edited.sql", first + second.replace("1 / 0", "1"))
     said(checkout.run("run_migration.py", file, env=shared.environment()), "is applied")
     with shared.database.connect() as connection:

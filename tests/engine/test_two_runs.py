@@ -377,12 +377,14 @@ def test_a_step_edited_after_it_was_done(bench: Bench) -> None:
     assert 'Steps that were done have been edited since: "first" (slow.sql:' in outcome.error.message
     assert "second" not in outcome.error.message
     for way in (
-        "Put their old text back",
-        "roll the migration back",
-        "put the change into a new step",
+        "Put the old text back",
+        "the change into a new step or file",
+        "add --accept-edits",
+        "Under another name, the file runs again",
         "Nothing was run",
     ):
         assert way in str(outcome.error.hint)
+    assert "roll the migration back" not in str(outcome.error.hint), "it has no way back"
     assert [request.step for request in bench.proxy.requests] == [None], "it sent a step"
     assert counts(bench) == [1, 1, 0]
     assert bench.ask("select count(*) from rpc_migrations.runs") == before
