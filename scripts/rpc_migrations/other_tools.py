@@ -132,7 +132,10 @@ def without_number(names: Iterable[str]) -> list[str]:
 def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
     """The first two neighbours, in the order of names, whose numbers are in another order or leave it open."""
     for one, other in pairwise(sorted(names)):
-        first, second = _number(one), _number(other)
+        words = re.split(r"(?=\d)", one, maxsplit=1)[0]  # in front of the number: migration_10.sql
+        if other[: len(words)].lower() != words.lower():
+            continue
+        first, second = _number(one[len(words) :]), _number(other[len(words) :])
         if first and second and (first[0] > second[0] or (first[0] == second[0] and first[1] != second[1])):
             return one, other
     return None

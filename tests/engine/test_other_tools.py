@@ -126,6 +126,10 @@ def test_ways_back_by_their_names(names: list[str], back: list[str]) -> None:
         ("1.2.0_a", "1.9.0_b", "1.10.0_c"),
         ("20260101_9_a", "20260101_10_b"),
         ("005B_a", "005_b"),
+        ("migration_1", "migration_2", "migration_10"),
+        ("Migration_10_a", "migration_9_b"),
+        ("schema", "v1.9.0", "v1.10.0"),
+        ("step 1 - a", "step 2 - b", "step 10 - c"),
         ("20260101_a", "20260101000000_b", "20260102_c"),  # releases of the Supabase CLI differ
     ],
 )
@@ -144,6 +148,8 @@ def test_an_order_that_the_names_do_not_tell(names: tuple[str, ...]) -> None:
         ("2026-01-01-a", "2026-01-02-b", "2026-10-01-c"),
         ("1700000000000_a", "1700000000001_b"),
         ("c", "a", "b"),
+        ("migration_01", "migration_02", "migration_10", "seed_1"),
+        ("users_2", "orders_10", "add_2fa", "add_10k_limit", "oauth2", "oauth_10"),
     ],
 )
 def test_an_order_that_the_names_tell(names: tuple[str, ...]) -> None:
