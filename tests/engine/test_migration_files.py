@@ -272,6 +272,7 @@ def test_a_file_that_cannot_run_is_refused_before_anything_is_sent(name: str) ->
         ("savepoint", ":5: rollback. It undoes what stands above it"),
         ("transactions_that_share_a_temporary_table", ":2: begin. psql's session would keep what line 3 makes"),
         ("transactions_that_share_a_temporary_function", ":3: begin. psql's session would keep what line 2 makes"),
+        ("set_role", "whom policies do not hold back. Leave it out if that is meant"),
         ("psql_copy", "Write the rows as INSERT"),
         ("psql_set_and_variable", "Write what it does as SQL, or leave it out if nothing depends on it."),
     ],
