@@ -123,7 +123,7 @@ counts (in_table, in_backup, not_in_table) as (
 data_problems (check_name, problem) as (
     select
         'user_clusters: data',
-        format('none of the %s row(s) of public.user_clusters_backup is in public.user_clusters', c.in_backup)
+        format('of the %s of public.user_clusters_backup none is in public.user_clusters', rpc_migrations.rows_in_words(c.in_backup))
     from counts as c
     where c.in_backup > 0 and (c.in_table = 0 or c.not_in_table = c.in_backup)
 ),
@@ -205,7 +205,7 @@ security_problems (check_name, problem) as (
 ),
 
 trigger_problems (check_name, problem) as (
-    select 'user_clusters: trigger', 'set_user_clusters_updated_at is missing or disabled: updated_at is not kept'
+    select 'user_clusters: trigger', 'set_user_clusters_updated_at, which keeps updated_at, is missing or disabled'
     from tables as t
     where
         t.table_name = 'user_clusters' and t.relation is not null
@@ -361,9 +361,9 @@ found (check_name, detail) as (
     union all
     select 'user_clusters: data', concat_ws(
         '; ',
-        c.in_table || ' row(s)',
+        rpc_migrations.rows_in_words(c.in_table),
         coalesce(
-            c.in_backup || ' in public.user_clusters_backup',
+            rpc_migrations.rows_in_words(c.in_backup) || ' in public.user_clusters_backup',
             (select 'there was no public.user_clusters before the migration' from last_copy as l where l.state = 'swapped' and l.old_table is null),
             (
                 select 'public.user_clusters_backup was dropped when the migration was finished, on '

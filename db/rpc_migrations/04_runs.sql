@@ -216,6 +216,15 @@ as $function$
 $function$;
 
 
+-- A number of rows as the scripts write it: 1 row, 3,000 rows. Null for null.
+create or replace function rpc_migrations.rows_in_words(rows bigint) returns text
+language sql immutable
+set search_path = ''
+as $function$
+    select to_char(rows_in_words.rows, 'FM999,999,999,990') || case rows_in_words.rows when 1 then ' row' else ' rows' end;
+$function$;
+
+
 -- An answer of run_step in words, for whoever runs a file with psql.
 create or replace function rpc_migrations.in_words(answer jsonb) returns text
 language sql stable
@@ -228,8 +237,7 @@ as $function$
             when in_words.answer ->> 'state' = 'more' then 'goes on'
             else in_words.answer ->> 'state'
         end,
-        to_char(nullif((in_words.answer ->> 'rows')::bigint, 0), 'FM999,999,999,999')
-            || case in_words.answer ->> 'rows' when '1' then ' row' else ' rows' end,
+        rpc_migrations.rows_in_words(nullif((in_words.answer ->> 'rows')::bigint, 0)),
         round(100 * nullif(case when jsonb_typeof(r.result -> 'progress') = 'number' then (r.result ->> 'progress')::numeric end, 1)) || ' %',
         case when jsonb_typeof(r.result -> 'message') = 'string' then r.result ->> 'message' end,
         (

@@ -364,6 +364,7 @@ begin
     if found_rows = 0 then
         return '{}';
     end if;
-    return array[format('%s in %s row(s), which this query finds: select * from %s where %s', problem, found_rows, relation::regclass, condition)];
+    return array[format(
+        '%s in %s, which this query finds: select * from %s where %s', problem, rpc_migrations.rows_in_words(found_rows), relation::regclass, condition)];
 end;
 $function$;

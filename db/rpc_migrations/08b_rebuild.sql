@@ -99,7 +99,7 @@ begin
             broken := 0;
         end;
         if broken > 0 then
-            problems := problems || format('%s row(s) violate the constraint %I', broken, rule.name);
+            problems := problems || format('the constraint %I is violated by %s', rule.name, rpc_migrations.rows_in_words(broken));
         end if;
     end loop;
     perform rpc_migrations.refuse_problems(copy.old_table, problems);
@@ -202,7 +202,8 @@ begin
         'select count(*) filter (where (%1$s)::%2$s is null), count(*) filter (where (%1$s)::text is distinct from (%1$s)::text) from only %3$s as s',
         value, new_type, copy.old_table::regclass)) as a (nulls bigint, unsteady bigint);
     return case when unsteady > 0 then array[format('the expression for %I gives another value each time', column_name)]
-        when must_fill and nulls > 0 then array[format('%I may not be null, but the expression gives null in %s row(s)', column_name, nulls)]
+        when must_fill and nulls > 0 then array[format(
+            '%I may not be null, but the expression gives null in %s', column_name, rpc_migrations.rows_in_words(nulls))]
         else '{}' end;
 exception when data_exception or integrity_constraint_violation then
     return array[format('%I cannot be converted (%s)', column_name, sqlerrm)];
@@ -261,7 +262,7 @@ begin
         parts.source, parts.target, rpc_migrations.key_match(copy, 's', 'g'),
         ' or row(' || parts.one_way || ')::record operator(pg_catalog.*<>) row(' || parts.one_way_before || ')::record')) as a (rows bigint);
     if lost > 0 then
-        raise exception '% row(s) of % were changed or added since the migration, and cannot be put back: %', lost, parts.source,
+        raise exception '% has % changed or added since the migration, which cannot be put back: %', parts.source, rpc_migrations.rows_in_words(lost),
             concat_ws('; ', one_way || ' was converted one way (type ... using)', needed || ' was dropped, and may not be null')
         using errcode = 'RM001', hint = 'Nothing was changed. --discard-changes restores the data as it was at the swap.';
     end if;

@@ -83,7 +83,7 @@ begin
         as a (source_rows bigint, source_hash numeric, target_rows bigint, target_hash numeric);
     if result.source_rows <> result.target_rows or result.source_hash is distinct from result.target_hash then
         select d.differing, d.examples into differing, examples from rpc_migrations.differences(copy) as d;
-        raise exception '% and its new version differ in % row(s)', parts.source, differing
+        raise exception '% and its new version differ in %', parts.source, rpc_migrations.rows_in_words(differing)
         using errcode = 'RM004', detail = format('For example those with the primary keys: %s', examples),
             hint = case copy.state
                 when 'rolling back' then 'No table in use was changed. Give the rollback up with --give-up, and roll back again.'

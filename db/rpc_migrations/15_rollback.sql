@@ -178,7 +178,7 @@ begin
         return;
     end if;
     select d.differing into rows from rpc_migrations.differences(copy) as d;
-    message := format('%s row(s) were added, changed or deleted since the migration', rows)
+    message := format('added, changed or deleted since the migration: %s', rpc_migrations.rows_in_words(rows))
         || coalesce(' (without what cannot be compared: ' || lost || ')', '');
 end;
 $function$;

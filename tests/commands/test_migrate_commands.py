@@ -114,7 +114,7 @@ def test_changes_are_discarded_only_when_asked_and_counted_first(checkout: Check
             "delete from public.user_clusters where ctid in (select ctid from public.user_clusters limit 3)"
         )
         done = checkout.run(ROLLBACK, "--discard-changes", env=running.environment())
-        said(done, "3 row(s) were added, changed or deleted", "is rolled back")
+        said(done, "added, changed or deleted since the migration: 3 rows", "is rolled back")
         assert table_as_it_is(running.database) == before
 
 

@@ -197,7 +197,7 @@ def test_a_generated_value_that_its_function_would_not_give_now(
         "long": rebuild_file("things", f"id integer, name text, brief {column}, more text"),
     }[way]
     with pytest.raises(
-        psycopg.Error, match=r"column brief is generated, .* in 2 row\(s\), which this query finds: (.*)"
+        psycopg.Error, match=r"column brief is generated, .* in 2 rows, which this query finds: (.*)"
     ) as caught:
         run(admin, text)
     assert caught.value.sqlstate == "RM001"

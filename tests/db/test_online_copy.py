@@ -284,7 +284,7 @@ def test_the_only_copy_of_a_dropped_table_is_not_removed(things: Connection, sta
 
 
 MISFITS = {
-    "null": ("update public.things set name = null where id < 4", "id integer not null, name text not null, amount integer", "in 3 row"),
+    "null": ("update public.things set name = null where id < 4", "id integer not null, name text not null, amount integer", "in 3 rows, "),
     "too long": ("select", "id integer not null, name varchar(10), amount integer", "in 40 row"),
     "rounded": (
         "alter table public.things alter amount type numeric using amount + 0.123",

@@ -163,7 +163,7 @@ def test_changes_are_discarded(admin: Connection) -> None:
     write_orders(admin)
     made = run(admin, read(DISCARD))
     assert made[0].answer["rows"] == 5  # the row with another number counts as one that went and one that came
-    assert made[0].answer["result"]["message"] == "5 row(s) were added, changed or deleted since the migration"
+    assert made[0].answer["result"]["message"] == "added, changed or deleted since the migration: 5 rows"
     assert contents(admin, table) == rows
 
 

@@ -63,7 +63,7 @@ def test_all_checks_pass_after_a_migration(admin: psycopg.Connection[Any], old_t
     checks = verify(admin)
     assert failed(checks) == []
     assert len(checks) == 21
-    assert checks["user_clusters: data"]["detail"].startswith(f"{rows} row(s)")
+    assert checks["user_clusters: data"]["detail"].startswith(f"{rows} rows; ")
 
 
 def test_the_checks_pass_over_rest(admin: psycopg.Connection[Any], supabase: LocalSupabase) -> None:
@@ -119,7 +119,7 @@ def test_what_the_application_does_is_no_failure(migrated: psycopg.Connection[An
         checks = verify(migrated)
         assert failed(checks) == []
         detail = checks["user_clusters: data"]["detail"]
-        assert detail.startswith("94 row(s); 50 in public.user_clusters_backup; 3 of these are not in the table")
+        assert detail.startswith("94 rows; 50 rows in public.user_clusters_backup; 3 of these are not in the table")
 
 
 def test_a_dropped_backup_is_no_failure(migrated: psycopg.Connection[Any]) -> None:
