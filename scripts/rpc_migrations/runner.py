@@ -222,7 +222,7 @@ class Run:
         return StoppedByUser(
             f"Interrupted after {len(done)} of {steps} steps of {name}. Nothing is half done.",
             details=f"Done: {', '.join(done) or 'none'}. The step that is under way may still be done; none after it is begun.",
-            hint=f"To continue: {shlex.join([PYTHON, *sys.argv])}",
+            hint=f"To continue:\n{shlex.join([PYTHON, *sys.argv])}",
         )
 
     def _end(self, outcome: str, message: str | None = None, *, patience: float = END_PATIENCE) -> Status | None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rpc_migrations.console.live import WIDE, step_list
 from rpc_migrations.report import RunReport, StepReport
 from rpc_migrations.step_file import read_migration
-from terminal import ANSWERED, screen
+from terminal import ANSWERED, Person, screen
 
 MIGRATE = "migrate_clusters.py"
 WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
@@ -63,6 +63,27 @@ def test_the_step_that_failed_has_its_cross(checkout: Checkout, running: LocalSu
     text = screen(checkout, running.environment(), "run_migration.py", file, columns=80)
     assert re.search(r"^✗ bad", text, re.MULTILINE), text
     assert "division by zero" in text
+
+
+def test_the_command_that_continues_is_copied_whole(checkout: Checkout, running: LocalSupabase) -> None:
+    """Broken into two lines, the first would be run when it is pasted: without --stop-before-swap, for one."""
+    file = checkout.step_file(
+        "20260101000000_longer_names_of_people.sql", "-- step: one\nalter table public.t add a int;\n"
+    )
+    arguments = ("run_migration.py", file, "--patience", "600", "--until", "one")
+    with running.database.connect() as setting_up:
+        setting_up.execute("create table public.t ()")
+    with running.database.connect(autocommit=False) as holder:
+        holder.execute("lock table public.t in share mode")
+        person = Person(checkout, running.environment() | ANSWERED, *arguments)
+        person.sees("lock")
+        person.presses("c")
+        code, text = person.leaves()
+    assert code == 130
+    command = f"python {checkout.root}/scripts/{' '.join(arguments)}"
+    assert command in "".join(line.ljust(80) for line in text.split("\n")), (
+        text
+    )  # only the terminal's own edge is in it
 
 
 def test_an_ascii_terminal_gets_ascii(checkout: Checkout, running: LocalSupabase) -> None:

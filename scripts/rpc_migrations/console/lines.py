@@ -12,11 +12,11 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.text import Text
 
+from ..errors import PYTHON, MigrationError
 from ..journal_words import count
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from ..errors import MigrationError
     from ..report import PlanReport, RunReport, StepReport
 
 PROGRESS_EVERY = 5.0  # seconds between two lines about the same step
@@ -87,9 +87,11 @@ class Lines:
         self.err.print(Text(question, style="bold"), end=" ")
 
     def _print_lines(self, lines: list[str]) -> None:
-        """Lines on standard error; a link stays in one piece, so that the terminal recognises it."""
+        """Lines on standard error. A link stays in one piece, so that the terminal recognises it, and so does a command: pasted as two
+        lines it would be run without the options that stand on the second.
+        """
         for line in lines:
-            self.err.print(Text(line), soft_wrap=line.startswith("https://") or None)
+            self.err.print(Text(line), soft_wrap=line.startswith(("https://", f"{PYTHON} ")) or None)
 
     def write(self, text: str) -> None:
         """Output for programs, printed as it is even when results are not shown."""
