@@ -86,6 +86,17 @@ def test_the_command_that_continues_is_copied_whole(checkout: Checkout, running:
     )  # only the terminal's own edge is in it
 
 
+def test_what_mends_a_failed_check_is_copied_whole(checkout: Checkout, cluster: Cluster) -> None:
+    """In the narrow column of a table a statement was broken within its names, with the lines of the table in between."""
+    with project(cluster) as supabase:
+        said(checkout.run(MIGRATE, env=supabase.environment()), "is applied")
+        with supabase.database.connect() as connection:
+            connection.execute("alter table public.user_clusters disable row level security")
+        text = screen(checkout, supabase.environment(), "verify_clusters.py")
+    statement = "rows: alter table public.user_clusters enable row level security"
+    assert statement in "".join(line.ljust(80) for line in text.split("\n")), text
+
+
 def test_an_ascii_terminal_gets_ascii(checkout: Checkout, running: LocalSupabase) -> None:
     file = checkout.step_file("ascii.sql", "-- step: one\nselect 1;\n")
     env = running.environment() | {"PYTHONIOENCODING": "ascii"}

@@ -55,14 +55,21 @@ class LiveList(Lines):
         """Say nothing: the list shows it."""
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A drawn table."""
+        """A drawn table. What was found by a check that failed stands below it: statements in it are to be copied, and whole."""
         self.out.print(Text(title, "italic"))  # rich breaks a table's own title at the table's width
         table = Table(*columns)
+        failed = [row for row in rows if row[0] == "FAILED"]
         for row in rows:
+            cells = [*row[:2], "see below"] if row in failed else row
             table.add_row(
-                *(Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, ""), overflow="fold") for cell in row)
+                *(
+                    Text(cell, {"passed": "green", "FAILED": "bold red"}.get(cell, ""), overflow="fold")
+                    for cell in cells
+                )
             )
         self.out.print(table)
+        for _, name, found in failed:
+            self.out.print(Text.assemble((name, "bold red"), f": {found}"), soft_wrap=True)
 
     def close(self, lines: list[str]) -> None:
         """A panel."""
