@@ -47,6 +47,53 @@ as $function$
 $function$;
 
 
+-- Ends an autovacuum that a step would wait for: on a table that its text names, or that its copy is about or a foreign key connects with
+-- that. PostgreSQL does so for whoever has waited as long as deadlock_timeout, which no lock of ours may. But behind one in this mode
+-- no read and no write waits. It is given up at once; one that prevents a wraparound goes on, as it does for psql.
+create or replace function rpc_migrations.end_autovacuum(query text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    relation regclass;
+begin
+    for relation in
+        with copied as (
+            select t.oid
+            from rpc_migrations.copies as c
+            cross join lateral unnest(array[c.old_table, c.new_table]) as t (oid)
+            where c.migration = current_setting('rpc_migrations.migration', true) and c.ended_at is null
+        )
+        select c.oid
+        from pg_catalog.pg_stat_activity as a
+        inner join pg_catalog.pg_locks as l on l.pid = a.pid and l.granted and l.mode = 'ShareUpdateExclusiveLock'
+        inner join pg_catalog.pg_class as c on c.oid = l.relation and c.relkind = 'r'
+        where
+            a.backend_type = 'autovacuum worker' and a.datname = current_database()
+            and has_table_privilege(c.oid, 'update, delete, truncate')
+            and (
+                strpos(lower(replace(end_autovacuum.query, '""', '"')), lower(c.relname)) > 0
+                or c.oid in (select t.oid from copied as t)
+                or exists (
+                    select from pg_catalog.pg_constraint as k
+                    where k.contype = 'f' and c.oid in (k.conrelid, k.confrelid)
+                        and exists (select from copied as t where t.oid in (k.conrelid, k.confrelid))
+                )
+            )
+    loop
+        begin
+            perform set_config('lock_timeout',
+                ceil(1000 * extract(epoch from current_setting('deadlock_timeout')::interval + interval '0.5 seconds')) || 'ms', true);
+            execute format('lock table only %s in share update exclusive mode', relation);
+            raise exception 'only asked for' using errcode = 'RM099';
+        exception when lock_not_available or sqlstate 'RM099' then
+            null;
+        end;
+    end loop;
+end;
+$function$;
+
+
 -- Runs a text in this transaction. Returns the rows, as a JSON array of objects, if it is one statement that returns rows;
 -- else the number of rows that its last statement affected. Statements are analysed one after the other, so that each
 -- may use what those before it have made. PostgreSQL itself says whether the text is one statement that returns rows: it
@@ -144,13 +191,15 @@ declare
     error_detail text;
     error_hint text;
     error_context text;
+    -- An application whose transactions overlap for longer than this could be waited for in vain: so what it is allowed to wait counts here, too.
+    lock_timeout text := greatest(100, rpc_migrations.lock_budget() / 2) || 'ms';
     path text := rpc_migrations.path_of_the_owner();
     path_before text := path;
 begin
     perform pg_catalog.set_config('search_path', path, true);
     foreach statement in array statements loop
         place := place + 1;
-        perform pg_catalog.set_config('lock_timeout', '100ms', true);
+        perform pg_catalog.set_config('lock_timeout', lock_timeout, true);
         if pg_catalog.array_length(statements, 1) = 1 then
             answer := rpc_migrations.run_sql(statement);
         else

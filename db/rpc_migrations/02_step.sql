@@ -295,6 +295,9 @@ begin
     perform set_config('rpc_migrations.shrink', run_step.shrink::text, true);
     perform set_config('rpc_migrations.later', coalesce(run_step.later::text, ''), true);
     tried := rpc_migrations.try_text(run_step.query, run_step.separator);
+    if coalesce(tried.postponed -> 'holders', tried.answer -> 0 -> 'holders') @> '[{}]' then
+        perform rpc_migrations.end_autovacuum(run_step.query);
+    end if;
     if tried.postponed is not null then
         return tried.postponed;
     end if;

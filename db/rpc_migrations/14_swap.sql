@@ -80,8 +80,8 @@ end;
 $function$;
 
 
--- How long the next lock of an attempt to swap may be waited for: at most 20 ms (longer after many attempts in vain, or locks
--- that are never free for so short a time could not be had at all), and what is left of the budget. Raises lock_not_available
+-- How long the next lock of an attempt to swap may be waited for: at most 20 ms, or a tenth of a larger budget (longer after many attempts
+-- in vain, or locks that are never free for so short a time could not be had at all), and what is left of the budget. Raises lock_not_available
 -- when nothing is left.
 create or replace function rpc_migrations.limit_wait(copy rpc_migrations.copies, began timestamptz) returns void
 language plpgsql
@@ -95,7 +95,7 @@ begin
         raise exception 'this attempt has taken longer than % ms (MIGRATION_LOCK_BUDGET, in seconds, allows it more)', budget_ms
         using errcode = 'lock_not_available';
     end if;
-    perform set_config('lock_timeout', least(left_ms, 20 * 2 ^ least(copy.attempts / 5, 4))::integer || 'ms', true);
+    perform set_config('lock_timeout', least(left_ms, greatest(20, budget_ms / 10) * 2 ^ least(copy.attempts / 5, 4))::integer || 'ms', true);
 end;
 $function$;
 

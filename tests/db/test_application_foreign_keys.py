@@ -424,7 +424,7 @@ def test_rows_without_a_parent_stop_the_last_step(orders: Connection) -> None:
 
 def test_locks_are_asked_for_in_order(orders: Connection, database: Database) -> None:
     """Dependents, then parents, then the table itself: while one is waited for, those that come later are free."""
-    deploy(orders, (("least(left_ms, 20 *", "least(left_ms, 20000 *"),))
+    deploy(orders, (("least(left_ms, greatest(20,", "least(left_ms, greatest(20000,"),))
     orders.execute("set search_path = ''")  # so that all names are told with their schema
     refer(orders)
     orders.execute("create table public.parts (id integer primary key, order_id integer references public.orders)")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
+import psycopg
 import pytest
 from bench import Bench
 from faults.proxy import Fault, Request
+from projects import one
 from rpc_migrations import patience
+from step_runner import calls
 
 ROWS = 20_000
 STEP = "swap the tables"
@@ -86,3 +91,46 @@ def test_an_application_that_writes_faster_than_can_be_caught_up_with(orders: Be
     orders.proxy.choose = writing(orders, [])  # a quieter hour
     done = orders.run()
     assert (done.exit_code, done.error) == (0, None)
+
+
+def test_transactions_that_overlap(orders: Bench) -> None:
+    """There is always one in the way, but none stays: what can be done is to let the application wait for longer."""
+    with ExitStack() as stack:
+        open_ones: list[psycopg.Connection[Any]] = []
+
+        def choose(request: Request) -> Fault | None:
+            if request.step is not None:
+                open_ones.append(stack.enter_context(orders.database.connect()))
+                open_ones[-1].execute("begin; lock table public.orders in row exclusive mode")
+                if len(open_ones) > 1:
+                    open_ones.pop(0).close()
+            return None
+
+        orders.proxy.choose = choose
+        gave_up = orders.run(patience=3)
+    assert gave_up.error is not None
+    assert "These come and go, but there is always one: with a larger MIGRATION_LOCK_BUDGET" in (
+        gave_up.error.hint or ""
+    )
+    orders.proxy.choose = writing(orders, [])
+    with orders.database.connect() as other:
+        other.execute("begin; lock table public.orders in row exclusive mode")
+        stays = orders.run(patience=2)
+    assert stays.error is not None
+    assert "End what is in the way" in (stays.error.hint or "")
+
+
+def test_a_larger_budget_waits_longer_for_each_lock(orders: Bench) -> None:
+    """In any step, half of it; in the swap, where there are several, a tenth at first."""
+    timeout = "select current_setting('lock_timeout') as found"
+    with orders.database.connect() as admin:
+        for budget, told, first in (("50", "100ms", "20ms"), ("200", "100ms", "20ms"), ("3000", "1500ms", "300ms")):
+            admin.execute(f"set rpc_migrations.lock_budget = {budget}".encode())
+            (call,) = calls(admin, f"-- step: {budget}\n{timeout}")
+            assert call.answer["result"] == {"found": told}
+            with admin.transaction():
+                admin.execute(
+                    "select rpc_migrations.limit_wait(c, clock_timestamp()) "
+                    """from jsonb_populate_record(null::rpc_migrations.copies, '{"attempts": 0}') as c"""
+                )
+                assert one(admin, timeout) == first

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from local_supabase import Cluster, Database
+from projects import one
+from rest_calls import wait_until
 from rpc_migrations.journal_words import describe_holders
 from step_runner import ROLLBACK, Connection, calls, deploy, read, rebuild_file
 
@@ -62,3 +66,58 @@ def test_whoever_is_in_the_way_of_the_swap(admin: Connection, database: Database
                     other.execute("begin; " + statement)
         assert {holder["pid"] for holder in told_of[0]} == {pid}
         assert told in describe_holders(told_of[0])
+
+
+# One page takes an autovacuum half a second, and it begins as soon as a row is updated.
+SLOWLY_CLEANED = (
+    "with (fillfactor = 10, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 0, "
+    "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000)"
+)
+CLEANING = "select count(*) from pg_stat_activity where backend_type = 'autovacuum worker' and query ~ 'public.{}$'"
+PLAIN = "-- step: add a column\nalter table public.Things add column b text;\n"
+FORWARD = rebuild_file("things", f"id integer not null, a text, parent integer) {SLOWLY_CLEANED[:-1]}")
+
+
+@pytest.fixture(scope="module")
+def cleaned() -> Iterator[Cluster]:
+    """A server that looks at once for tables to clean."""
+    with Cluster(autovacuum_naptime="1s") as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "table"),
+    [
+        (PLAIN, None, "things"),
+        (FORWARD, "create the new table", "things"),
+        (FORWARD, "compare", "things"),
+        (FORWARD, "compare", "parents"),
+        (FORWARD, "swap", "things"),
+    ],
+    ids=["plain", "begin", "swap", "what it refers to", "validation"],
+)
+def test_an_autovacuum_is_ended(cleaned: Cluster, text: str, after: str | None, table: str) -> None:
+    """As ALTER TABLE of psql does it, which waits for longer than we may let the application wait."""
+    database = cleaned.create_database()
+    with database.connect() as admin, database.connect() as application:
+        deploy(admin)
+        admin.execute(
+            f"create table public.parents (id integer primary key, a text) {SLOWLY_CLEANED}; "
+            f"create table public.things (id integer primary key, a text, parent integer references public.parents) {SLOWLY_CLEANED}; "
+            "insert into public.parents select n, repeat('x', 700) from generate_series(1, 100) as n; "
+            "insert into public.things select n, repeat('x', 700), n from generate_series(1, 100) as n"
+        )
+
+        def clean() -> None:
+            application.execute(f"update public.{table} set a = a || 'y' where id <= 50".encode())
+            assert wait_until(lambda: one(application, CLEANING.format(table)) == 1)
+
+        if after is None:
+            clean()
+        waited = 0
+        for call in calls(admin, text):
+            waited += call.answer["state"] == "waiting"
+            if call.step == after and call.answer["state"] == "done":
+                clean()
+        assert 1 <= waited < 20
+    database.drop()
