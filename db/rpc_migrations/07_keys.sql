@@ -82,9 +82,9 @@ as $function$
 $function$;
 
 
--- The index by which the rows of a table are told apart: the primary key's, or, where it has none, a unique one of columns that may
--- not be null, whatever its kind (the tables that Prisma makes between two others have such). Null: none.
-create or replace function rpc_migrations.key_index(relation oid) returns oid
+-- The indexes by which the rows of a table can be told apart, the best one first: the primary key's, and unique ones of columns that may
+-- not be null, whatever their kind (the tables that Prisma makes between two others have such).
+create or replace function rpc_migrations.key_indexes(relation oid) returns setof oid
 language sql stable
 set search_path = ''
 as $function$
@@ -102,8 +102,16 @@ as $function$
                 where k.place <= i.indnkeyatts and (not a.attnotnull or rpc_migrations.may_hold_null(relation, a.attnum))
             )
         )
-    order by i.indisprimary desc, i.indisreplident desc, i.indnkeyatts, i.indkey::text
-    limit 1;
+    order by i.indisprimary desc, i.indisreplident desc, i.indnkeyatts, i.indkey::text;
+$function$;
+
+
+-- The index by which the rows of a table are told apart. Null: none.
+create or replace function rpc_migrations.key_index(relation oid) returns oid
+language sql stable
+set search_path = ''
+as $function$
+    select i.oid from rpc_migrations.key_indexes(relation) as i (oid) limit 1;
 $function$;
 
 

@@ -153,23 +153,37 @@ create or replace function rpc_migrations.problems_of_changed_key(copy rpc_migra
 language sql stable
 set search_path = ''
 as $function$
-    with key_columns as (
+    with key as (
         select
-            c.oid = copy.old_table as is_old,
-            array_agg(coalesce(m.new, k.name) order by k.place) as names
-        from (values (copy.old_table), (twin)) as c (oid)
-        cross join lateral rpc_migrations.key_columns(c.oid) as k
-        left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on c.oid = copy.old_table and m.old = k.name
-        where k.operator is not null
-        group by c.oid
+            i.indisprimary,
+            case when i.indisprimary then 'the primary key' else format('the index %I', c.relname) end as described,
+            array_agg(coalesce(m.new, k.name::text) order by k.place) as columns
+        from pg_catalog.pg_index as i
+        inner join pg_catalog.pg_class as c on c.oid = i.indexrelid
+        cross join rpc_migrations.key_columns(copy.old_table) as k
+        left join jsonb_to_recordset(alteration -> 'columns') as m (old text, new text) on m.old = k.name
+        where i.indexrelid = rpc_migrations.key_index(copy.old_table)
+        group by i.indisprimary, c.relname
     )
-    select 'the primary key would have other columns, and rows are told apart by it; do that in a step after the rebuild'
-    where exists (select from key_columns as k where k.is_old)
-        and (select k.names from key_columns as k where k.is_old) is distinct from (select k.names from key_columns as k where not k.is_old)
+    select format('%s would have other columns or be gone, and rows are told apart by it; do that in a step after the rebuild', key.described)
+    from key
+    where not exists (
+        select
+        from rpc_migrations.key_indexes(twin) as t (oid)
+        inner join pg_catalog.pg_index as i on i.indexrelid = t.oid and (i.indisprimary or not key.indisprimary)
+        where key.columns = array(
+            select a.attname::text
+            from unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+            inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = k.attnum
+            where k.place <= i.indnkeyatts
+            order by k.place
+        )
+    )
     union all
     select format('column %I %s and is renamed, dropped or converted; do that in a step after the rebuild', k.name,
-        case when k.operator is null then 'tells the rows apart, as the table has no primary key,' else 'belongs to the primary key' end)
+        coalesce('belongs to ' || key.described, 'tells the rows apart, as the table has no primary key,'))
     from rpc_migrations.key_columns(copy.old_table) as k
+    left join key on true
     where k.name::text in (select c.name from rpc_migrations.changed_columns(copy, alteration) as c) or alteration -> 'conversions' ? k.name::text;
 $function$;
 
