@@ -2,30 +2,47 @@
 -- published tables are still the same. Until then no subscriber would hear of changes in the table that was swapped in. So the
 -- swap gives the subscriptions the new OID, if it may. It never waits for them, and never fails because of them.
 
--- Realtime's table of subscriptions, if we may write to it; else null. Also null if it is not Realtime's own: its triggers would run
--- with our rights.
-create or replace function rpc_migrations.subscriptions_in_reach() returns regclass
+-- Whether what belongs to a role may be Realtime's own: what is another's would run with our rights.
+create or replace function rpc_migrations.may_be_realtimes(owner oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select r.rolsuper or r.rolname in ('supabase_admin', 'supabase_realtime_admin', current_user)
+    from pg_catalog.pg_roles as r
+    where r.oid = owner;
+$function$;
+
+
+-- Realtime's table of subscriptions; null if there is none, or it is not Realtime's own. As its schema is not somebody else's either, nobody
+-- can put another one in its place before it is read.
+create or replace function rpc_migrations.subscriptions() returns regclass
 language sql stable
 set search_path = ''
 as $function$
     select c.oid::regclass
     from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
     inner join pg_catalog.pg_attribute as a
         on a.attrelid = c.oid and a.attname = 'entity' and a.atttypid = 'pg_catalog.regclass'::regtype and not a.attisdropped
     where
-        c.relnamespace = to_regnamespace('realtime') and c.relname = 'subscription' and c.relkind = 'r'
-        and has_schema_privilege(c.relnamespace, 'usage') and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'update')
+        n.nspname = 'realtime' and c.relname = 'subscription' and c.relkind = 'r'
+        and rpc_migrations.may_be_realtimes(n.nspowner) and rpc_migrations.may_be_realtimes(c.relowner);
+$function$;
+
+
+-- The same, if we may write to it and nobody else's triggers are on it; else null.
+create or replace function rpc_migrations.subscriptions_in_reach() returns regclass
+language sql stable
+set search_path = ''
+as $function$
+    select s
+    from rpc_migrations.subscriptions() as s
+    where
+        has_schema_privilege(to_regnamespace('realtime'), 'usage') and has_table_privilege(s, 'select') and has_table_privilege(s, 'update')
         and not exists (
-            select from (
-                select c.relowner
-                union all
-                select p.proowner
-                from pg_catalog.pg_trigger as t
-                inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
-                where t.tgrelid = c.oid and not t.tgisinternal
-            ) as o (owner)
-            inner join pg_catalog.pg_roles as r on r.oid = o.owner
-            where not r.rolsuper and r.rolname not in ('supabase_admin', 'supabase_realtime_admin', current_user)
+            select from pg_catalog.pg_trigger as t
+            inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
+            where t.tgrelid = s and not t.tgisinternal and not rpc_migrations.may_be_realtimes(p.proowner)
         );
 $function$;
 
@@ -65,7 +82,7 @@ as $function$
 declare
     how_many bigint;
 begin
-    if to_regclass('realtime.subscription') is null or old_table is null then
+    if rpc_migrations.subscriptions() is null or old_table is null then
         return '';
     end if;
     select count(*) into how_many from realtime.subscription as s where s.entity = old_table;

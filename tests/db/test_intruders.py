@@ -352,6 +352,22 @@ def test_a_table_that_others_own(
     assert loot(admin) <= {APP}
 
 
+def test_a_view_in_the_place_of_realtimes_subscriptions(database: Database, admin: Connection, app: Connection) -> None:
+    """A project without Realtime leaves that name to whoever may create schemas: nobody counts what it returns."""
+    deploy(admin)
+    admin.execute(
+        f"grant create on database {database.name} to {APP}; create table public.things (id int primary key)".encode()
+    )
+    app.execute(
+        "create function public.note() returns oid language plpgsql as "
+        f"$$ begin {NOTE_WHO}; return 0; end $$; create schema realtime; grant usage on schema realtime to public; "
+        "create view realtime.subscription as select public.note()::regclass as entity; grant all on realtime.subscription to public".encode()
+    )
+    run(admin, rebuild_file("things", "id bigint primary key"))
+    run(admin, read(ROLLBACK))
+    assert loot(admin) == set()
+
+
 @pytest.mark.parametrize("what", ["table", "view"])
 def test_a_prompt_refinements_that_others_own(admin: Connection, app: Connection, what: str) -> None:
     """What the Supervisor writes would be theirs: refused before anything changes, not at the last step."""
