@@ -2,41 +2,46 @@
 -- supabase_migrations.schema_migrations; and by other tools. Files that are in any of these are not run again. A file that was
 -- applied here is noted in the CLI's table only on request ("record"), because the CLI takes an unknown version there for a mistake.
 
--- Raises RM001 where reading a tool's table of applied migrations, or with "writes" writing to it, could run something of another role's as
--- us. Not only a view, a policy or a trigger does: a function that an index, a check or statistics call with constants runs while a
--- query of the table is planned.
+-- Whether what belongs to a role may run as us: that of one who may act as us anyway, or whose rights we were given, which (since version 15)
+-- no role can do for itself. Supabase's guide to Prisma does that.
+create or replace function rpc_migrations.is_trusted(owner oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select pg_has_role(is_trusted.owner, current_user, 'usage') or pg_has_role(is_trusted.owner, 'usage');
+$function$;
+
+
+-- Raises RM001 where a tool's table of applied migrations is another role's, or its schema is; and with "writes" where another's triggers are
+-- on it. An index, a check or statistics of theirs may call what they like already while a query of the table is planned, and may be added
+-- up to then: so only owners count, who cannot change without us. Nobody adds a trigger while we hold the lock.
 create or replace function rpc_migrations.refuse_strangers_history(history regclass, writes boolean) returns void
-language plpgsql stable
+language plpgsql
 set search_path = ''
 as $function$
 declare
     stranger regrole;
 begin
     select o.owner into stranger
-    from (
-        select c.relowner
-        from pg_catalog.pg_class as c
-        where
-            c.oid = history and (
-                writes or c.relkind <> 'r' or c.relhassubclass or row_security_active(c.oid)
-                or exists (select from pg_catalog.pg_index as i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null))
-                or exists (select from pg_catalog.pg_constraint as k where k.conrelid = c.oid and k.contype = 'c')
-                or exists (select from pg_catalog.pg_statistic_ext as s where s.stxrelid = c.oid and s.stxexprs is not null)
-                or exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attgenerated <> '')
-            )
-        union all
-        select p.proowner
+    from pg_catalog.pg_class as c
+    inner join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    cross join pg_catalog.unnest(array[c.relowner, n.nspowner]) as o (owner)
+    where c.oid = history and o.owner <> 'pg_database_owner'::regrole and not rpc_migrations.is_trusted(o.owner)
+    limit 1;
+    if stranger is null and writes then
+        execute pg_catalog.format('lock table %s in row exclusive mode', history);
+        select p.proowner into stranger
         from pg_catalog.pg_trigger as t
         inner join pg_catalog.pg_proc as p on p.oid = t.tgfoid
-        where t.tgrelid = history and not t.tgisinternal and writes
-    ) as o (owner)
-    where not pg_has_role(o.owner, current_user, 'usage')
-    limit 1;
+        where t.tgrelid = history and not t.tgisinternal and not rpc_migrations.is_trusted(p.proowner)
+        limit 1;
+    end if;
     if stranger is not null then
         raise exception 'the table of applied migrations % is in the hands of role %, whose functions could run as %', history, stranger, current_user
-        using errcode = 'RM001', hint = format(
-            'Nothing was changed. See who made it and why. If a tool needs it, run: alter table %s owner to %I; and drop triggers of others. '
-            'If not, drop it.', history, current_user);
+        using errcode = 'RM001', hint = pg_catalog.format(
+            'Nothing was changed. See who made it and why. If a tool needs it, give it and its schema to a role that you trust: '
+            'alter table %1$s owner to %2$I; grant all on table %1$s to %3$s; and drop triggers of others. If not, drop it.',
+            history, current_user, stranger);
     end if;
 end;
 $function$;
