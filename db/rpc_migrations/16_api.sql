@@ -110,9 +110,11 @@ declare
     answer jsonb;
     place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
+    closing_before text[];
 begin
     perform rpc_migrations.check_session();
     perform rpc_migrations.check_open();
+    closing_before := array(select r.statement from rpc_migrations.rights_on_tables_aside() as r);
     perform rpc_migrations.log_call(execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following);
     begin
         if execute_sql.step is null then
@@ -144,6 +146,7 @@ begin
         if rpc_migrations.rights_on_execute_sql() is distinct from rights_before then
             perform rpc_migrations.keep_rights(pg_catalog.concat(execute_sql.query, execute_sql.following));
         end if;
+        perform rpc_migrations.keep_closed(pg_catalog.concat(execute_sql.query, execute_sql.following), closing_before);
         perform rpc_migrations.record_call(
             execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer,
             pg_catalog.pg_current_xact_id_if_assigned() is not null

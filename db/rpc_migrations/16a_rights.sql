@@ -27,7 +27,8 @@ end;
 $function$;
 
 
--- Closes a table to the API: no rights for anyone but the owner, and row level security without a way through.
+-- Closes a table to the API: no rights for anyone but the owner, and row level security. Its policies stay as they were, so that they would
+-- let rows through if somebody granted rights again.
 create or replace function rpc_migrations.close_table(relation oid) returns void
 language plpgsql
 set search_path = ''
@@ -80,6 +81,38 @@ as $function$
 $function$;
 
 
+-- The same for tables that were moved aside: backups, and those that rollbacks keep. One that was renamed since is somebody's own. (Where
+-- the journal was dropped nothing is known of them, and execute_sql still has to work, to make it again.)
+create or replace function rpc_migrations.rights_on_tables_aside() returns table (object text, grantee text, statement text)
+language plpgsql stable
+set search_path = ''
+as $function$
+begin
+    if to_regclass('rpc_migrations.copies') is null then
+        return;
+    end if;
+    return query
+        select distinct
+            format('table %s', t.oid::regclass), rpc_migrations.role_name(acl.grantee),
+            format('revoke all on table %s from %s cascade', t.oid::regclass, rpc_migrations.role_name(acl.grantee))
+        from rpc_migrations.copies as c
+        cross join lateral rpc_migrations.places(c) as p
+        inner join pg_catalog.pg_class as t
+            on t.oid = case c.state when 'rolled back' then to_regclass(p.new_place) else to_regclass(p.old_place) end
+        cross join lateral (
+            select t.relacl as acl
+            union all
+            select a.attacl from pg_catalog.pg_attribute as a where a.attrelid = t.oid and a.attacl is not null
+        ) as source
+        cross join lateral aclexplode(source.acl) as acl
+        where
+            c.home = rpc_migrations.home() and t.oid = case c.state when 'rolled back' then c.new_table else c.old_table end
+            and c.state in ('swapped', 'rolling back', 'rolled back')
+            and acl.grantee <> t.relowner and pg_has_role(t.relowner, 'usage');
+end;
+$function$;
+
+
 -- Roles that may execute execute_sql, other than its owner and service_role: granted it, or by being a member of one that was.
 -- Whoever could act as the owner anyway (a superuser) is not listed.
 create or replace function rpc_migrations.other_callers() returns table (role text, by_membership boolean)
@@ -114,7 +147,7 @@ as $function$
 $function$;
 
 
--- Revokes all these rights.
+-- Revokes all these rights, and those on tables that were moved aside.
 create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql
 set search_path = ''
@@ -122,7 +155,11 @@ as $function$
 declare
     statement text;
 begin
-    for statement in select r.statement from rpc_migrations.rights_of_others() as r loop
+    for statement in
+        select r.statement from rpc_migrations.rights_of_others() as r
+        union all
+        select r.statement from rpc_migrations.rights_on_tables_aside() as r
+    loop
         execute statement;
     end loop;
 end;
@@ -164,5 +201,24 @@ begin
         execute format('grant execute on function %s to service_role', signature);
     end if;
     execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', signature);
+end;
+$function$;
+
+
+-- Closes tables that were moved aside, where a text has opened them ("closing_before": what would have closed them before it): `grant all on
+-- all tables in schema public to anon` is meant for the application's own. What names such a table is meant.
+create or replace function rpc_migrations.keep_closed(texts text, closing_before text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    for statement in
+        select r.statement from rpc_migrations.rights_on_tables_aside() as r
+        where r.statement <> all (closing_before) and strpos(texts, (parse_ident(substr(r.object, 7)))[2]) = 0
+    loop
+        execute statement;
+    end loop;
 end;
 $function$;

@@ -41,7 +41,11 @@ _HOLDERS_QUERY = "select rpc_migrations.lock_holders(to_regclass({table})) as ho
 
 _RIGHTS_QUERY = """
 select format('%s has rights on %s: %s', r.grantee, r.object, r.statement) as problem
-from rpc_migrations.rights_of_others() as r
+from (
+    select * from rpc_migrations.rights_of_others()
+    union all
+    select * from rpc_migrations.rights_on_tables_aside()
+) as r
 where r.object not like 'routine public.%'
 union all
 select format('%s may execute execute_sql%s', o.role, case when o.by_membership then ', as a member of service_role' end)
@@ -160,12 +164,16 @@ def _open_functions(client: RpcClient) -> Check:
 
 
 def _rights(client: RpcClient) -> Check:
-    """Whether a role other than the owner and service_role has rights on anything of ours."""
+    """Whether a role other than the owner and service_role has rights on anything of ours, or on a backup."""
     rows = client.rows(_RIGHTS_QUERY, {"problem": str})
     problems = "; ".join(row["problem"] for row in rows)
     if problems:
         return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY_COMMAND}")
-    return Check("only for the service", True, "no other role may execute execute_sql or has rights on the journal")
+    return Check(
+        "only for the service",
+        True,
+        "no other role may execute execute_sql, or has rights on the journal or on a table that was moved aside",
+    )
 
 
 def _access(client: RpcClient) -> Check:

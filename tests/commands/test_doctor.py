@@ -13,6 +13,7 @@ from conftest import Scripts
 from faults.proxy import Exchange, FaultProxy
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from projects import deploy, project, table_as_it_is
+from step_runner import rebuild_file, run
 
 
 def examine(scripts: Scripts, supabase: LocalSupabase, **env: str | None) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -58,6 +59,23 @@ def test_what_is_in_the_way_is_named(scripts: Scripts, supabase: LocalSupabase, 
     rights = checks["only for the service"]["detail"]
     assert "anon has rights on table rpc_migrations.runs" in rights
     assert "dashboard_user may execute execute_sql" in rights
+
+
+def test_a_backup_that_was_opened_again_is_named(
+    scripts: Scripts, supabase: LocalSupabase, admin: psycopg.Connection[Any]
+) -> None:
+    """Of any rebuild, with the statement that closes it."""
+    create_old_table(admin, rows=5)
+    deploy(admin)
+    admin.execute("create table public.orders (id integer primary key)")
+    run(admin, rebuild_file("orders", "id bigint primary key"))
+    admin.execute("grant all on all tables in schema public to anon")
+    code, checks = examine(scripts, supabase)
+    assert (code, {name for name, check in checks.items() if not check["passed"]}) == (1, {"only for the service"})
+    closing = "revoke all on table public.orders_backup from anon cascade"
+    assert f"anon has rights on table public.orders_backup: {closing}" in checks["only for the service"]["detail"]
+    admin.execute(closing)
+    assert examine(scripts, supabase)[0] == 0
 
 
 def test_a_transaction_that_was_prepared_and_forgotten(scripts: Scripts) -> None:

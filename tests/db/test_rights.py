@@ -255,6 +255,53 @@ def test_a_text_about_all_functions_leaves_execute_sql_as_it_was(
     assert refused.value.code == DENIED
 
 
+ALL_TABLES = "grant all on all tables in schema public to anon, authenticated, service_role"
+
+
+@pytest.mark.parametrize("step", [False, True], ids=["plain", "step"])
+@pytest.mark.parametrize("file", [MIGRATION, ROLLBACK], ids=["backup", "kept by a rollback"])
+def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
+    admin: psycopg.Connection[Any], supabase: LocalSupabase, file: str, step: bool
+) -> None:
+    """The usual remedy for "permission denied": the policies of the original are still there, and let rows through."""
+    deploy(admin)
+    create_old_table(admin, rows=20)
+    run_file(admin, MIGRATION)
+    if file == ROLLBACK:
+        run_file(admin, ROLLBACK)
+    aside = f"user_clusters_{'backup' if file == MIGRATION else 'rolled_back'}"
+    [(aside,)] = admin.execute("select relname::text from pg_class where relname ~ %s and relkind = 'r'", [f"^{aside}"])
+    admin.execute("create table public.others (id integer)")
+    admin.execute(f"grant select (id) on public.{aside} to {INTRUDER}".encode())
+    clients = make_clients(supabase)
+    arguments = {"migration": "m", "step": "one", "checksum": "c", "following": []} if step else {}
+    clients["service"].rpc("execute_sql", {"query": ALL_TABLES, **arguments}).execute()
+    for who in ("anon", "user", "service"):
+        assert attempts(clients[who], aside, USER) == all_four(DENIED), who
+    assert outcome(clients["user"].table("user_clusters").select("*")) == 10
+    assert outcome(clients["anon"].table("others").select("*")) == 0
+    # What names it is meant.
+    assert admin.execute("select has_column_privilege(%s, %s, 'id', 'select')", [INTRUDER, aside]).fetchone() == (True,)
+    clients["service"].rpc("execute_sql", {"query": f"grant select on public.{aside} to service_role"}).execute()
+    assert outcome(clients["service"].table(aside).select("*")) == 20
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_table_that_was_moved_aside_and_opened_by_hand(admin: psycopg.Connection[Any], renamed: bool) -> None:
+    """As psql does. The deployment closes it again, unless it has got a name of its own."""
+    deploy(admin)
+    create_old_table(admin, rows=5)
+    run_file(admin, MIGRATION)
+    if renamed:
+        admin.execute("alter table public.user_clusters_backup rename to archive")
+    admin.execute(ALL_TABLES)
+    deploy(admin)
+    name = "archive" if renamed else "user_clusters_backup"
+    assert admin.execute("select has_table_privilege('anon', %s, 'select')", [f"public.{name}"]).fetchone() == (
+        renamed,
+    )
+
+
 def test_a_loop_over_all_functions_leaves_execute_sql_as_it_was(
     admin: psycopg.Connection[Any], supabase: LocalSupabase
 ) -> None:
