@@ -263,6 +263,23 @@ end;
 $function$;
 
 
+-- Raises RM001 if there are impostors where the owner looks names up.
+create or replace function rpc_migrations.refuse_impostors() returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    impostors text;
+begin
+    select string_agg(i, '; ') into impostors from rpc_migrations.impostors(rpc_migrations.path_of_the_owner()) as i;
+    if impostors is not null then
+        raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
+        using errcode = 'RM001', hint = 'Nothing of it remains. See who made it and why; then drop it, or give it to the role that runs this.';
+    end if;
+end;
+$function$;
+
+
 -- Lets the text write all rows of a table, as over a direct connection. pg-safeupdate, which guards the API's sessions, refuses an UPDATE or
 -- DELETE without WHERE: in an application that is a mistake, in a migration it is meant, also in a function that it calls. On hosted
 -- projects postgres may switch it off (supautils.privileged_role_allowed_configs), and by SET alone; elsewhere it stays on. Only where it can
@@ -284,7 +301,7 @@ $function$;
 
 
 -- Runs a text (see run_statements) such that nothing but its effect remains in the session, and that it calls nothing that others
--- have put in the place of PostgreSQL's own: raises RM001 where they have. As over a direct connection there is no API caller: the
+-- have put in the place of PostgreSQL's own before: raises RM001 where they have. As over a direct connection there is no API caller: the
 -- text does not see the caller's claims (auth.role() is null in it).
 create or replace function rpc_migrations.run_text(query text, separator text default null) returns jsonb
 language plpgsql
@@ -294,14 +311,9 @@ declare
     -- RESET ALL resets these two, and the record of calls needs them.
     names text[] := rpc_migrations.settings_named_in(query) || array['request.jwt.claims', 'request.headers'];
     before jsonb := rpc_migrations.session_state(names);
-    impostors text;
     answer jsonb;
 begin
-    select string_agg(i, '; ') into impostors from rpc_migrations.impostors(rpc_migrations.path_of_the_owner()) as i;
-    if impostors is not null then
-        raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
-        using errcode = 'RM001', hint = 'Nothing was run. See who made it and why; then drop it, or give it to the role that runs this.';
-    end if;
+    perform rpc_migrations.refuse_impostors();
     -- An empty text would be no JSON where a function takes it for some.
     perform pg_catalog.set_config('request.jwt.claims', '{}', true)
     where pg_catalog.current_setting('request.jwt.claims', true) <> '';

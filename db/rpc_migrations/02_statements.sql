@@ -195,6 +195,7 @@ declare
     lock_timeout text := greatest(100, rpc_migrations.lock_budget() / 2) || 'ms';
     path text := rpc_migrations.path_of_the_owner();
     path_before text := path;
+    looked_at timestamptz := clock_timestamp();
 begin
     perform pg_catalog.set_config('search_path', path, true);
     foreach statement in array statements loop
@@ -211,6 +212,13 @@ begin
             perform pg_catalog.set_config('search_path', path, true) from pg_catalog.pg_settings as s
             where s.name = 'search_path' and s.source <> 'session';
             path_before := pg_catalog.current_setting('search_path');
+        end if;
+        -- Others go on meanwhile: so from time to time, and at the end. (A text that has dropped this schema leaves no function for that.)
+        if (place = pg_catalog.array_length(statements, 1) or pg_catalog.clock_timestamp() > looked_at + interval '100 ms')
+            and pg_catalog.to_regprocedure('rpc_migrations.refuse_impostors()') is not null
+        then
+            perform rpc_migrations.refuse_impostors();
+            looked_at := pg_catalog.clock_timestamp();
         end if;
     end loop;
     -- What is deferred would fail at the commit, and nobody could tell which step it was. From here on nothing is deferred in this

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -102,6 +103,49 @@ def test_what_could_be_taken_for_postgresqls_own(
         assert refused.value.sqlstate == "RM001"
         assert f"{what} of role {APP}" in str(refused.value)
     assert loot(admin) == set()
+
+
+WAIT_FOR_THEIRS = (
+    "perform pg_advisory_xact_lock(4711); while clock_timestamp() < now() + interval '1 second' or not exists "
+    "(select from pg_proc where proname = 'lower' and pronamespace = 'public'::regnamespace) loop end loop;"
+)
+CALL = "perform lower(relname) from pg_class limit 1;"
+
+
+@pytest.mark.parametrize(
+    ("statements", "has_run"),
+    [([f"do $$ begin {WAIT_FOR_THEIRS} end $$", f"do $$ begin {CALL} end $$"], False),
+     ([f"do $$ begin {WAIT_FOR_THEIRS} {CALL} end $$"], True)],
+    ids=["before a statement", "during the last one"],
+)  # fmt: skip
+def test_theirs_comes_while_a_text_runs(
+    database: Database, admin: Connection, app: Connection, statements: list[str], has_run: bool
+) -> None:
+    """A later statement does not run; what has called it already is undone."""
+    deploy(admin)
+    app.execute(
+        "create sequence public.called; grant all on public.called to public"
+    )  # no rollback takes a number back
+    separator = "; -- next"
+    text = separator.join(["create table public.made ()", *statements])
+    with database.connect() as watcher, ThreadPoolExecutor() as pool:
+        with app.transaction():
+            app.execute(
+                "create function public.lower(name) returns text language plpgsql as "
+                "$$ begin perform nextval('public.called'); return ''; end $$"
+            )
+            call = "select public.execute_sql(%s, 'm', 's', 'c', separator => %s)"
+            running = pool.submit(admin.execute, call, [text, separator])
+            held = "select from pg_locks where locktype = 'advisory' and objid = 4711"
+            while not running.done() and not watcher.execute(held).fetchall():
+                pass
+        with pytest.raises(psycopg.Error, match=f"public.lower\\(name\\) of role {APP}") as refused:
+            running.result()
+    assert refused.value.sqlstate == "RM001"
+    assert admin.execute("select to_regclass('public.made'), (select is_called from public.called)").fetchone() == (
+        None,
+        has_run,
+    )
 
 
 @pytest.mark.parametrize("owner", [APP, "postgres"])
