@@ -40,10 +40,9 @@ end;
 $$;
 \\endif
 """
-_OWN_SETTINGS, _OWN_ROLE = (
+_OWN_TRANSACTION = "\n".join(
     (SQL_FOLDER / name).read_text(encoding="utf-8") for name in ("00_settings.sql", "00_superuser.sql")
 )
-_OWN_TRANSACTION = f"{_OWN_SETTINGS}\n{_OWN_ROLE}"
 _OWN_SESSION = _OWN_TRANSACTION.replace("set local ", "set ")
 _NEEDS_DEPLOYMENT = """\
 do $check$
@@ -134,7 +133,7 @@ def write_removal(*, keep_journal: bool) -> Path:
         f"case when {left} then 'execute_sql was not removed' else 'execute_sql was removed{'; the journal is kept' if keep_journal else ''}' end"
     )
     return _write(
-        DROP_FILE, f"{header}\nbegin;\n{_OWN_SETTINGS}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
+        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
     )
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 RELOAD_PATIENCE = 30.0  # seconds for the REST layer to learn of a new function
 _PATIENCE = 60.0  # seconds to go on trying one way in
+_OF_A_SUPERUSER = "RM008"  # see 00_superuser.sql: the other ways give it to postgres
 _NOTICED_BY_HAND = 5.0  # seconds for it to learn of one that was made by hand
 OPENED_BY_HAND = "select rpc_migrations.open_access('15 minutes', false);"  # if execute_sql has closed
 
@@ -161,7 +162,12 @@ def _send(way: Way, client: RpcClient, settings: Settings, sql: str) -> None:
     """Run the deployment's SQL by one way. Raises WayClosed or SqlError."""
     if way is RPC:
         # In a "do" block: older versions analyse the whole text before they run any of it, and so miss what it makes.
-        client.query(f"do {dollar_quote(f'begin execute {dollar_quote(sql)}; end')}")
+        try:
+            client.query(f"do {dollar_quote(f'begin execute {dollar_quote(sql)}; end')}")
+        except SqlError as error:
+            if error.code == _OF_A_SUPERUSER:
+                raise WayClosed(f"not open ({error.message})") from error
+            raise
     elif way is META:
         assert settings.url and settings.key
         _post(client, f"{settings.url}/pg/query", sql, settings.key.headers)

@@ -23,7 +23,6 @@ from rpc_migrations.keys import read_key
 from rpc_migrations.settings import Settings
 
 DEPLOY = "deploy_sql_function.py"
-REMOVAL_FILE = "db/drop_execute_sql_function_output.sql"
 RPC, META, MANAGEMENT = "execute_sql itself", "postgres-meta (/pg/query)", "the Management API"
 EVERY_ARGUMENT = {
     "query": "select 1 as one", "migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0,
@@ -96,23 +95,55 @@ def test_it_is_deployed_through_postgres_meta_and_then_there_is_nothing_to_do(
         assert checkout.written() == set()
 
 
-def test_what_a_superuser_has_deployed_is_not_brought_up_to_date(checkout: Checkout, cluster: Cluster) -> None:
-    """As earlier versions were by way of postgres-meta: whoever calls it would have all rights."""
-    with project(cluster, rows=None, deployed=False) as running:
-        with running.database.connect("supabase_admin") as superuser:
-            make_older(superuser, other_arguments=False)
-            superuser.execute("alter function public.execute_sql owner to supabase_admin")
+@pytest.mark.parametrize("by_hand", [False, True], ids=["by postgres-meta", "by the written file"])
+def test_what_a_superuser_has_deployed_is_given_to_postgres(
+    checkout: Checkout, cluster: Cluster, by_hand: bool
+) -> None:
+    """As earlier versions were by way of postgres-meta: whoever called it had all rights. The journal is kept, so no file runs again."""
+    file = checkout.step_file(
+        "seed.sql", "create table if not exists public.seeds (n int);\ninsert into public.seeds values (1);\n"
+    )
+    with project(cluster, rows=None, meta=not by_hand) as running:
+        said(checkout.run("run_migration.py", file, env=running.environment()), "is applied")
+        make_of_a_superuser(running.database)
         done = checkout.run(DEPLOY, env=running.environment())
-        said(done, "execute_sql belongs to supabase_admin, a superuser", "remove_sql_function.py", code=1)
-        said(
-            checkout.run("remove_sql_function.py", "--yes", env=running.environment()),
-            f"Written: {REMOVAL_FILE}",
-            code=1,
-        )
-        with running.database.connect("supabase_admin") as superuser:  # as a self-hosted project's SQL Editor
-            superuser.execute(checkout.read(REMOVAL_FILE).encode())
-        said(checkout.run(DEPLOY, env=running.environment()), f"Deployed through {META}")
+        said(done, f"{RPC}: not open (it belongs to supabase_admin, a superuser", code=int(by_hand))
+        if by_hand:
+            assert "Paste the written file" in done.stderr
+            with running.database.connect("supabase_admin") as editor:
+                editor.execute(checkout.read(FUNCTION_FILE).encode())
         assert owner(running) == "postgres"
+        said(checkout.run("run_migration.py", file, env=running.environment()), "is applied already")
+        with running.database.connect() as connection:
+            assert one(connection, "select count(*) from public.seeds") == 1
+            assert {
+                row[2] for row in connection.execute(OF_OURS.replace("o.owner", "o.owner::regrole::text", 1).encode())
+            } == {"postgres"}
+
+
+OF_OURS = """
+select i.type, i.identity, o.owner
+from (
+    select 'pg_namespace'::regclass, n.oid, n.nspowner from pg_namespace as n where n.nspname = 'rpc_migrations'
+    union all
+    select 'pg_class'::regclass, c.oid, c.relowner from pg_class as c where c.relnamespace = 'rpc_migrations'::regnamespace and c.relkind = 'r'
+    union all
+    select 'pg_type'::regclass, t.oid, t.typowner from pg_type as t inner join pg_class as c on c.oid = t.typrelid and c.relkind = 'c'
+    where t.typnamespace = 'rpc_migrations'::regnamespace
+    union all
+    select 'pg_proc'::regclass, p.oid, p.proowner from pg_proc as p
+    where p.pronamespace = 'rpc_migrations'::regnamespace or p.proname = 'execute_sql'
+) as o (class, object, owner)
+cross join lateral pg_identify_object(o.class, o.object, 0) as i
+"""
+
+
+def make_of_a_superuser(database: Database) -> None:
+    """Give all of ours to supabase_admin, in an older version."""
+    with database.connect("supabase_admin") as superuser:
+        for kind, name, _ in superuser.execute(OF_OURS.encode()).fetchall():
+            superuser.execute(f"alter {kind} {name} owner to supabase_admin".encode())
+        superuser.execute("comment on function public.execute_sql is 'rpc_migrations 0000000000000000'")
 
 
 @pytest.mark.parametrize(
