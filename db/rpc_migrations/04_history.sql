@@ -3,12 +3,13 @@
 -- applied here is noted in the CLI's table only on request ("record"), because the CLI takes an unknown version there for a mistake.
 
 -- Whether what belongs to a role may run as us: that of one who may act as us anyway, or whose rights we were given, which (since version 15)
--- no role can do for itself. Supabase's guide to Prisma does that.
+-- no role can do for itself. Supabase's guide to Prisma does that. (Where we are a superuser, we have the rights of all.)
 create or replace function rpc_migrations.is_trusted(owner oid) returns boolean
 language sql stable
 set search_path = ''
 as $function$
-    select pg_has_role(is_trusted.owner, current_user, 'usage') or pg_has_role(is_trusted.owner, 'usage');
+    select pg_has_role(is_trusted.owner, current_user, 'usage') or pg_has_role(is_trusted.owner, 'usage')
+        and not exists (select from pg_catalog.pg_roles as r where r.rolname = current_user and r.rolsuper);
 $function$;
 
 
@@ -39,9 +40,8 @@ begin
     if stranger is not null then
         raise exception 'the table of applied migrations % is in the hands of role %, whose functions could run as %', history, stranger, current_user
         using errcode = 'RM001', hint = pg_catalog.format(
-            'Nothing was changed. See who made it and why. If a tool needs it, give it and its schema to a role that you trust: '
-            'alter table %1$s owner to %2$I; grant all on table %1$s to %3$s; and drop triggers of others. If not, drop it.',
-            history, current_user, stranger);
+            'Nothing was changed. See who made it and why. If a tool needs it and you trust that role, run: grant %s to %I; '
+            'If not, drop the table, or that role''s triggers on it.', stranger, current_user);
     end if;
 end;
 $function$;
