@@ -147,7 +147,7 @@ as $function$
 $function$;
 
 
--- Revokes all these rights, and those on tables that were moved aside.
+-- Revokes all these rights.
 create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql
 set search_path = ''
@@ -155,11 +155,7 @@ as $function$
 declare
     statement text;
 begin
-    for statement in
-        select r.statement from rpc_migrations.rights_of_others() as r
-        union all
-        select r.statement from rpc_migrations.rights_on_tables_aside() as r
-    loop
+    for statement in select r.statement from rpc_migrations.rights_of_others() as r loop
         execute statement;
     end loop;
 end;
@@ -216,7 +212,7 @@ declare
 begin
     for statement in
         select r.statement from rpc_migrations.rights_on_tables_aside() as r
-        where r.statement <> all (closing_before) and strpos(texts, (parse_ident(substr(r.object, 7)))[2]) = 0
+        where r.statement <> all (closing_before) and strpos(lower(texts), lower((parse_ident(substr(r.object, 7)))[2])) = 0
     loop
         execute statement;
     end loop;

@@ -88,7 +88,12 @@ begin
 end;
 $block$;
 
-do $block$ begin perform rpc_migrations.close_to_others(); end; $block$;  -- an older execute_sql takes a select for a query
+do $block$  -- an older execute_sql takes a select for a query
+begin
+    perform rpc_migrations.close_to_others();
+    perform rpc_migrations.keep_closed('', '{}');  -- as doctor.py says of a backup that somebody has opened
+end;
+$block$;
 grant execute on function public.execute_sql(text, text, text, text, boolean, uuid, integer, jsonb, text, jsonb) to service_role;
 
 notify pgrst, 'reload schema';

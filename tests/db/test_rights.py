@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from local_supabase import Cluster, Database, LocalSupabase, create_old_table
 from postgrest.exceptions import APIError
-from step_runner import MIGRATION, ROLLBACK, deploy, run_file, run_steps
+from step_runner import MIGRATION, ROLLBACK, deploy, rebuild_file, run, run_file, run_steps
 from supabase import Client, create_client
 
 USER = "00000000-0000-4000-8000-000000000001"
@@ -271,7 +271,7 @@ def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
         run_file(admin, ROLLBACK)
     aside = f"user_clusters_{'backup' if file == MIGRATION else 'rolled_back'}"
     [(aside,)] = admin.execute("select relname::text from pg_class where relname ~ %s and relkind = 'r'", [f"^{aside}"])
-    admin.execute("create table public.others (id integer)")
+    admin.execute("create table public.others (id integer primary key)")
     admin.execute(f"grant select (id) on public.{aside} to {INTRUDER}".encode())
     clients = make_clients(supabase)
     arguments = {"migration": "m", "step": "one", "checksum": "c", "following": []} if step else {}
@@ -282,7 +282,10 @@ def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
     assert outcome(clients["anon"].table("others").select("*")) == 0
     # What names it is meant.
     assert admin.execute("select has_column_privilege(%s, %s, 'id', 'select')", [INTRUDER, aside]).fetchone() == (True,)
-    clients["service"].rpc("execute_sql", {"query": f"grant select on public.{aside} to service_role"}).execute()
+    clients["service"].rpc(
+        "execute_sql", {"query": f"GRANT SELECT ON PUBLIC.{aside.upper()} TO service_role"}
+    ).execute()
+    run(admin, rebuild_file("others", "id bigint primary key"))  # of another table
     assert outcome(clients["service"].table(aside).select("*")) == 20
 
 
