@@ -130,15 +130,24 @@ def without_number(names: Iterable[str]) -> list[str]:
 
 
 def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first two neighbours, in the order of names, whose numbers are in another order or leave it open."""
-    for one, other in pairwise(sorted(names)):
-        words = re.split(r"(?=\d)", one, maxsplit=1)[0]  # in front of the number: migration_10.sql
-        if other[: len(words)].lower() != words.lower():
+    """The first two neighbours, in the order of names, whose numbers are in another order or leave it open. Behind words, as in
+    migration_10.sql, numbers tell an order only where they are counted from the first one on: fix_issue_1023.sql says nothing.
+    """
+    names = sorted(names)
+    counting = {"", *(words for words, number in map(_behind_words, names) if number and number[0][0] <= 1)}
+    for one, other in pairwise(names):
+        (words, first), (others, second) = _behind_words(one), _behind_words(other)
+        if words != others or words not in counting:
             continue
-        first, second = _number(one[len(words) :]), _number(other[len(words) :])
         if first and second and (first[0] > second[0] or (first[0] == second[0] and first[1] != second[1])):
             return one, other
     return None
+
+
+def _behind_words(name: str) -> tuple[str, tuple[tuple[int, ...], str] | None]:
+    """The words in front of the first number of a file's name, and that number."""
+    words = re.split(r"(?=\d)", name, maxsplit=1)[0]
+    return ("", found) if (found := _number(name)) else (words.lower(), _number(name[len(words) :]))
 
 
 def _number(name: str) -> tuple[tuple[int, ...], str] | None:

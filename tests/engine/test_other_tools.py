@@ -127,7 +127,7 @@ def test_ways_back_by_their_names(names: list[str], back: list[str]) -> None:
         ("20260101_9_a", "20260101_10_b"),
         ("005B_a", "005_b"),
         ("migration_1", "migration_2", "migration_10"),
-        ("Migration_10_a", "migration_9_b"),
+        ("Migration_1_a", "Migration_10_b", "migration_9_c"),
         ("schema", "v1.9.0", "v1.10.0"),
         ("step 1 - a", "step 2 - b", "step 10 - c"),
         ("20260101_a", "20260101000000_b", "20260102_c"),  # releases of the Supabase CLI differ
@@ -149,6 +149,7 @@ def test_an_order_that_the_names_do_not_tell(names: tuple[str, ...]) -> None:
         ("1700000000000_a", "1700000000001_b"),
         ("c", "a", "b"),
         ("migration_01", "migration_02", "migration_10", "seed_1"),
+        ("fix_issue_1023", "fix_issue_998", "create_h264", "create_h3_index", "drop_365_day", "drop_90_day_limit"),
         ("users_2", "orders_10", "add_2fa", "add_10k_limit", "oauth2", "oauth_10"),
     ],
 )
