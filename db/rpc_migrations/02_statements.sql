@@ -86,8 +86,8 @@ begin
                 ceil(1000 * extract(epoch from current_setting('deadlock_timeout')::interval + interval '0.5 seconds')) || 'ms', true);
             execute format('lock table only %s in share update exclusive mode', relation);
             raise exception 'only asked for' using errcode = 'RM099';
-        exception when lock_not_available or sqlstate 'RM099' then
-            null;
+        exception when lock_not_available or undefined_table or syntax_error or sqlstate 'RM099' then
+            null;  -- a table that was dropped meanwhile has no name
         end;
     end loop;
 end;

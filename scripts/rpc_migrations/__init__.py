@@ -8,7 +8,7 @@ import os
 import sys
 
 # What make, or README's commands, have made beside the scripts. Whoever runs them outside of it may have another Python, or no packages.
-_own_python = os.path.relpath(os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python"))
+_own_python = os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python")
 _is_outside = os.path.exists(_own_python) and sys.prefix == getattr(sys, "base_prefix", sys.prefix)
 
 # This file must be readable by any Python, even one too old for the modules.
@@ -18,7 +18,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
         % (
             sys.version_info[0],
             sys.version_info[1],
-            "Run: %s %s" % (_own_python, sys.argv[0])  # noqa: UP031
+            "Run: %s %s" % (os.path.relpath(_own_python), sys.argv[0])  # noqa: UP031
             if _is_outside
             else "With a newer one, make the environment anew, in the project's folder:\n"
             "python3.12 -m venv --clear .venv && .venv/bin/python -m pip install -r requirements.txt",
@@ -46,5 +46,5 @@ if _missing:
     # A system's Python often refuses to install any. The command holds in every shell, from every folder.
     _advice = "python -m pip install -r requirements.txt"
     if _is_outside:
-        _advice = " ".join(map(quote, [_own_python] + sys.argv))  # noqa: RUF005
+        _advice = " ".join(map(quote, [os.path.relpath(_own_python)] + sys.argv))  # noqa: RUF005
     sys.exit("Error: a Python package is missing (%s). Run: %s" % (", ".join(_missing), _advice))  # noqa: UP031

@@ -66,7 +66,7 @@ def refusals(statements: Sequence[Statement]) -> Iterator[Refusal]:
     for place, statement in enumerate(statements):
         if found := _refuse(statement) or _client_encoding(statements, place):
             what, instead = found
-            if instead == _OWN_STEP and (kept := kept_by_the_session(statements)):
+            if what in ("begin", "start transaction", "commit", "end") and (kept := kept_by_the_session(statements)):
                 instead = _GONE.format(kept.line)
             yield Refusal(statement.line, what, instead)
 

@@ -23,7 +23,7 @@ from .shapes import not_supabase
 MAX_FOLLOWING = 100_000  # characters of SQL sent along with a step, in case the same request can run them
 _BACKLOG = 12  # times the patience (an hour, unless told otherwise)
 _LATER = "At a quieter hour, or with a larger MIGRATION_LOCK_BUDGET,"
-_COME_AND_GO = "These come and go, but there is always one: with a larger MIGRATION_LOCK_BUDGET (the application may then wait for so many seconds),"
+_COME_AND_GO = "What is in the way comes and goes, but there is always something: with a larger MIGRATION_LOCK_BUDGET (the application may then wait for so many seconds),"
 SHRINK_STEP, MAX_SHRINK = 2, 20  # each statement timeout quarters a batch, down to a millionth
 
 
@@ -124,7 +124,7 @@ class StepSender:
                 self._console.waiting(what + holders, wait.seconds)
                 remedies = [] if holders or what == "a lock" else [_LATER]  # nobody is in the way
                 if what == "a lock" and all(
-                    (one.get("transaction_seconds") or 0) < wait.seconds for one in in_the_way or ()
+                    (one.get("transaction_seconds") or 0) < wait.seconds / 2 for one in in_the_way or ()
                 ):
                     remedies = [_COME_AND_GO]
                 why_not = f"waited for {what}, and did not get it{holders}."

@@ -119,5 +119,5 @@ def test_an_autovacuum_is_ended(cleaned: Cluster, text: str, after: str | None, 
             waited += call.answer["state"] == "waiting"
             if call.step == after and call.answer["state"] == "done":
                 clean()
-        assert 1 <= waited < 20
+        assert waited
     database.drop()

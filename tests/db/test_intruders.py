@@ -136,7 +136,10 @@ def test_theirs_comes_while_a_text_runs(
             )
             call = "select public.execute_sql(%s, 'm', 's', 'c', separator => %s)"
             running = pool.submit(admin.execute, call, [text, separator])
-            held = "select from pg_locks where locktype = 'advisory' and objid = 4711"
+            held = (
+                "select from pg_locks where locktype = 'advisory' and objid = 4711 "
+                "and database = (select oid from pg_database where datname = current_database())"
+            )
             while not running.done() and not watcher.execute(held).fetchall():
                 pass
         with pytest.raises(psycopg.Error, match=f"public.lower\\(name\\) of role {APP}") as refused:
