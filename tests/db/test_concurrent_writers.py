@@ -302,8 +302,8 @@ BROKEN = {
     "copy: another file": [
         ("if copy.filenode is distinct from pg_relation_filenode(scanned) then", "if copy.filenode is null then")
     ],
-    "replay: rows that are gone": [("using keys as k where %4$s returning 1\n", "using keys as k where %4$s and false returning 1\n")],
-    "replay: rows that are there": [("as s on %8$s\n            where (select count(*) from gone) is not null", "as s on %8$s\n            where false")],
+    "replay: rows that are gone": [("using keys as k where %2$s returning 1\n", "using keys as k where %2$s and false returning 1\n")],
+    "replay: rows that are there": [("as s on %6$s\n            where (select count(*) from gone) is not null", "as s on %6$s\n            where false")],
     "replay: truncations": [("if was_truncated then", "if false then")],
     "swap: what is left": [
         ("perform rpc_migrations.check_source(copy);\n            perform rpc_migrations.replay_rest(copy);",

@@ -25,7 +25,7 @@ select '$step$', $step1$ text $step1$, 'it''s', E'\\\\';
 select true as done -- $step
 """
 
-OWN_SESSION = ["VariableSet"] * 4  # how names are looked up, and texts read
+OWN_SESSION = [*["VariableSet"] * 4, "Do"]  # how names are looked up, and texts read; and as whom
 
 
 @pytest.fixture

@@ -311,7 +311,7 @@ def test_postgres_meta(admin: psycopg.Connection[Any], supabase: LocalSupabase) 
         supabase,
         "create table public.t (a int); insert into public.t values (1); select a, current_user as u from public.t",
     )
-    assert (answer.status_code, answer.json()) == (200, [{"a": 1, "u": "postgres"}])
+    assert (answer.status_code, answer.json()) == (200, [{"a": 1, "u": "supabase_admin"}])
     assert meta(supabase, "select '{\"a\": 1}'::jsonb as j, array['x'] as r, 1.50 as n, null as z").json() == [
         {"j": {"a": 1}, "r": ["x"], "n": "1.50", "z": None}
     ]
