@@ -109,7 +109,7 @@ def test_transactions_that_overlap(orders: Bench) -> None:
         orders.proxy.choose = choose
         gave_up = orders.run(patience=3)
     assert gave_up.error is not None
-    assert "These come and go, but there is always one: with a larger MIGRATION_LOCK_BUDGET" in (
+    assert "What is in the way comes and goes, but there is always something: with a larger MIGRATION_LOCK_BUDGET" in (
         gave_up.error.hint or ""
     )
     orders.proxy.choose = writing(orders, [])
