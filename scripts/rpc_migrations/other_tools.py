@@ -133,13 +133,12 @@ def out_of_order(names: Iterable[str]) -> tuple[str, str] | None:
     """The first two neighbours, in the order of names, whose numbers are in another order or leave it open. Behind words, as in
     migration_10.sql, numbers tell an order only where they are counted from the first one on: fix_issue_1023.sql says nothing.
     """
-    names = sorted(names)
-    counting = {"", *(words for words, number in map(_behind_words, names) if number and number[0][0] <= 1)}
-    for one, other in pairwise(names):
-        (words, first), (others, second) = _behind_words(one), _behind_words(other)
-        if words != others or words not in counting:
+    named = [(name, *_behind_words(name)) for name in sorted(names)]
+    counting = {"", *(words for _, words, number in named if number and number[0][0] <= 1)}
+    for (one, words, first), (other, others, second) in pairwise(named):
+        if words != others or words not in counting or not (first and second):
             continue
-        if first and second and (first[0] > second[0] or (first[0] == second[0] and first[1] != second[1])):
+        if first[0] > second[0] or (first[0] == second[0] and first[1] != second[1]):
             return one, other
     return None
 
