@@ -40,10 +40,6 @@ end;
 $$;
 \\endif
 """
-_OWN_TRANSACTION = "\n".join(
-    (SQL_FOLDER / name).read_text(encoding="utf-8") for name in ("00_settings.sql", "00_superuser.sql")
-)
-_OWN_SESSION = _OWN_TRANSACTION.replace("set local ", "set ")
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
@@ -91,14 +87,23 @@ def migration_sql(title: str, migrations: Sequence[Migration], *, online: bool =
         header = (
             f"-- {title}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- If it is interrupted, run it again: steps that are done are not repeated.\n"
-            f"\\set ON_ERROR_STOP on\n{_NOT_POOLED}{_OWN_SESSION}"
+            f"\\set ON_ERROR_STOP on\n{_NOT_POOLED}{_own_session().replace('set local ', 'set ')}"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (
         f"-- {title}, in one transaction: for the SQL Editor, after create_execute_sql_function_output.sql.\n"
         "-- Steps that are done are not repeated, so running it again does no harm. Until it commits, writes to the table wait.\n"
     )
-    return f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{check}\n\n{steps}\n\ncommit;\n{_answer(_steps_done(title, migrations))}"
+    return (
+        f"{header}\nbegin;\n{_own_session()}\n{check}\n\n{steps}\n\ncommit;\n{_answer(_steps_done(title, migrations))}"
+    )
+
+
+def _own_session() -> str:
+    """The statements that make a transaction ours: with which settings, and as whom it runs."""
+    return "\n".join(
+        (SQL_FOLDER / name).read_text(encoding="utf-8") for name in ("00_settings.sql", "00_superuser.sql")
+    )
 
 
 def _steps_done(title: str, migrations: Sequence[Migration]) -> str:
@@ -133,7 +138,7 @@ def write_removal(*, keep_journal: bool) -> Path:
         f"case when {left} then 'execute_sql was not removed' else 'execute_sql was removed{'; the journal is kept' if keep_journal else ''}' end"
     )
     return _write(
-        DROP_FILE, f"{header}\nbegin;\n{_OWN_TRANSACTION}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
+        DROP_FILE, f"{header}\nbegin;\n{_own_session()}\n{removal_sql(keep_journal=keep_journal)}\ncommit;\n{answer}"
     )
 
 
