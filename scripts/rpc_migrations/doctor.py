@@ -312,7 +312,7 @@ def _table_through_rest(client: RpcClient, settings: Settings, migration: Migrat
         body = answer.json()
     except (httpx.HTTPError, ValueError, RecursionError) as error:
         return [Check(name, False, f"no answer that can be read: {type(error).__name__}. Run this again.")]
-    if answer.status_code == httpx.codes.NOT_FOUND:  # its code is PGRST205, up to PostgREST 12 another one or none
+    if isinstance(body, dict) and body.get("code") in ("PGRST205", "42P01"):  # the latter up to PostgREST 12
         detail = "is not there, or not exposed by the API. Where there is no old table the migration creates it, empty"
         return [Check(name, True, f"{detail}. Is this the right project?")]
     if answer.status_code not in (200, 206) or not isinstance(body, list):
