@@ -147,7 +147,7 @@ as $function$
 $function$;
 
 
--- Revokes all these rights.
+-- Revokes all that rights_of_others finds.
 create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql
 set search_path = ''
