@@ -15,7 +15,7 @@ from conftest import ROOT, script_environment
 from faults.proxy import Fault, FaultProxy, Request
 from local_supabase import Database, LocalSupabase
 from rest_calls import rpc, wait_until
-from rpc_migrations.cli import CLUSTERS, choose_command
+from rpc_migrations.cli import CLUSTERS, run_file
 from rpc_migrations.console import Console
 from rpc_migrations.console.document import document
 from rpc_migrations.errors import MigrationError
@@ -66,7 +66,7 @@ def run_here(
     console = Console("test", as_json=True, quiet=True)
     outcome = Outcome(0)
     try:
-        outcome.exit_code = choose_command(options)(options, settings, console)
+        outcome.exit_code = run_file(options, settings, console)
     except MigrationError as error:
         outcome.exit_code, outcome.error = error.exit_code, error
     outcome.notes, outcome.lines, outcome.report = console.report.notes, console.report.lines, document(console.report)

@@ -22,7 +22,7 @@ from .options import (
     path,
     seconds,
 )
-from .process import Command, run
+from .process import run
 from .settings import Settings
 
 AFTER_CLUSTERS = [
@@ -75,7 +75,7 @@ def migrate_clusters() -> int:
     add_copy_options(parser)
     add_stop_options(parser)
     parser.set_defaults(file=CLUSTERS, next_steps=AFTER_CLUSTERS)
-    return run(parser, _migrate)
+    return run(parser, run_file)
 
 
 def rollback_clusters() -> int:
@@ -91,7 +91,7 @@ def rollback_clusters() -> int:
     parser.set_defaults(
         file=CLUSTERS, rollback=True, next_steps=[f"To migrate again: {PYTHON} scripts/migrate_clusters.py"]
     )
-    return run(parser, _migrate)
+    return run(parser, run_file)
 
 
 def finish_clusters() -> int:
@@ -103,7 +103,7 @@ def finish_clusters() -> int:
     )
     add_migration_options(parser)
     parser.set_defaults(file=CLUSTERS, finish=True)
-    return run(parser, _migrate)
+    return run(parser, run_file)
 
 
 def run_migration() -> int:
@@ -234,7 +234,7 @@ def run_files(options: argparse.Namespace, settings: Settings, console: Console)
     runs = not (options.rollback or options.finish or options.write_sql or options.status or options.dry_run)
     if runs and (options.record or options.accept_edits or _may_be_applied_elsewhere(options.file)):
         return commands.run_folder(options, settings, console)  # which asks what others have applied
-    return _migrate(options, settings, console)
+    return run_file(options, settings, console)
 
 
 def _refuse_for_a_folder(options: argparse.Namespace) -> None:
@@ -251,18 +251,16 @@ def _may_be_applied_elsewhere(file: Path) -> bool:
     return re.match(r"V?[0-9]", name_of(file)) is not None
 
 
-def choose_command(options: argparse.Namespace) -> Command:
-    """Which command on a migration the options ask for."""
+def run_file(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    """Run the command on one migration file that the options ask for."""
     if options.dry_run:
-        return commands.plan
-    if options.write_sql:
-        return commands.write
-    if options.status:
-        return commands.status
-    if options.finish:
-        return commands.finish
-    return commands.roll_back if options.rollback else commands.run
-
-
-def _migrate(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    return choose_command(options)(options, settings, console)
+        command = commands.plan
+    elif options.write_sql:
+        command = commands.write
+    elif options.status:
+        command = commands.status
+    elif options.finish:
+        command = commands.finish
+    else:
+        command = commands.roll_back if options.rollback else commands.run
+    return command(options, settings, console)
