@@ -19,7 +19,7 @@ from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
 from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
 from .report import Check
-from .rest_errors import ErrorAnswer
+from .rest_errors import ErrorAnswer, json_object
 from .settings import Settings
 from .shapes import HOLDER
 from .sql import quote_literal
@@ -66,20 +66,20 @@ def examine(client: RpcClient, settings: Settings, migrations: Sequence[Migratio
         return checks
     try:
         is_whole = is_as_deployed(client)
+        detail = "deployed, up to date, open to this key" if is_whole else f"{CHANGED} Run: {DEPLOY_COMMAND}"
+        checks.append(Check("execute_sql", is_whole, detail))
     except Absent as reason:
-        detail = f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
-        return [*checks, Check("execute_sql", True, detail), *_tables_through_rest(client, settings, migrations)]
+        is_whole, detail = False, f"not yet: {reason.message} Next: {DEPLOY_COMMAND}. Then this looks at the rest."
+        checks.append(Check("execute_sql", True, detail))
     except NotDeployed as reason:
+        is_whole = False
         checks.append(Check("execute_sql", False, reason.in_a_line))
-        return [*checks, *_tables_through_rest(client, settings, migrations)]
     except MigrationError as reason:
         return [*checks, Check("execute_sql", False, reason.in_a_line)]
     if not is_whole:
-        checks.append(Check("execute_sql", False, f"{CHANGED} Run: {DEPLOY_COMMAND}"))
-        return [*checks, *_tables_through_rest(client, settings, migrations)]
+        return [*checks, *(found for one in migrations for found in _table_through_rest(client, settings, one))]
     return [
         *checks,
-        Check("execute_sql", True, "deployed, up to date, open to this key"),
         _database(client),
         _open_functions(client),
         _rights(client),
@@ -121,11 +121,8 @@ def _rest_layer(client: RpcClient, settings: Settings) -> Check:
             False,
             f"{settings.url} is not reachable{through_proxy(settings)}: {str(error).rstrip('.') or type(error).__name__}. {advice}",
         )
-    try:
-        body = answer.json()
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
+    body = json_object(answer)
+    if body is None:
         said = f" ({message})" if (message := ErrorAnswer.read(answer).message) else ""
         return Check(
             name,
@@ -290,10 +287,6 @@ def _free_bytes(client: RpcClient, settings: Settings) -> int | None:
 
 def _megabytes(size: int) -> str:
     return f"{max(size / 1e6, 1):,.0f} MB"
-
-
-def _tables_through_rest(client: RpcClient, settings: Settings, migrations: Sequence[Migration]) -> list[Check]:
-    return [found for migration in migrations for found in _table_through_rest(client, settings, migration)]
 
 
 def _table_through_rest(client: RpcClient, settings: Settings, migration: Migration) -> list[Check]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -101,11 +102,7 @@ class ErrorAnswer:
     @classmethod
     def read(cls, response: httpx.Response) -> ErrorAnswer:
         """What a response says, whatever it is."""
-        try:
-            body = response.json()
-        except (ValueError, RecursionError):
-            body = None
-        said = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
+        said = {name: text for name, text in (json_object(response) or {}).items() if isinstance(text, str)}
         if response.has_redirect_location:
             said = {"message": f"it redirects to {response.headers['Location']}"}
         code = said.get("code", "")
@@ -115,6 +112,15 @@ class ErrorAnswer:
             details=said.get("details"),
             hint=said.get("hint"),
         )
+
+
+def json_object(response: httpx.Response) -> dict[str, Any] | None:
+    """The JSON object that is the body of a response; None if it is none."""
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def is_transient(code: str) -> bool:
@@ -211,9 +217,8 @@ def _refused(error: ErrorAnswer) -> AccessRefused:
             hint="This comes from a gateway, a firewall or a proxy, not from the REST layer. See whether SUPABASE_URL and the key are right, and whether "
             "it lets requests with SQL in them pass to /rest/v1/rpc/execute_sql.",
         )
-    if code == "PGRST303":
-        return AccessRefused(f"The key was refused: {message}.", code=code, hint=_NEW_KEY)
-    hint = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
+    mistyped = f"It is mistyped, cut off, or of another project than SUPABASE_URL. {_NEW_KEY}"
+    hint = _NEW_KEY if code == "PGRST303" else mistyped
     return AccessRefused(f"The key was refused: {message}.", code=code, hint=hint)
 
 

@@ -30,7 +30,7 @@ from .errors import (
     Unreachable,
 )
 from .patience import Attempts
-from .rest_errors import is_transient
+from .rest_errors import is_transient, json_object
 from .settings import Settings
 from .sql import dollar_quote
 
@@ -203,7 +203,7 @@ def _post(client: RpcClient, url: str, sql: str, headers: dict[str, str]) -> Non
         raise WayClosed(error.message) from error
     if answer.status_code in (200, 201):
         return
-    body = _json(answer)
+    body = json_object(answer) or {}
     if answer.status_code == 400 and body.get("message"):
         raise SqlError(
             str(body["message"]).strip(),
@@ -217,16 +217,8 @@ def _post(client: RpcClient, url: str, sql: str, headers: dict[str, str]) -> Non
 
 def _status(answer: Any) -> str:
     """The HTTP status, and the message with it."""
-    message = _word(_json(answer), "message")
+    message = _word(json_object(answer) or {}, "message")
     return f"HTTP {answer.status_code}" + (f", {message}" if message is not None else "")
-
-
-def _json(answer: Any) -> dict[str, Any]:
-    try:
-        body = answer.json()
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _word(body: dict[str, Any], name: str) -> str | None:
