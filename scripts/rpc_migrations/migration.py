@@ -85,6 +85,11 @@ class Step:
         )
         return self.sql if as_it_is else "".join(self._texts)
 
+    @property
+    def as_sent(self) -> dict[str, Any]:
+        """What the database is told of its text: the SQL, how to divide it, and whether it is to be sent again until it is done."""
+        return {"query": self.query, "separator": self.separator, "batch": self.batch}
+
     @cached_property
     def _texts(self) -> list[str]:
         return [as_run(one) for one in self.statements]

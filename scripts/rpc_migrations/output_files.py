@@ -184,16 +184,7 @@ def _step_sql(migration: Migration, step: Step, *, online: bool) -> str:
 def _later(migration: Migration, step: Step) -> str:
     """The argument with the steps that follow, for the rehearsal of a copy."""
     later = migration.steps[migration.steps.index(step) + 1 :]
-    texts = [
-        {
-            "step": one.name,
-            "query": one.query,
-            "separator": one.separator,
-            "batch": one.batch,
-            "calls": sorted(one.calls),
-        }
-        for one in later
-    ]
+    texts = [{"step": one.name, **one.as_sent, "calls": sorted(one.calls)} for one in later]
     return f",\n            later => {dollar_quote(json.dumps(texts))}"
 
 

@@ -153,8 +153,7 @@ class StepSender:
         """A step as execute_sql takes it."""
         migration, name = self._known_as(step)
         return {
-            "query": step.query, "separator": step.separator, "migration": migration, "step": name,
-            "checksum": " ".join(step.checksums), "batch": step.batch, "record": step.record,
+            **step.as_sent, "migration": migration, "step": name, "checksum": " ".join(step.checksums), "record": step.record,
         }  # fmt: skip
 
     def _known_as(self, step: Step) -> tuple[str, str]:
