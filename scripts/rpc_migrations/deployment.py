@@ -34,16 +34,9 @@ left join pg_catalog.pg_proc as p on
     and obj_description(p.oid, 'pg_proc') like 'rpc_migrations %'
 """
 EVERY_ARGUMENT = {
-    "migration": None,
-    "step": None,
-    "checksum": None,
-    "batch": False,
-    "run": None,
-    "shrink": 0,
-    "following": None,
-    "separator": None,
+    "migration": None, "step": None, "checksum": None, "batch": False, "run": None, "shrink": 0, "following": None, "separator": None,
     "record": None,
-}
+}  # fmt: skip
 
 
 def deployment_sql() -> str:
@@ -102,12 +95,8 @@ def check_deployed(client: RpcClient, expression: str = "null") -> Any:
         if version_number(row["version"]) == 0:
             raise Absent("Only the bootstrap of execute_sql is deployed.", hint=f"Run: {DEPLOY_COMMAND}")
         is_older = version_number(row["version"]) < version_number(current_version())
-        message = (
-            "An older version of execute_sql is deployed."
-            if is_older
-            else "Another version of execute_sql is deployed."
-        )
-        raise NotDeployed(message, hint=f"Run: {DEPLOY_COMMAND}")
+        what = "An older" if is_older else "Another"
+        raise NotDeployed(f"{what} version of execute_sql is deployed.", hint=f"Run: {DEPLOY_COMMAND}")
     return row.get("value")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -243,16 +243,12 @@ def _yoyo(path: Path, rows: Rows) -> Answer:
 
 def _postgrator(path: Path, rows: Rows) -> Answer:
     found = re.match(r"(\d+)\.do\.", path.name)
-    return found is not None and int(found[1]) <= max(_integers(noted for noted, _, _ in rows), default=-1)
+    return found is not None and int(found[1]) <= max((_integer(noted) for noted, _, _ in rows), default=-1)
 
 
 def _integer(text: str | None) -> int:
     """A number of a table's; less than any version if it is none."""
     return int(text) if text and re.fullmatch(r"-?\d+", text) else -2
-
-
-def _integers(texts: Iterable[str | None]) -> list[int]:
-    return [_integer(text) for text in texts]
 
 
 TOOLS: dict[str, Callable[[Path, Rows], Answer]] = {

@@ -100,17 +100,10 @@ CALLS = {
 }  # fmt: skip
 CHECK = {"check": str, "passed": bool, "detail": Maybe(str)}
 HISTORY = {
-    "steps": [
-        {
-            "migration": str,
-            "step": str,
-            "checksum": str,
-            "calls": int,
-            "finished_at": Maybe(Moment),
-            "client": Maybe(str),
-        }
-    ],
+    "steps": [{
+        "migration": str, "step": str, "checksum": str, "calls": int, "finished_at": Maybe(Moment), "client": Maybe(str),
+    }],
     "copies": [{"migration": str, "copy": _COPY}],
     "by_cli": Maybe([{"version": str, "name": Maybe(str), "hash": Maybe(str)}]),
     "by_others": Maybe({tool: Maybe([[Maybe(str)]]) for tool in TOOLS}),
-}
+}  # fmt: skip
