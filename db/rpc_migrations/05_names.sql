@@ -102,6 +102,21 @@ end;
 $function$;
 
 
+-- Runs statements that define something, one after the other.
+create or replace function rpc_migrations.execute_each(statements text[]) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    statement text;
+begin
+    foreach statement in array statements loop
+        execute statement;
+    end loop;
+end;
+$function$;
+
+
 -- Runs a statement, whose parameters are ($1)[1], ($1)[2] and so on. "finds_names": with that search_path from the first try. Returns
 -- the number of its rows. Raises what the statement raises.
 create or replace function rpc_migrations.execute_statement(statement text, parameters text[], finds_names boolean) returns bigint

@@ -281,25 +281,19 @@ create or replace function rpc_migrations.set_function_rights(routine text, acl 
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    statement text;
 begin
-    for statement in
+    perform rpc_migrations.execute_each(array(
         select distinct format('revoke all on routine %s from %s', routine, rpc_migrations.role_name(given.grantee))
         from pg_catalog.pg_proc as p
         cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as given
         where p.oid = routine::regprocedure and given.grantee <> p.proowner
-    loop
-        execute statement;
-    end loop;
-    for statement in
+    ));
+    perform rpc_migrations.execute_each(array(
         select format('grant execute on routine %s to %s%s', routine, rpc_migrations.role_name(given.grantee),
             case when given.is_grantable then ' with grant option' end)
         from pg_catalog.pg_proc as p
         cross join lateral aclexplode(coalesce(set_function_rights.acl, acldefault('f', p.proowner))) as given
         where p.oid = routine::regprocedure and given.grantee <> p.proowner
-    loop
-        execute statement;
-    end loop;
+    ));
 end;
 $function$;

@@ -261,7 +261,6 @@ $function$;
 do $block$
 declare
     copy rpc_migrations.copies;
-    part text;
 begin
     for copy in
         update rpc_migrations.copies as c
@@ -269,16 +268,14 @@ begin
         where c.state in ('copying', 'copied') and c.old_table is not null and c.definition is null
         returning c.*
     loop
-        for part in
+        perform rpc_migrations.execute_each(array(
             select m.statement
             from rpc_migrations.missing_in_target(copy.source, copy.target, copy.target::regclass::text, 'build') as m
             where
                 m.kind in ('row security', 'policy') and copy.state = 'copied'
                 and current_setting('rpc_migrations.version_before', true) = '1'
             order by m.place
-        loop
-            execute part;
-        end loop;
+        ));
     end loop;
 end;
 $block$;

@@ -18,18 +18,14 @@ create or replace function rpc_migrations.share_sequences(copy rpc_migrations.co
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    col record;
 begin
-    for col in
-        select o.attname as name, p.from_sequence as old_sequence, p.to_sequence as new_sequence
+    perform rpc_migrations.execute_each(array(
+        select format('alter table %s alter column %I set default nextval(%L::regclass); drop sequence %s',
+            copy.new_table::regclass, o.attname, p.from_sequence, p.to_sequence)
         from rpc_migrations.sequence_pairs(copy.old_table, copy.new_table) as p
         inner join pg_catalog.pg_attribute as o on o.attrelid = copy.old_table and o.attnum = p.place and o.attidentity = ''
         inner join pg_catalog.pg_attribute as n on n.attrelid = copy.new_table and n.attname = o.attname and n.attidentity = ''
-    loop
-        execute format('alter table %s alter column %I set default nextval(%L::regclass)', copy.new_table::regclass, col.name, col.old_sequence);
-        execute format('drop sequence %s', col.new_sequence);
-    end loop;
+    ));
 end;
 $function$;
 
@@ -43,9 +39,8 @@ set search_path = ''
 as $function$
 declare
     new_table text := copy.new_table::regclass;
-    statement text;
 begin
-    for statement in
+    perform rpc_migrations.execute_each(array(
         with not_nulls as materialized (
             select c.conrelid as relation, a.attname as column_name, c.conname as name, c.convalidated as is_valid,
                 c.conname = rpc_migrations.default_name(copy.table_name, a.attname, 'not_null') as is_default
@@ -79,9 +74,7 @@ begin
         inner join pg_catalog.pg_class as os on os.oid = o.sequence
         inner join pg_catalog.pg_class as ns on ns.oid = n.sequence
         where ns.relname <> os.relname and ns.relname = rpc_migrations.default_name(copy.table_name, o.column_name, 'seq')
-    loop
-        execute statement;
-    end loop;
+    ));
 end;
 $function$;
 

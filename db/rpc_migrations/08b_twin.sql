@@ -247,16 +247,15 @@ create or replace function rpc_migrations.add_keys_to_itself(old_table oid, twin
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    key pg_catalog.pg_constraint;
 begin
-    for key in
-        select c.* from pg_catalog.pg_constraint as c where c.conrelid = old_table and c.confrelid = old_table and c.contype = 'f' order by c.oid
-    loop
-        execute format('alter table %s add constraint %I %s%s', twin_name, key.conname,
-            replace(pg_get_constraintdef(key.oid), format(' REFERENCES %s(', old_table::regclass), format(' REFERENCES %s(', twin_name)),
-            case when key.convalidated then ' not valid' end);
-    end loop;
+    perform rpc_migrations.execute_each(array(
+        select format('alter table %s add constraint %I %s%s', twin_name, c.conname,
+            replace(pg_get_constraintdef(c.oid), format(' REFERENCES %s(', old_table::regclass), format(' REFERENCES %s(', twin_name)),
+            case when c.convalidated then ' not valid' end)
+        from pg_catalog.pg_constraint as c
+        where c.conrelid = old_table and c.confrelid = old_table and c.contype = 'f'
+        order by c.oid
+    ));
     return rpc_migrations.keys_to_itself(to_regclass(twin_name));
 end;
 $function$;
@@ -270,15 +269,14 @@ as $function$
 declare
     now_there jsonb := rpc_migrations.keys_to_itself(twin);
     changed text;
-    name text;
 begin
     select string_agg(k.key, ', ') into changed from jsonb_each(keys) as k where k.value is distinct from now_there -> k.key;
     if changed is not null then
         return format('a foreign key to the table itself (%s) is dropped or altered; do that in a step before or after the rebuild', changed);
     end if;
-    for name in select k.key from jsonb_each(keys) as k loop
-        execute format('alter table %s drop constraint %I', twin::regclass, name);
-    end loop;
+    perform rpc_migrations.execute_each(array(
+        select format('alter table %s drop constraint %I', twin::regclass, k.key) from jsonb_each(keys) as k
+    ));
     return null;
 end;
 $function$;

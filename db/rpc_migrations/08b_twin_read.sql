@@ -120,15 +120,13 @@ begin
     loop
         perform rpc_migrations.run(statement);
     end loop;
-    for statement in
+    perform rpc_migrations.execute_each(array(
         select format('alter table %s rename constraint %I to %I', new_name, c.conname, n.value)
         from jsonb_each_text(copy.alteration -> 'not_nulls') as n
         inner join pg_catalog.pg_attribute as a on a.attrelid = new_table and a.attname = n.key
         inner join pg_catalog.pg_constraint as c on c.conrelid = new_table and c.contype = 'n' and c.conkey = array[a.attnum]
         where c.conname <> n.value
-    loop
-        execute statement;
-    end loop;
+    ));
     return new_table;
 end;
 $function$;

@@ -104,9 +104,7 @@ begin
             statements := statements || put_back;
         end;
     end loop;
-    foreach put_back in array statements loop
-        execute put_back;
-    end loop;
+    perform rpc_migrations.execute_each(statements);
     return taken;
 end;
 $function$;
@@ -410,9 +408,6 @@ as $function$
 declare
     left_over bigint;
 begin
-    if copy.source is null then
-        return;
-    end if;
     if not rpc_migrations.is_as_compared(copy) then
         raise exception '% was altered since the comparison', copy.source::regclass using errcode = 'lock_not_available';
     end if;

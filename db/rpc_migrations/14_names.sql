@@ -135,12 +135,11 @@ create or replace function rpc_migrations.carry_positions(from_table oid, to_tab
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    pair record;
 begin
-    for pair in select p.* from rpc_migrations.sequence_pairs(from_table, to_table) as p loop
-        execute format('select setval(%L, s.last_value, s.is_called) from %s as s', pair.to_sequence, pair.from_sequence);
-    end loop;
+    perform rpc_migrations.execute_each(array(
+        select format('select pg_catalog.setval(%L, s.last_value, s.is_called) from %s as s', p.to_sequence, p.from_sequence)
+        from rpc_migrations.sequence_pairs(from_table, to_table) as p
+    ));
 end;
 $function$;
 
@@ -151,11 +150,9 @@ create or replace function rpc_migrations.fit_sequences(from_table oid, to_table
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    col record;
 begin
-    for col in
-        select q.seqrelid::regclass as sequence, format_type(n.atttypid, null) as type
+    perform rpc_migrations.execute_each(array(
+        select format('alter sequence %s as %s', q.seqrelid::regclass, format_type(n.atttypid, null))
         from pg_catalog.pg_attribute as o
         inner join pg_catalog.pg_attribute as n on n.attrelid = to_table and n.attname = o.attname and n.atttypid <> o.atttypid
         inner join pg_catalog.pg_depend as d
@@ -166,9 +163,7 @@ begin
             o.attrelid = from_table and n.atttypid in ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype)
             and coalesce(pg_sequence_last_value(q.seqrelid), 0) <= case n.atttypid
                 when 'smallint'::regtype then 32767 when 'integer'::regtype then 2147483647 else 9223372036854775807 end
-    loop
-        execute format('alter sequence %s as %s', col.sequence, col.type);
-    end loop;
+    ));
 end;
 $function$;
 
@@ -178,10 +173,8 @@ create or replace function rpc_migrations.carry_sequence_rights(from_table oid, 
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    statement text;
 begin
-    for statement in
+    perform rpc_migrations.execute_each(array(
         select format('grant %s on sequence %s to %s%s', acl.privilege_type, p.to_sequence, rpc_migrations.role_name(acl.grantee),
             case when acl.is_grantable then ' with grant option' end)
         from rpc_migrations.sequence_pairs(from_table, to_table) as p
@@ -189,9 +182,7 @@ begin
         cross join lateral aclexplode(s.relacl) with ordinality as acl (grantor, grantee, privilege_type, is_grantable, place)
         where acl.grantee <> s.relowner
         order by p.place, acl.place
-    loop
-        execute statement;
-    end loop;
+    ));
 end;
 $function$;
 
@@ -202,24 +193,22 @@ create or replace function rpc_migrations.wake_triggers(copy rpc_migrations.copi
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    quiet record;
 begin
-    for quiet in
-        select 'trigger' as kind, q.key as name, q.value as state
-        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
-        where c.id = copy.id and (copy.state <> 'rolling back' or exists (
-            select from pg_catalog.pg_trigger as t where t.tgrelid = copy.target and t.tgname = q.key))
-        union all
-        select 'rule', q.key, q.value
-        from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted_rules) as q
-        where c.id = copy.id and (copy.state <> 'rolling back' or exists (
-            select from pg_catalog.pg_rewrite as r where r.ev_class = copy.target and r.rulename = q.key))
-    loop
-        execute format(
-            'alter table %s %s %s %I', copy.target::regclass,
-            coalesce(rpc_migrations.firing(quiet.state::"char"), 'enable'), quiet.kind, quiet.name);
-    end loop;
+    perform rpc_migrations.execute_each(array(
+        select format(
+            'alter table %s %s %s %I', copy.target::regclass, coalesce(rpc_migrations.firing(q.state::"char"), 'enable'), q.kind, q.name)
+        from (
+            select 'trigger' as kind, q.key as name, q.value as state
+            from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted) as q
+            where c.id = copy.id and (copy.state <> 'rolling back' or exists (
+                select from pg_catalog.pg_trigger as t where t.tgrelid = copy.target and t.tgname = q.key))
+            union all
+            select 'rule', q.key, q.value
+            from rpc_migrations.copies as c cross join lateral jsonb_each_text(c.quieted_rules) as q
+            where c.id = copy.id and (copy.state <> 'rolling back' or exists (
+                select from pg_catalog.pg_rewrite as r where r.ev_class = copy.target and r.rulename = q.key))
+        ) as q
+    ));
     update rpc_migrations.copies as c set quieted = '{}', quieted_rules = '{}' where c.id = copy.id;
 end;
 $function$;

@@ -472,16 +472,12 @@ create or replace function rpc_migrations.move_statistics(copy rpc_migrations.co
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    statistics name;
 begin
-    for statistics in
-        select s.stxname
+    perform rpc_migrations.execute_each(array(
+        select format('alter statistics rpc_migrations.%I set schema %I', s.stxname, copy.schema_name)
         from pg_catalog.pg_statistic_ext as s
         where s.stxrelid = copy.new_table and s.stxnamespace = 'rpc_migrations'::regnamespace
-    loop
-        execute format('alter statistics rpc_migrations.%I set schema %I', statistics, copy.schema_name);
-    end loop;
+    ));
 end;
 $function$;
 

@@ -6,11 +6,9 @@ create or replace function rpc_migrations.revoke_all(relation oid) returns void
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    grantee text;
 begin
-    for grantee in
-        select distinct rpc_migrations.role_name(acl.grantee)
+    perform rpc_migrations.execute_each(array(
+        select distinct format('revoke all on table %s from %s cascade', relation::regclass, rpc_migrations.role_name(acl.grantee))
         from (
             select c.relacl as acl, c.relowner from pg_catalog.pg_class as c where c.oid = relation
             union all
@@ -20,9 +18,7 @@ begin
         ) as source
         cross join lateral aclexplode(source.acl) as acl
         where acl.grantee <> source.relowner
-    loop
-        execute format('revoke all on table %s from %s cascade', relation::regclass, grantee);
-    end loop;
+    ));
 end;
 $function$;
 
@@ -152,12 +148,8 @@ create or replace function rpc_migrations.close_to_others() returns void
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    statement text;
 begin
-    for statement in select r.statement from rpc_migrations.rights_of_others() as r loop
-        execute statement;
-    end loop;
+    perform rpc_migrations.execute_each(array(select r.statement from rpc_migrations.rights_of_others() as r));
 end;
 $function$;
 
@@ -183,16 +175,13 @@ set search_path = ''
 as $function$
 declare
     signature regprocedure := rpc_migrations.api_function();
-    statement text;
 begin
     if signature is null then
         return;
     end if;
-    for statement in
+    perform rpc_migrations.execute_each(array(
         select r.statement from rpc_migrations.rights_of_others() as r where r.object = format('routine %s', signature)
-    loop
-        execute statement;
-    end loop;
+    ));
     if not has_function_privilege('service_role', signature, 'execute') and strpos(texts, 'execute_sql') = 0 then
         execute format('grant execute on function %s to service_role', signature);
     end if;
@@ -207,14 +196,10 @@ create or replace function rpc_migrations.keep_closed(texts text, closing_before
 language plpgsql
 set search_path = ''
 as $function$
-declare
-    statement text;
 begin
-    for statement in
+    perform rpc_migrations.execute_each(array(
         select r.statement from rpc_migrations.rights_on_tables_aside() as r
         where r.statement <> all (closing_before) and strpos(lower(texts), lower((parse_ident(substr(r.object, 7)))[2])) = 0
-    loop
-        execute statement;
-    end loop;
+    ));
 end;
 $function$;
