@@ -116,8 +116,7 @@ begin
     if not rpc_migrations.is_of_a_rollback(open_step.step) then
         select c.* into copy from rpc_migrations.copies as c where c.migration = open_step.migration and c.ended_at is null;
         if found and not exists (select from rpc_migrations.journal as j where j.migration = open_step.migration and j.undone_at is null) then
-            raise exception 'the journal has no steps of %, although it has rebuilt %.% or is doing so', open_step.migration,
-                quote_ident(copy.schema_name), quote_ident(copy.table_name)
+            raise exception 'the journal has no steps of %, although it has rebuilt % or is doing so', open_step.migration, rpc_migrations.name_in_use(copy)
             using errcode = 'RM005', hint = 'Its rows of rpc_migrations.journal were deleted. Roll the migration back, then run it again.';
         end if;
         perform rpc_migrations.mark_undone(open_step.migration, of_a_rollback => true);

@@ -167,7 +167,7 @@ begin
             and coalesce(c.relkind, 'c') = 'c'  -- the others are told as what they are
             and not exists (select from pg_catalog.pg_type as e where e.typarray = t.oid)
     ) then
-        raise exception 'type %.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
+        raise exception 'type % is already there', rpc_migrations.name_of_backup(copy)
         using errcode = 'RM001', hint = format(
             'Nothing was changed. The original table is to be kept under that name. Write another one into the step file (`-- rebuild: %s backup NAME`, or '
             'what begin_copy is called with), or rename the type, then run the same command again.', copy.old_table::regclass);
@@ -199,7 +199,7 @@ begin
     perform rpc_migrations.check_size_without_key(copy.old_table);
     perform rpc_migrations.check_type_of_name(copy);
     if to_regclass(rpc_migrations.name_of_backup(copy)) is not null then
-        raise exception '%.% is already there', quote_ident(copy.schema_name), quote_ident(copy.backup_name)
+        raise exception '% is already there', rpc_migrations.name_of_backup(copy)
         using errcode = 'RM001',
             hint = format(
                 'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure; or write another name into the '

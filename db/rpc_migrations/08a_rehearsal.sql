@@ -35,7 +35,7 @@ begin
             'that ' || past_budget || '. So may every attempt at the swap: see how many tables, views, policies and foreign keys depend on this table',
             'other sessions hold locks that they need');
     elsif reasons <> '{}' then
-        raise exception '%.% cannot be rebuilt as the step file says: %', quote_ident(copy.schema_name), quote_ident(copy.table_name),
+        raise exception '% cannot be rebuilt as the step file says: %', rpc_migrations.name_in_use(copy),
             (select string_agg(r.reason, '; ' order by r.place)
             from (
                 select r.reason, min(r.place) as place

@@ -179,7 +179,7 @@ declare
     end;
 begin
     if not exists (select from pg_catalog.pg_class as c where c.oid = copy.source) then
-        raise exception '%.% was dropped while it was being rebuilt', quote_ident(copy.schema_name), quote_ident(copy.table_name)
+        raise exception '% was dropped while it was being rebuilt', rpc_migrations.name_in_use(copy)
         using errcode = 'RM003', hint = case copy.state
             when 'rolling back' then format('The original table, %1$s, has the rows of the swap, and what the rollback has brought into it since. Give the '
                 'rollback up with --give-up; then, to use that table: alter table %1$s rename to %2$I;', copy.target::regclass, copy.table_name)

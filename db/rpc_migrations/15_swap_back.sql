@@ -159,7 +159,7 @@ exception when others then
     if sqlstate ~ '^RM' and sqlstate <> 'RM001' or not rpc_migrations.tells_against_it(sqlstate) then
         raise;
     end if;
-    raise exception '%.% cannot be rolled back: %', quote_ident(copy.schema_name), quote_ident(copy.table_name), sqlerrm
+    raise exception '% cannot be rolled back: %', rpc_migrations.name_in_use(copy), sqlerrm
     using errcode = 'RM001', detail = format('SQLSTATE %s', sqlstate), hint = 'No table in use was changed. The original table does not go with what is named: '
         'drop or change that, then run the same command again. A rollback that has begun can be given up with --give-up.';
 end;
