@@ -105,6 +105,19 @@ def admin(database: Database) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture
+def things(admin: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """A connection to a database with the functions and a small table."""
+    from step_runner import deploy
+
+    deploy(admin)
+    admin.execute(
+        "create table public.things (id bigint primary key, name text, amount integer); "
+        "insert into public.things values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
+    )
+    return admin
+
+
+@pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """A copy of the project, for tests that write files or change some."""
     from checkout import Checkout

@@ -16,17 +16,6 @@ COLUMNS = "id bigint not null, name text, amount integer"
 STEP_FILE = rebuild_file("things", COLUMNS)
 
 
-@pytest.fixture
-def things(admin: Connection) -> Connection:
-    """A connection to a database with the functions and a small table."""
-    deploy(admin)
-    admin.execute(
-        "create table public.things (id bigint primary key, name text, amount integer); "
-        "insert into public.things values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
-    )
-    return admin
-
-
 def contents(connection: Connection, table: str = "public.things") -> list[str]:
     """All rows, whatever columns they have."""
     rows = connection.execute(f"select to_jsonb(t)::text from {table} as t order by 1")

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from local_supabase import Database
 from schema_dump import dump_schema
-from step_runner import ROLLBACK, Connection, deploy, read, rebuild_file, run
+from step_runner import ROLLBACK, Connection, read, rebuild_file, run
 
 STEP_FILE = rebuild_file("things", "id bigint not null, name text, amount integer")
 
@@ -184,17 +184,6 @@ WAYS = {
         "comment on policy about on auth.users is 'p'"
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def things(admin: Connection) -> Connection:
-    """A connection to a database with the functions and a small table."""
-    deploy(admin)
-    admin.execute(
-        "create table public.things (id bigint primary key, name text, amount integer); "
-        "insert into public.things values (1, 'a', 1), (2, 'b', 2), (3, 'c', 3)"
-    )
-    return admin
 
 
 def ways(things: Connection, text: str = STEP_FILE) -> tuple[str, str]:
