@@ -149,28 +149,18 @@ def _database(client: RpcClient) -> Check:
 def _open_functions(client: RpcClient) -> Check:
     """Whether something else in public opens the database to everyone."""
     names = ", ".join(open_functions(client))
-    if names:
-        return Check(
-            "no other function open to everyone",
-            False,
-            f"anon or authenticated may execute {names}: revoke execute on each from public, anon, authenticated",
-        )
-    return Check(
-        "no other function open to everyone", True, "no other function of that kind is open to anon or authenticated"
-    )
+    closing = f"anon or authenticated may execute {names}: revoke execute on each from public, anon, authenticated"
+    none = "no other function of that kind is open to anon or authenticated"
+    return Check("no other function open to everyone", not names, closing if names else none)
 
 
 def _rights(client: RpcClient) -> Check:
     """Whether a role other than the owner and service_role has rights on anything of ours, or on a backup."""
     rows = client.rows(_RIGHTS_QUERY, {"problem": str})
     problems = "; ".join(row["problem"] for row in rows)
-    if problems:
-        return Check("only for the service", False, f"{problems}. Take it away, or run: {DEPLOY_COMMAND}")
-    return Check(
-        "only for the service",
-        True,
-        "no other role may execute execute_sql, or has rights on the journal or on a table that was moved aside",
-    )
+    none = "no other role may execute execute_sql, or has rights on the journal or on a table that was moved aside"
+    detail = f"{problems}. Take it away, or run: {DEPLOY_COMMAND}" if problems else none
+    return Check("only for the service", not problems, detail)
 
 
 def _access(client: RpcClient) -> Check:
@@ -248,11 +238,9 @@ def _held(client: RpcClient, table: RebuiltTable) -> Check:
     """Whether somebody has been using the table for so long that the swap would wait in vain: a transaction that was left open, or prepared."""
     holders = client.row(_HOLDERS_QUERY.format(table=quote_literal(table.name)), {"holders": [HOLDER]})["holders"]
     long = [one for one in holders if one["pid"] is None or (one["transaction_seconds"] or 0) >= LONG_TRANSACTION]
-    if long:
-        return Check(
-            "nobody keeps it locked", False, f"{describe_holders(long)}. The swap waits for its end: see to it first"
-        )
-    return Check("nobody keeps it locked", True, "no transaction on it is prepared or has been open for long")
+    none = "no transaction on it is prepared or has been open for long"
+    detail = f"{describe_holders(long)}. The swap waits for its end: see to it first" if long else none
+    return Check("nobody keeps it locked", not long, detail)
 
 
 def _room(client: RpcClient, settings: Settings, table: RebuiltTable) -> Check:
