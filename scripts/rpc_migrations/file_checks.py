@@ -46,16 +46,11 @@ def _refusals(parts: list[Step], next_steps: dict[int, Step]) -> Iterator[Refusa
     yield from foreign_marks(parts[0].file, "".join(part.sql for part in parts), parts[0].first_line)
     for part in parts:
         yield from refusals(part.statements[len(part.settings) :])
-        yield from _lost(part, next_steps.get(id(part)))
+        if later := next_steps.get(id(part)):
+            yield from lost_search_path(part.statements, later.statements[: len(later.settings) + 1], later.name)
 
 
 def _next_steps(migration: Migration) -> dict[int, Step]:
     """The step that follows in the file, by the id of each step of it."""
     steps = migration.file_steps or migration.steps
     return {id(step): later for step, later in pairwise(steps)}
-
-
-def _lost(step: Step, later: Step | None) -> Iterator[Refusal]:
-    """Settings of a step that the next one of the file would lack."""
-    if later is not None:
-        yield from lost_search_path(step.statements, later.statements[: len(later.settings) + 1], later.name)

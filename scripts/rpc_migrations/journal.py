@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
 from .errors import MigrationError, run_command
-from .journal_words import moment
+from .journal_words import count, moment
 from .migration import ROLLBACK_PREFIX, Migration, Step, is_own_step
 from .other_histories import Noted, Rows, noted_by_others
 from .rebuilt_table import find_table
@@ -129,7 +129,7 @@ class History:
         elif status.finished_at:  # which takes a migration that is applied
             state = "applied"
         else:  # a step that has not begun leaves no row: only the file would tell whether these are all
-            state = f"{len(steps)} step{'s' * (len(steps) != 1)} done" if steps else "rolled back"
+            state = f"{count(len(steps), 'step')} done" if steps else "rolled back"
         return {"migration": name, "state": state, "finished_at": last["finished_at"], "client": last["client"]}
 
     def of(self, name: str) -> Status:

@@ -149,20 +149,12 @@ class RunReport:
 
 
 @dataclass(frozen=True)
-class PlannedStep:
-    """A step that a run would execute, or would find done."""
-
-    step: Step
-    state: str  # to do, done
-
-
-@dataclass(frozen=True)
 class PlanReport:
     """What a run would do."""
 
     migration: str
     action: str
-    steps: list[PlannedStep]
+    steps: list[tuple[Step, str]]  # each with its state: to do, done
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from .client import RpcClient
 from .console import Console
@@ -181,10 +180,11 @@ class Run:
         wait = Wait(self._settings.patience)
         host = socket.gethostname()
         user, dead = f"{_user()}@{host}", None
+        options = {"lock_budget": self._settings.lock_budget, "ignore_snapshots": self._settings.ignore_snapshots}
         while True:
             answer = start_run(
                 self._client, self._id, self._migration, self._action,
-                user=user, pid=os.getpid(), dead=dead, options=self._options(),
+                user=user, pid=os.getpid(), dead=dead, options=options,
             )  # fmt: skip
             if answer["state"] == "done":
                 return
@@ -195,10 +195,6 @@ class Run:
                 continue
             self._console.waiting(f"another run to end: {describe_busy(answer)}", wait.seconds)
             wait.pause(f"Another run of {self._migration.name} is under way: {describe_busy(answer)}.")
-
-    def _options(self) -> dict[str, Any]:
-        """What the steps of this run can read by rpc_migrations.option."""
-        return {"lock_budget": self._settings.lock_budget, "ignore_snapshots": self._settings.ignore_snapshots}
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:

@@ -101,12 +101,11 @@ def _check_names(path: Path, steps: list[Step], *, is_ours: bool) -> None:
                 hint="Give each step a name of its own.",
             )
         for prefix, owner in ((ROLLBACK_PREFIX, "rollbacks"), (FINISH_PREFIX, "finishing")):
-            if is_ours or not step.name.startswith(prefix):
-                continue
-            raise StepFileError(
-                f'{path}, line {step.line}: names that begin with "{prefix}" are reserved for {owner}.',
-                hint="Give the step another name.",
-            )
+            if step.name.startswith(prefix) and not is_ours:
+                raise StepFileError(
+                    f'{path}, line {step.line}: names that begin with "{prefix}" are reserved for {owner}.',
+                    hint="Give the step another name.",
+                )
         seen[step.name] = is_given
 
 

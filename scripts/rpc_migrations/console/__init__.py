@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import LAST_RESORT
 from ..journal_words import count, describe_copy, describe_kept, moment
-from ..report import Check, ChecksReport, FolderReport, PlannedStep, PlanReport, Report, RunReport, StatusReport
+from ..report import Check, ChecksReport, FolderReport, PlanReport, Report, RunReport, StatusReport
 from . import tables
 from .closing import closing_lines
 from .document import document
@@ -210,7 +210,7 @@ class Console:
 
     def plan(self, migration: Migration, action: str, done: set[str] | None) -> None:
         """Each step, done or to do, and its SQL. `done`: the names of those done; None if not known, and all count as to do."""
-        steps = [PlannedStep(step, "done" if done and step.name in done else "to do") for step in migration.steps]
+        steps = [(step, "done" if done and step.name in done else "to do") for step in migration.steps]
         plan = PlanReport(migration.name, action, steps)
         self.report.outcome = "dry run"
         self.report.add(plan)

@@ -38,8 +38,8 @@ def _content(result: RunReport | PlanReport | StatusReport | ChecksReport | Fold
             return _run(result)
         case PlanReport():
             steps = [
-                {"name": one.step.name, "state": one.state, "batch": one.step.batch, "sql": one.step.sql}
-                for one in result.steps
+                {"name": step.name, "state": state, "batch": step.batch, "sql": step.sql}
+                for step, state in result.steps
             ]
             return {"migration": result.migration, "action": result.action, "steps": steps}
         case StatusReport() | FolderReport():

@@ -129,12 +129,12 @@ class Lines:
 
     def plan(self, plan: PlanReport) -> None:
         """Each step of a plan, and its SQL."""
-        for place, planned in enumerate(plan.steps, start=1):
-            batch = " (batch)" if planned.step.batch else ""
-            heading = f"\n{place:2d}/{len(plan.steps)}  {planned.step.name}{batch}: {planned.state}"
+        for place, (step, state) in enumerate(plan.steps, start=1):
+            batch = " (batch)" if step.batch else ""
+            heading = f"\n{place:2d}/{len(plan.steps)}  {step.name}{batch}: {state}"
             self.out.print(Text(heading, style="bold"))
             # A carriage return alone ends a line, and a comment, too: without it what runs would look like the comment.
-            lines = re.sub(r"\r\n?", "\n", planned.step.sql).rstrip("\n")
+            lines = re.sub(r"\r\n?", "\n", step.sql).rstrip("\n")
             self.out.print(Text(lines, style="dim"), soft_wrap=True)
 
     def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
