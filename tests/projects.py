@@ -15,6 +15,17 @@ from step_runner import deploy
 FACTORS = ("learning_style_factor", "technical_depth_factor", "quiz_performance_factor", "feedback_pattern_factor")
 
 
+# An event trigger by which every new function belongs to the role `keeper`.
+GIVES_AWAY = """
+create function public.give_away() returns event_trigger language plpgsql security definer as $$ declare made record; begin
+    for made in select * from pg_event_trigger_ddl_commands() where object_type = 'function' loop
+        execute format('alter function %s owner to keeper', made.object_identity);
+    end loop;
+end $$;
+create event trigger give_away on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.give_away();
+"""
+
+
 @contextmanager
 def project(
     cluster: Cluster, *, rows: int | None = 20, deployed: bool = True, **options: Any

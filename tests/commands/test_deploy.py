@@ -13,7 +13,7 @@ import pytest
 from checkout import FUNCTION_FILE, Checkout, said
 from faults.proxy import Exchange, Fault, FaultProxy, Request
 from local_supabase import Cluster, Database, LocalSupabase
-from projects import deploy, one, project
+from projects import GIVES_AWAY, deploy, one, project
 from rpc_migrations import deployment, ways_in
 from rpc_migrations.client import RpcClient
 from rpc_migrations.console import Console
@@ -411,16 +411,7 @@ def test_other_open_doors_are_named_with_what_closes_them(
 def test_an_event_trigger_that_gives_new_functions_to_another_role(cluster: Cluster, checkout: Checkout) -> None:
     """execute_sql would act as that one, and the next deployment would take it for somebody else's."""
     with project(cluster, deployed=False) as running, running.database.connect("supabase_admin") as superuser:
-        superuser.execute(
-            """
-            create function public.give_away() returns event_trigger language plpgsql security definer as $$ declare made record; begin
-                for made in select * from pg_event_trigger_ddl_commands() where object_type = 'function' loop
-                    execute format('alter function %s owner to keeper', made.object_identity);
-                end loop;
-            end $$;
-            create event trigger give_away on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.give_away();
-            """
-        )
+        superuser.execute(GIVES_AWAY)
         env = running.environment()
         said(
             checkout.run("deploy_sql_function.py", env=env),

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from local_supabase import Cluster, Database
+from projects import GIVES_AWAY
 from schema_dump import dump_schema
 from step_runner import ONE_AT_A_TIME, ROLLBACK, Connection, calls, deploy, read, rebuild_file, run, short_way, steps_of
 
@@ -552,16 +553,6 @@ def test_event_trigger_on_new_tables(
         run(orders, steps)
         run(orders, read(ROLLBACK))
     assert dump_schema(database) == before
-
-
-GIVES_AWAY = """
-create function public.give_away() returns event_trigger language plpgsql security definer as $$ declare made record; begin
-    for made in select * from pg_event_trigger_ddl_commands() where object_type = 'function' loop
-        execute format('alter function %s owner to keeper', made.object_identity);
-    end loop;
-end $$;
-create event trigger give_away on ddl_command_end when tag in ('CREATE FUNCTION') execute function public.give_away();
-"""
 
 
 @pytest.mark.usefixtures("keeper")

@@ -186,9 +186,9 @@ def test_an_orphan_of_a_killed_run_is_waited_for(bench: Bench) -> None:
     assert counts(bench) == [1, 1, 1]
 
 
-def test_an_orphan_of_our_own_is_waited_for(bench: Bench) -> None:
-    """The gateway has given up, and the database has not: the next attempt waits for the lock."""
-    slow(bench, 0, 1.0, 0)
+def leave_an_orphan(bench: Bench, seconds: float) -> None:
+    """The gateway gives up on the second step, which goes on in the database for so long."""
+    slow(bench, 0, seconds, 0)
 
     def give_up(exchange: Exchange) -> None:
         bench.proxy.in_background(exchange.forward)
@@ -196,6 +196,11 @@ def test_an_orphan_of_our_own_is_waited_for(bench: Bench) -> None:
         exchange.page(504)
 
     bench.when("second", give_up)
+
+
+def test_an_orphan_of_our_own_is_waited_for(bench: Bench) -> None:
+    """The next attempt waits for the lock."""
+    leave_an_orphan(bench, 1.0)
     outcome = bench.run()
     assert outcome.exit_code == 0, outcome.error
     assert "HTTP 504" in outcome.notes[0]
@@ -205,14 +210,7 @@ def test_an_orphan_of_our_own_is_waited_for(bench: Bench) -> None:
 
 def test_an_orphan_that_does_not_end(bench: Bench) -> None:
     """We wait for as long as we may, and say for whom."""
-    slow(bench, 0, 3.0, 0)
-
-    def give_up(exchange: Exchange) -> None:
-        bench.proxy.in_background(exchange.forward)
-        bench.wait_until_inside()
-        exchange.page(504)
-
-    bench.when("second", give_up)
+    leave_an_orphan(bench, 3.0)
     outcome = bench.run(patience=0.5)
     assert isinstance(outcome.error, Blocked)
     assert "Another session is inside slow" in outcome.error.message
