@@ -205,9 +205,10 @@ as $function$
 $function$;
 
 
--- What other roles have put into the schemas of a search_path that PostgreSQL would take for its own: a function
--- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, and would run as the database's owner.
--- "of_any_name": also what could be taken for the owner's.
+-- What other roles have put into the schemas of a search_path that PostgreSQL would take for its own, or for the owner's:
+-- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, public.crypt(text, text) is found before the one in
+-- extensions, and each would run as the database's owner. A type (only a domain calls anything) hides one of its name further on.
+-- "of_any_name": also where nothing else has the name.
 create or replace function rpc_migrations.impostors(path text, of_any_name boolean default false) returns setof text
 language plpgsql volatile
 set search_path = ''
@@ -228,14 +229,20 @@ begin
             select n.oid, n.nspname, n.nspowner from pg_catalog.pg_namespace as n
             where n.nspname = any (looked_in) and n.nspname !~ '^pg_'
         ),
-        found as materialized (  -- nearly always empty, so that PostgreSQL's own, which are many, are not looked at
-            select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole) as what, true as is_function, p.proname as name
+        found as materialized (  -- nearly always empty, so that those of the same name, which are many, are not looked at
+            select format('function %s of role %s', p.oid::regprocedure, p.proowner::regrole) as what, 'function' as kind, p.proname as name
             from pg_catalog.pg_proc as p
             where p.pronamespace in (select n.oid from schemas as n) and p.proowner in (select other.oid from others as other)
             union all
-            select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole), false, o.oprname
+            select format('operator %s of role %s', o.oid::regoperator, o.oprowner::regrole), 'operator', o.oprname
             from pg_catalog.pg_operator as o
             where o.oprnamespace in (select n.oid from schemas as n) and o.oprowner in (select other.oid from others as other)
+            union all
+            select format('domain %s of role %s', t.oid::regtype, t.typowner::regrole), 'domain', t.typname
+            from pg_catalog.pg_type as t
+            where
+                t.typtype = 'd'
+                and t.typnamespace in (select n.oid from schemas as n) and t.typowner in (select other.oid from others as other)
         )
         -- Nobody has chosen to look there: whoever makes a schema of this name comes before public.
         select format('schema %I of role %s', n.nspname, n.nspowner::regrole)
@@ -253,11 +260,23 @@ begin
         from found as f
         where
             of_any_name
-            or f.is_function and exists (
-                select from pg_catalog.pg_proc as s where s.proname = f.name and s.pronamespace = 'pg_catalog'::regnamespace
+            or exists (
+                select from pg_catalog.pg_proc as s
+                where
+                    f.kind = 'function' and s.proname = f.name and s.proowner not in (select other.oid from others as other)
+                    and (s.pronamespace = 'pg_catalog'::regnamespace or s.pronamespace in (select n.oid from schemas as n))
             )
-            or not f.is_function and exists (
-                select from pg_catalog.pg_operator as s where s.oprname = f.name and s.oprnamespace = 'pg_catalog'::regnamespace
+            or exists (
+                select from pg_catalog.pg_operator as s
+                where
+                    f.kind = 'operator' and s.oprname = f.name and s.oprowner not in (select other.oid from others as other)
+                    and (s.oprnamespace = 'pg_catalog'::regnamespace or s.oprnamespace in (select n.oid from schemas as n))
+            )
+            or exists (
+                select from pg_catalog.pg_type as s
+                where
+                    f.kind = 'domain' and s.typname = f.name and s.typowner not in (select other.oid from others as other)
+                    and s.typnamespace in (select n.oid from schemas as n)
             );
 end;
 $function$;
@@ -273,7 +292,7 @@ declare
 begin
     select string_agg(i, '; ') into impostors from rpc_migrations.impostors(rpc_migrations.path_of_the_owner()) as i;
     if impostors is not null then
-        raise exception 'something that others made could be taken for PostgreSQL''s own: %', impostors
+        raise exception 'something that others made could be taken for PostgreSQL''s own, or for yours: %', impostors
         using errcode = 'RM001', hint = 'Nothing of it remains. See who made it and why; then drop it, or give it to the role that runs this.';
     end if;
 end;
