@@ -8,13 +8,17 @@ else in silence, is looked for where it runs: rules, and the columns of a table 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 
 from .sql import quote_literal
-from .sql_text import Statement, meaningful
+from .sql_text import Statement, meaningful, unquoted
 
 # PostgreSQL reads all values of an INSERT before it stores the first one, and takes about 1 KB for each. COPY takes none.
 _MOST_VALUES = 250_000
 _END = "\\."
+_PLAIN = re.compile(r"'(?:[^'\\]|'')*'|'\\N'")  # a string without escapes
+_DELIMITER = re.compile(r"[\x01-\x7f](?<![a-z0-9.\\\r\n])")
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9A-Fa-f]{1,2}|.)", re.DOTALL)
 _RULES_CHECK = """do $check$ begin
 if exists (
@@ -36,6 +40,24 @@ _COLUMNS_CHECK = """if repeat('v', {values}) is distinct from (
 end if;
 """
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_FILLERS = ("with", "as", "(", ")", ",")  # between the options, in the manual's two ways to write them
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a COPY says before its rows: the table, the columns that it lists, as they are written, and how a row is read."""
+
+    table: str
+    columns: list[str]
+    delimiter: str = "\t"
+    null: str = r"\N"
+
+    def fields(self, line: str) -> list[str]:
+        """The fields of a row, as they are written."""
+        if "\\" not in line:
+            return line.split(self.delimiter)
+        end = re.escape(self.delimiter)
+        return [found[1] for found in re.finditer(rf"(?:^|{end})((?:[^\\{end}]|\\.)*)", line)]
 
 
 class CannotBeInsertedError(ValueError):
@@ -44,19 +66,21 @@ class CannotBeInsertedError(ValueError):
 
 def as_insert(copy: Statement) -> str:
     """The INSERT that does what a COPY does with the rows below it. Raises CannotBeInsertedError."""
-    return _insert(*_target(copy), _rows(copy))
+    target = _target(copy)
+    return _insert(target, _rows(copy, target))
 
 
 def as_checked_insert(copy: Statement) -> str:
     """The INSERT, behind a block that raises an error where COPY would do something else. They count as one statement."""
-    table, columns = _target(copy)
-    rows = _rows(copy)
-    name = quote_literal(table)
-    columns_check = "" if columns or not rows else _COLUMNS_CHECK.format(table=name, values=len(rows[0][1]))
-    return _RULES_CHECK.format(table=name, columns_check=columns_check) + _insert(table, columns, rows)
+    target = _target(copy)
+    rows = _rows(copy, target)
+    name = quote_literal(target.table)
+    columns_check = "" if target.columns or not rows else _COLUMNS_CHECK.format(table=name, values=len(rows[0][1]))
+    return _RULES_CHECK.format(table=name, columns_check=columns_check) + _insert(target, rows)
 
 
-def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> str:
+def _insert(target: _Target, rows: list[tuple[int, list[str]]]) -> str:
+    table, columns = target.table, target.columns
     listed = f" ({', '.join(columns)})" if columns else ""
     if not rows:
         return (
@@ -71,20 +95,31 @@ def _insert(table: str, columns: list[str], rows: list[tuple[int, list[str]]]) -
             f"it would take about {width * len(rows) // 1000} MB of the server's memory; "
             f"write it as several, each of at most {_MOST_VALUES // width} rows"
         )
-    values = ",\n".join(f"({', '.join(map(_value, row))})" for _, row in rows)
+    values = ",\n".join(f"({', '.join(_value(field, target.null) for field in row)})" for _, row in rows)
     return f"insert into {table}{listed} overriding system value values\n{values}"
 
 
-def _target(copy: Statement) -> tuple[str, list[str]]:
-    """The table, and the columns that it lists, as they are written."""
+def _target(copy: Statement) -> _Target:
+    """What the COPY says, if all of its options are of the text format: a delimiter, and what stands for NULL."""
     words = [copy.sql[start:end] for _, start, end, _ in meaningful(copy.sql)]
-    if [word.lower() for word in words[-2:]] != ["from", "stdin"]:
-        raise CannotBeInsertedError("it has options")
-    opening = words.index("(") if "(" in words else len(words) - 2
-    return "".join(words[1:opening]), [word for word in words[opening + 1 : -3] if word != ","]
+    lower = [word.lower() for word in words]
+    place = next((place for place, pair in enumerate(pairwise(lower), 1) if pair == ("from", "stdin")), None)
+    if place is None:
+        raise CannotBeInsertedError("the rows do not come from stdin")
+    opening = words.index("(") if "(" in words[:place] else place - 1
+    options = [word for word in words[place + 1 :] if word.lower() not in _FILLERS]
+    read = {}
+    for name, value in zip_longest(options[::2], options[1::2], fillvalue=""):
+        if name.lower() in ("delimiter", "null") and _PLAIN.fullmatch(value):
+            read[name.lower()] = unquoted(value)
+        elif (name.lower(), value.lower()) != ("format", "text"):
+            raise CannotBeInsertedError(f"it has the option {name.lower()}")
+    if not _DELIMITER.fullmatch(read.get("delimiter", "\t")):
+        raise CannotBeInsertedError("its delimiter is not one that COPY takes")
+    return _Target("".join(words[1:opening]), [word for word in words[opening + 1 : place - 2] if word != ","], **read)
 
 
-def _rows(copy: Statement) -> list[tuple[int, list[str]]]:
+def _rows(copy: Statement, target: _Target) -> list[tuple[int, list[str]]]:
     """The number of each line of data in the file, and its fields as they are written."""
     behind, *lines = (copy.data or "").split("\n")
     if behind.strip() and not behind.strip().startswith("--"):
@@ -99,11 +134,11 @@ def _rows(copy: Statement) -> list[tuple[int, list[str]]]:
     for number, line in enumerate(lines, first):
         if "\r" in line or (len(line) - len(line.rstrip("\\"))) % 2:
             raise CannotBeInsertedError(f"line {number} has a line break within a value")
-    return [(number, line.split("\t")) for number, line in enumerate(lines, first)]
+    return [(number, target.fields(line)) for number, line in enumerate(lines, first)]
 
 
-def _value(field: str) -> str:
-    return "null" if field == r"\N" else quote_literal(_ESCAPE.sub(_unescaped, field) if "\\" in field else field)
+def _value(field: str, null: str) -> str:
+    return "null" if field == null else quote_literal(_ESCAPE.sub(_unescaped, field) if "\\" in field else field)
 
 
 def _unescaped(escape: re.Match[str]) -> str:

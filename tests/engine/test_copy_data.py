@@ -10,9 +10,14 @@ from rpc_migrations.sql_text import split
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("copy t (a) from stdin csv;\n1\n\\.\n", "it has options"),
-        ("copy t (a) from stdin with binary;\n", "it has options"),
-        ("copy t (a) from stdin where a > 1;\n1\n\\.\n", "it has options"),
+        ("copy t (a) from stdin csv;\n1\n\\.\n", "it has the option csv"),
+        ("copy t (a) from stdin with binary;\n", "it has the option binary"),
+        ("copy t (a) from stdin where a > 1;\n1\n\\.\n", "it has the option where"),
+        ("copy t (a) from stdin (format csv, header);\n1\n\\.\n", "it has the option format"),
+        ("copy t (a) from stdin (delimiter E'\\t');\n1\n\\.\n", "it has the option delimiter"),
+        ("copy t (a) from stdin (delimiter 'ab');\n1\n\\.\n", "its delimiter is not one that COPY takes"),
+        ("copy t (a) from stdin (delimiter 'a');\n1\n\\.\n", "its delimiter is not one that COPY takes"),
+        ("copy t (stdin) from '/tmp/rows';\n", "the rows do not come from stdin"),
         ("copy t (a) from stdin; select 1;\n1\n\\.\n", "more SQL stands behind it on its line"),
         ("copy t (a, b) from stdin;\n1\t2\n1\n\\.\n", "line 3 does not have as many values as there are columns"),
         ("copy t from stdin;\n1\t2\n1\n\\.\n", "line 3 does not have as many values as there are columns"),
