@@ -15,13 +15,21 @@ declare
     alteration jsonb;
     problems text;
 begin
-    begin
-        select t.alteration, t.problems into alteration, problems
-        from rpc_migrations.alter_twin(copy, alterations, conversions) as t;
-        raise exception using errcode = 'RM099';
-    exception when sqlstate 'RM099' then
-        null;
-    end;
+    for attempt in 1..10 loop
+        begin
+            select t.alteration, t.problems into alteration, problems
+            from rpc_migrations.alter_twin(copy, alterations, conversions) as t;
+            raise exception using errcode = 'RM099';
+        exception
+            when sqlstate 'RM099' then
+                exit;
+            when foreign_key_violation then
+                -- Perhaps a row of the sample was deleted, and then the one it refers to, before the twin's foreign key locked that table.
+                if attempt = 10 then
+                    raise;
+                end if;
+        end;
+    end loop;
     if problems is not null then
         raise exception '% cannot be rebuilt this way: %', copy.old_table::regclass, problems
         using errcode = 'RM001', hint = 'Nothing was changed. Change the step file, then run the same command again.';

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -907,3 +908,23 @@ def test_no_table_of_ours_is_rebuilt(orders: Connection, tmp_path: Path, table: 
     text = f"alter table rpc_migrations.{table} add column note text"
     with pytest.raises(psycopg.Error, match="it is a table of this project's own"):
         run(orders, short_way(tmp_path / "rebuild.sql", f"rpc_migrations.{table}", text))
+
+
+def test_rows_deleted_with_what_they_refer_to_while_the_statements_are_tried(
+    orders: Connection, database: Database, tmp_path: Path
+) -> None:
+    """A row that was in the sample, and whose customer was then gone, is no row without a customer."""
+    text = rebuild(tmp_path / "rebuild.sql", "alter table orders alter column customer type bigint")
+    with ThreadPoolExecutor(1) as pool, database.connect() as application, database.connect() as migrating:
+        application.execute("begin; delete from public.lines; delete from public.orders where customer = 5")
+        application.execute("delete from public.customers where id = 5")
+        migration = pool.submit(run, migrating, text)
+        waits = "select from pg_locks where pid = %s and relation = 'public.customers'::regclass and not granted"
+        while not (migration.done() or orders.execute(waits, [migrating.info.backend_pid]).fetchall()):
+            pass
+        application.execute("commit")
+        migration.result()
+    assert orders.execute("select count(*), pg_typeof(max(customer))::text from public.orders").fetchone() == (
+        48,
+        "bigint",
+    )
