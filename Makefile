@@ -34,8 +34,10 @@ migrate-clusters: .venv/scripts ## migrate user_clusters, or write the SQL for t
 
 migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_sql later, REMOVE=1 removes it
 
+# A path with blanks in it, several, or a pattern: make has put FILE into the environment.
 migrate: .venv/scripts ## run your own file or folder: FILE=PATH, ARGS="--dry-run"
-	$(if $(FILE)$(ARGS),,$(error Say which: make migrate FILE=supabase/migrations))$(RUN) scripts/run_migration.py $(FILE) $(ARGS)
+	$(if $(FILE)$(ARGS),,$(error Say which: make migrate FILE=supabase/migrations))[ -e "$$FILE" ] && set -- "$$FILE" || set -- $$FILE; \
+	$(RUN) scripts/run_migration.py "$$@" $(ARGS)
 
 verify-clusters: .venv/scripts ## check the result of the migration
 	$(RUN) scripts/verify_clusters.py $(ARGS)

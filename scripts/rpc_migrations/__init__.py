@@ -44,7 +44,8 @@ sys.excepthook = _show_but_interrupts
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
     # A system's Python often refuses to install any. The command holds in every shell, from every folder.
-    _advice = "python -m pip install -r requirements.txt"
+    _list = os.path.join(os.path.dirname(__file__), "..", "..", "requirements.txt")
+    _advice = "python -m pip install -r %s" % quote(os.path.relpath(_list))  # noqa: UP031
     if _is_outside:
         _advice = " ".join(map(quote, [os.path.relpath(_own_python)] + sys.argv))  # noqa: RUF005
     sys.exit("Error: a Python package is missing (%s). Run: %s" % (", ".join(_missing), _advice))  # noqa: UP031

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import commands
 from .commands.checks import CLUSTERS
 from .console import Console
-from .errors import PYTHON, SettingsError
+from .errors import SettingsError
 from .file_names import name_of
 from .folder import is_folder
 from .options import (
@@ -22,13 +22,14 @@ from .options import (
     path,
     seconds,
 )
+from .places import command
 from .process import run
 from .settings import Settings
 
 AFTER_CLUSTERS = [
-    f"To check the result: {PYTHON} scripts/verify_clusters.py",
-    f"To undo, keeping new writes: {PYTHON} scripts/rollback_clusters.py",
-    f"To remove execute_sql: {PYTHON} scripts/remove_sql_function.py (with --keep-journal you can still undo later)",
+    f"To check the result: {command('verify_clusters.py')}",
+    f"To undo, keeping new writes: {command('rollback_clusters.py')}",
+    f"To remove execute_sql: {command('remove_sql_function.py')} (with --keep-journal you can still undo later)",
 ]
 
 
@@ -89,7 +90,7 @@ def rollback_clusters() -> int:
     add_copy_options(parser)
     add_rollback_options(parser)
     parser.set_defaults(
-        file=CLUSTERS, rollback=True, next_steps=[f"To migrate again: {PYTHON} scripts/migrate_clusters.py"]
+        file=CLUSTERS, rollback=True, next_steps=[f"To migrate again: {command('migrate_clusters.py')}"]
     )
     return run(parser, run_file)
 

@@ -6,8 +6,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from .errors import DEPLOY_COMMAND, Absent, Closed, MigrationError, NotDeployed, NotOurs, SqlError, not_ours
-from .settings import PROJECT_ROOT
+from .errors import Absent, Closed, MigrationError, NotDeployed, NotOurs, SqlError, not_ours
+from .places import DEPLOY_COMMAND, PROJECT_ROOT
 from .sql import quote_literal
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import httpx
 from .access import describe_access, describe_caller, describe_text, read_access, read_calls
 from .client import RpcClient
 from .deployment import CHANGED, is_as_deployed
-from .errors import DEPLOY_COMMAND, Absent, MigrationError, NotDeployed, StepFileError
+from .errors import Absent, MigrationError, NotDeployed, StepFileError
 from .file_checks import check
 from .journal import Status, read_status
 from .journal_words import count, describe_holders, moment
 from .migration import Migration
 from .network import CERTIFICATE_HINT, is_untrusted, through_proxy
+from .places import DEPLOY_COMMAND
 from .rebuilt_table import RebuiltTable, find_table, read_table, rows_in_words
 from .report import Check
 from .rest_errors import ErrorAnswer, json_object

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .errors import DEPLOY_COMMAND, MigrationError, StatementTimedOut
+from .errors import MigrationError, StatementTimedOut
 from .migration import Step
+from .places import DEPLOY_COMMAND
 from .sql_text import with_plain_line_ends
 
 # What rpc_migrations.place_of_error writes below the detail of an error.

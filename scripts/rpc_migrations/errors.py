@@ -2,34 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from pathlib import Path
 
-_OWN_PYTHON = ".venv/bin/python"
-
-
-def _python() -> str:
-    """The Python that commands to be pasted begin with. Nobody has entered the environment that make has made and runs: outside of
-    it there may be no `python`, or another one.
-    """
-    own = Path(_OWN_PYTHON)  # printed commands hold in the project's folder
-    environment = Path(sys.prefix).resolve()
-    is_own = own.exists() and own.parents[1].resolve() == environment
-    entered = os.environ.get("VIRTUAL_ENV")
-    return _OWN_PYTHON if is_own and not (entered and Path(entered).resolve() == environment) else "python"
-
-
-PYTHON = _python()
-DEPLOY_COMMAND = f"{PYTHON} scripts/deploy_sql_function.py"  # the next step of many errors
-LAST_RESORT = f"Check everything, and change nothing: {PYTHON} scripts/doctor.py"  # where nothing better is known
-
-
-def run_command(path: Path) -> str:
-    """The command that runs a migration file, to be pasted as it is, also where there is a blank in the file's path."""
-    named = str(path) if re.fullmatch(r"[\w./\\:+-]+", str(path)) else f'"{path}"'
-    return f"{PYTHON} scripts/run_migration.py {named}"
+from .places import DEPLOY_COMMAND
 
 
 class MigrationError(Exception):

@@ -11,8 +11,9 @@ from .console import Console
 from .errors import MigrationError, NothingToDo, SqlError
 from .journal import Status, read_status
 from .migration import FINISH_PREFIX, Migration, Step
+from .places import PROJECT_ROOT
 from .rebuilt_table import rows_in_words
-from .settings import PROJECT_ROOT, Settings
+from .settings import Settings
 from .shapes import Maybe
 from .sql import dollar_quote, quote_literal
 from .step_file import read_migration

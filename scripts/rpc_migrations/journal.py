@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .deployment import check_deployed
-from .errors import MigrationError, run_command
+from .errors import MigrationError
 from .journal_words import count, moment
 from .migration import ROLLBACK_PREFIX, Migration, Step, is_own_step
 from .other_histories import Noted, Rows, noted_by_others
+from .places import run_command
 from .rebuilt_table import find_table
 from .shapes import HISTORY, STARTED, STATUS, Maybe, expect
 from .sql import quote_literal

@@ -12,7 +12,8 @@ from urllib.request import proxy_bypass
 
 import httpx
 
-from .errors import PYTHON, SettingsError
+from .errors import SettingsError
+from .places import PYTHON
 from .settings import Settings
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")

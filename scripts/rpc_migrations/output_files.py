@@ -14,7 +14,7 @@ from pathlib import Path
 from .deployment import SIGNATURE, SQL_FOLDER, current_version, deployment_sql, version_number
 from .errors import MigrationError
 from .migration import Migration, Step
-from .settings import PROJECT_ROOT
+from .places import PROJECT_ROOT
 from .sql import dollar_quote, quote_literal
 
 DEPLOY_FILE = PROJECT_ROOT / "db" / "create_execute_sql_function_output.sql"

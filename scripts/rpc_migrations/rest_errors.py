@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 
 from .errors import (
-    DEPLOY_COMMAND,
     Absent,
     AccessRefused,
     Closed,
@@ -27,6 +26,7 @@ from .errors import (
     altered,
     not_ours,
 )
+from .places import DEPLOY_COMMAND
 
 # PostgREST up to version 14 repeats a transaction that fails with one of these without end, so execute_sql never lets them out: a
 # step answers the state "conflict", other SQL fails with RM006 and the SQLSTATE in its detail.
@@ -81,6 +81,7 @@ _HINTS = {
     "step `-- step: NAME (batch)`.",
     "21000": "Give the UPDATE or DELETE a WHERE clause: the API refuses them without one.",
     "55P04": "A value that was added to an enum type can be used once it is committed. Put a line `-- step: NAME` between the two.",
+    "RM007": f"Open it again: {DEPLOY_COMMAND} --for 2h",
     "53100": f"{MAKE_ROOM}: it goes on where this one stopped. Up to the swap, rolling back removes the copy of a table, and gives its room back.",
     "57014": "It ran into a time limit (50 s; with a PostgREST older than 12 the role's own). Over a direct connection there is none "
     "(README, Limits).",
@@ -148,7 +149,7 @@ def explain(error: ErrorAnswer, retry_after: float | None) -> MigrationError:
     hint = _HINTS.get(code) if _HINT_IS_FOR.get(code, "") in message else None
     if 'parameter "role" within security-definer function' in message:
         hint = _ROLE_HINT
-    if code not in ("53100", "55P04"):  # PostgreSQL's own hints for these say less than ours
+    if code not in ("53100", "55P04", "RM007"):  # the database's own hints for these say less than ours
         hint = error.hint or hint
     if code == "53100":
         message = f"the disk is full: {message}"

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from .client import RpcClient
 from .console import Console
 from .error_places import in_its_place
-from .errors import PYTHON, MigrationError, NothingToDo, SqlError, StoppedByUser, Unreachable
+from .errors import MigrationError, NothingToDo, SqlError, StoppedByUser, Unreachable
 from .journal import (
     RUN_PATIENCE,
     Status,
@@ -28,6 +28,7 @@ from .journal import (
 from .journal_words import describe_busy
 from .migration import Migration
 from .patience import Wait
+from .places import PYTHON
 from .settings import Settings
 from .sql import quote_literal
 from .step_sender import StepSender
@@ -218,7 +219,7 @@ class Run:
         return StoppedByUser(
             f"Interrupted after {len(done)} of {steps} steps of {name}. Nothing is half done.",
             details=f"Done: {', '.join(done) or 'none'}. The step that is under way may still be done; none after it is begun.",
-            hint=f"To continue:\n{shlex.join([PYTHON, *sys.argv])}",
+            hint=f"To continue:\n{PYTHON} {shlex.join(sys.argv)}",
         )
 
     def _end(self, outcome: str, message: str | None = None, *, patience: float = END_PATIENCE) -> Status | None:

@@ -9,13 +9,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
 from .keys import ApiKey, check_key, read_access_token, read_key
-
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+from .places import PROJECT_ROOT
 
 SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")

@@ -11,11 +11,12 @@ from typing import Any
 from .client import RpcClient
 from .console import Console
 from .error_places import in_its_place
-from .errors import DEPLOY_COMMAND, Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
+from .errors import Blocked, MigrationError, NothingToDo, SqlError, StatementTimedOut
 from .journal import replication_lag
 from .journal_words import describe_busy, describe_holders, describe_run
 from .migration import Migration, Step
 from .patience import Attempts, Wait, rest_after
+from .places import DEPLOY_COMMAND
 from .rest_errors import MAKE_ROOM
 from .settings import Settings
 from .shapes import not_supabase

@@ -6,6 +6,7 @@ The scripts are run as a user runs them, against a real database and real HTTP.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -192,6 +193,24 @@ def test_an_environment_that_nobody_has_entered(checkout: Checkout) -> None:
     assert "(python scripts/deploy_sql_function.py)" in run(*write, VIRTUAL_ENV=str(checkout.root / ".venv"))
     missing = run("-S", "scripts/doctor.py", "a b")
     assert "package is missing (rich, dotenv). Run: .venv/bin/python scripts/doctor.py 'a b'\n" in missing
+
+
+def test_what_is_told_holds_in_the_folder_where_it_is_read(tmp_path: Path) -> None:
+    """Commands are pasted where they are read, which may be another folder than the project's."""
+    checkout = Checkout(tmp_path / "the project")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = script_environment({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    done = checkout.run(MIGRATE, "--write-sql", cwd=elsewhere)
+    said(done, f"Written: {checkout.root / MIGRATION_FILE}\n")
+    for folder in (elsewhere, checkout.root):
+        command = re.findall(
+            r"\((.*deploy_sql_function.py.*)\)", checkout.run(MIGRATE, "--write-sql", cwd=folder).stdout
+        )[0]
+        done = subprocess.run(
+            command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False
+        )
+        said(done, "Written: ", FUNCTION_FILE)
 
 
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:

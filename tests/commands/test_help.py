@@ -100,6 +100,22 @@ def test_make_deploys_before_it_migrates(makefile: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize(
+    ("file", "given"),
+    [("a b'c.sql", ["a b'c.sql"]), ("1_a.sql 2_b.sql", ["1_a.sql", "2_b.sql"]), ("*_?.sql", ["1_a.sql", "2_b.sql"])],
+)
+def test_make_hands_a_path_on_as_it_is(makefile: str, tmp_path: Path, file: str, given: list[str]) -> None:
+    (tmp_path / ".venv").mkdir()
+    for name in ("requirements.txt", ".venv/scripts", "a b'c.sql", "1_a.sql", "2_b.sql"):
+        (tmp_path / name).touch()
+    (tmp_path / "show").write_text('printf "%s\\n" "$@"\n')
+    (tmp_path / "Makefile").write_text(makefile)
+    command = ["make", "-s", "RUN=sh show", "migrate", f"FILE={file}", "ARGS=--to '1 2'"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["scripts/run_migration.py", *given, "--to", "1 2"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_make_mends_an_environment_made_by_halves(makefile: str, tmp_path: Path) -> None:
     """As `python3 -m venv` leaves it on Debian without the package python3-venv: there is a Python, and no pip."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)

@@ -8,7 +8,8 @@ from urllib.parse import quote
 from ..console import Console
 from ..deployment import BOOTSTRAP_FILE
 from ..errors import NoWayIn
-from ..settings import PROJECT_ROOT, Settings
+from ..places import from_here
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -43,7 +44,7 @@ def lead_through(reason: NoWayIn, client: RpcClient, settings: Settings, console
 def _steps(sql: str, settings: Settings) -> list[str]:
     """What to do, with a link to the SQL Editor if the project is known."""
     is_file = sql.count("\n") > 1
-    what = str(BOOTSTRAP_FILE.relative_to(PROJECT_ROOT)) if is_file else sql.rstrip()
+    what = from_here(BOOTSTRAP_FILE) if is_file else sql.rstrip()
     effect = f" ({sql.count(chr(10))} lines), which makes execute_sql for the service key alone" if is_file else ""
     if settings.sql_editor_url is None:
         return [f"Once, in the SQL Editor, run {what}{effect}."]

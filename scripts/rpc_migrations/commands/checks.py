@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..console import Console
+from ..places import PROJECT_ROOT
 from ..report import Check
-from ..settings import PROJECT_ROOT, Settings
+from ..settings import Settings
 from ..shapes import CHECK
 from ..step_file import read_migrations
 from .connection import connected, require_credentials

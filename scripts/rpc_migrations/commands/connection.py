@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..console import Console
 from ..errors import (
-    DEPLOY_COMMAND,
-    PYTHON,
     AccessRefused,
     CredentialsMissing,
     MigrationError,
@@ -20,7 +18,8 @@ from ..errors import (
     SettingsError,
     Unreachable,
 )
-from ..settings import PROJECT_ROOT, Settings
+from ..places import DEPLOY_COMMAND, PROJECT_ROOT, PYTHON, as_argument, from_here
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -43,7 +42,7 @@ def connected(settings: Settings, console: Console) -> Iterator[RpcClient]:
 def _client(settings: Settings, console: Console) -> RpcClient:
     """A client. Raises SettingsError if the package supabase is missing, or a release that cannot be used."""
     # Without --upgrade, pip leaves a release alone that is recent enough; some have been withdrawn, and fit no others.
-    install = f"Run: {PYTHON} -m pip install --upgrade -r requirements.txt"
+    install = f"Run: {PYTHON} -m pip install --upgrade -r {as_argument(from_here(PROJECT_ROOT / 'requirements.txt'))}"
     try:
         from ..client import RpcClient
 
@@ -92,17 +91,15 @@ def write_instead(
 
 def say_written(console: Console, settings: Settings, path: Path, *, online: bool = False) -> None:
     """Say which file was written, and what to do with it; `online`: it is for psql."""
-    console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
-    console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
+    console.say(f"Written: {from_here(path)}")
+    console.report.files.append(from_here(path))
     if online:
-        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {path.relative_to(PROJECT_ROOT)}')
+        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {as_argument(from_here(path))}')
     else:
         link = f" ({settings.sql_editor_url})" if settings.sql_editor_url else ""
         console.say(f"Open the SQL Editor{link}, paste the whole file, and run it. It ends with an answer of one line.")
     if path not in (output_files.DEPLOY_FILE, output_files.DROP_FILE):
-        console.say(
-            f"It needs execute_sql: run db/create_execute_sql_function_output.sql ({DEPLOY_COMMAND}) before it."
-        )
+        console.say(f"It needs execute_sql: run {from_here(output_files.DEPLOY_FILE)} ({DEPLOY_COMMAND}) before it.")
 
 
 def require_credentials(settings: Settings) -> None:

@@ -11,7 +11,8 @@ from .. import output_files
 from ..console import Console
 from ..deployment import opening_sql
 from ..errors import Absent, NoWayIn
-from ..settings import PROJECT_ROOT, Settings
+from ..places import from_here
+from ..settings import Settings
 from ..shapes import Maybe
 from .by_hand import lead_through
 from .connection import connected, file_as_way_out, say_written, write_instead
@@ -82,8 +83,8 @@ def _write_putting_back(client: RpcClient, console: Console) -> None:
     sql = client.row("select rpc_migrations.putting_back() as sql", {"sql": Maybe(str)})["sql"]
     if sql:
         path = output_files.write_putting_back(sql)
-        console.say(f"Written: {path.relative_to(PROJECT_ROOT)}")
+        console.say(f"Written: {from_here(path)}")
         console.say(
             "It puts foreign keys and triggers back on tables that were moved aside; only the journal knew them."
         )
-        console.report.files.append(str(path.relative_to(PROJECT_ROOT)))
+        console.report.files.append(from_here(path))

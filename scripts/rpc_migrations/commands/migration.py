@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from .. import output_files
 from ..access import read_calls
 from ..console import Console
-from ..errors import DEPLOY_COMMAND, MigrationError, NotDeployed, NothingToDo, StepFileError
+from ..errors import MigrationError, NotDeployed, NothingToDo, StepFileError
 from ..file_checks import check
 from ..file_names import name_of
 from ..finishing import close_way_back, finishing_of, refuse_unfinished, what_is_dropped, with_checks
 from ..journal import Status, read_status
 from ..migration import Migration
-from ..settings import PROJECT_ROOT, Settings
+from ..places import DEPLOY_COMMAND, PROJECT_ROOT
+from ..settings import Settings
 from ..step_file import read_migration, read_migrations
 from .checks import TITLE, checks_of, run_checks
 from .connection import connected, file_as_way_out, require_credentials, write_instead

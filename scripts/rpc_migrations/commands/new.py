@@ -7,7 +7,8 @@ import re
 from datetime import UTC, datetime
 
 from ..console import Console
-from ..errors import MigrationError, SettingsError, run_command
+from ..errors import MigrationError, SettingsError
+from ..places import run_command
 from ..rebuild import quoted_table
 from ..settings import Settings
 from ..sql import quote_literal

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..errors import LAST_RESORT
 from ..journal_words import count, describe_copy, describe_kept, moment
+from ..places import LAST_RESORT
 from ..report import Check, ChecksReport, FolderReport, PlanReport, Report, RunReport, StatusReport
 from . import tables
 from .closing import closing_lines

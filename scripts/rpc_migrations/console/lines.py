@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.text import Text
 
-from ..errors import PYTHON, MigrationError
+from ..errors import MigrationError
 from ..journal_words import count
+from ..places import PYTHON
 from .terminal import Terminal
 
 if TYPE_CHECKING:
