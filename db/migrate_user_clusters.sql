@@ -14,6 +14,7 @@
 -- formerly: 843c308c511b8087da2ed03562a8481f2478fab0e2fce678ef23ca9e6f61ce9d
 -- formerly: d2365ab6e166ffcefd429a1961f6eec687e50aaccdc887d4913ff4f90b641bc4
 -- formerly: 6c40b32d6c008bafcdeb4ecb8995d4cbfc4cf6e6994b1b2b68a5d3cbfd447e4e
+-- formerly: 509b07e5be674e2692123b69449e39cb9b234c231551e3a7a8d345d454a6ba0d
 -- Clusters whose user is gone could not be held by the foreign key of the new table. What else the new table may not
 -- be able to hold is checked when the copy begins.
 do $step$
@@ -71,7 +72,7 @@ begin
         where c.user_id is not null and not exists (select from auth.users as u where u.id = c.user_id);
     end if;
     if orphans > 0 then
-        raise exception '% row(s) of public.user_clusters belong to a user who is not in auth.users', orphans
+        raise exception 'rows of public.user_clusters that belong to a user who is not in auth.users: %', orphans
         using
             errcode = 'RM001',
             hint = 'Nothing was changed. This finds them: select * from public.user_clusters as c '

@@ -145,7 +145,7 @@ def _refuse_other_folders(path: Path, own: Sequence[Path], within: Sequence[str]
     if not own:
         inner = f" Those in its subfolders ({listed(within)}) do not count." if within else ""
         raise StepFileError(
-            f"There is no .sql file in {path}.{inner}",
+            f"There is no .sql file in {path if path.name else path.resolve()}.{inner}",
             hint="Give the folder that holds the migration files.",
         )
     if "migrations/" in within:

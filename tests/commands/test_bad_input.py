@@ -208,7 +208,7 @@ def test_what_is_told_holds_in_the_folder_where_it_is_read(tmp_path: Path) -> No
             r"\((.*deploy_sql_function.py.*)\)", checkout.run(MIGRATE, "--write-sql", cwd=folder).stdout
         )[0]
         done = subprocess.run(
-            command, shell=True, env=environment, cwd=folder, capture_output=True, text=True, check=False
+            ["sh", "-c", command], env=environment, cwd=folder, capture_output=True, text=True, check=False
         )
         said(done, "Written: ", FUNCTION_FILE)
 
