@@ -491,7 +491,8 @@ REFUSED = {
     ),
     "partitioned table": (
         "alter table public.things rename to whole; create table public.things (id bigint primary key, name text, amount integer) "
-        "partition by range (id)", "not an ordinary table",
+        "partition by range (id)", "cannot be rebuilt: it is not an ordinary table, but a partitioned one; without the line `-- rebuild:`, "
+        "ALTER TABLE alters it, and its partitions\nDETAIL",
     ),
     "partition": (
         "create table public.whole (id bigint not null, name text, amount integer) partition by range (id); "

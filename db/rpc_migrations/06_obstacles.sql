@@ -34,7 +34,14 @@ begin
         inner join pg_catalog.pg_roles as r on r.rolname = current_user
         left join pg_catalog.pg_am as m on m.oid = c.relam
         cross join lateral (
-            select 'it is not an ordinary table' as kind, null as name, null as other, null as take_away, null as put_back
+            select
+                'it is not an ordinary table, but ' || case c.relkind
+                    when 'p' then 'a partitioned one; without the line `-- rebuild:`, ALTER TABLE alters it, and its partitions'
+                    when 'v' then 'a view'
+                    when 'm' then 'a materialized view'
+                    when 'f' then 'a foreign one'
+                    else 'one of a type'
+                end as kind, null as name, null as other, null as take_away, null as put_back
             where c.relkind <> 'r' or c.reloftype <> 0
             union all
             select 'it is a table of this project''s own, which runs migrations by it', null, null, null, null
@@ -348,8 +355,11 @@ set plan_cache_mode = force_generic_plan
 as $function$
 begin
     return query
-        select o.* from rpc_migrations.obstacles_of_the_table(relation) as o
-        union all
+        select o.* from rpc_migrations.obstacles_of_the_table(relation) as o;
+    if (select c.relkind from pg_catalog.pg_class as c where c.oid = relation) <> 'r' then
+        return;  -- what is in it, and around it, would only hide that
+    end if;
+    return query
         select o.* from rpc_migrations.inheritance_in_the_way(relation) as o
         union all
         select o.* from rpc_migrations.obstacles_in_the_table(relation) as o
