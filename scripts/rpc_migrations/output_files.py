@@ -40,6 +40,17 @@ end;
 $$;
 \\endif
 """
+# The first commit would fail, after a batch of rows.
+_NOT_IN_A_TRANSACTION = """\
+do $$
+begin
+    if pg_catalog.now() <> pg_catalog.statement_timestamp() then
+        raise exception 'this file commits between its calls, and cannot run in a transaction'
+        using hint = 'Nothing was run. Run it without -1 (--single-transaction), and without begin above it.';
+    end if;
+end;
+$$;
+"""
 _NEEDS_DEPLOYMENT = """\
 do $check$
 begin
@@ -87,7 +98,7 @@ def migration_sql(title: str, migrations: Sequence[Migration], *, online: bool =
         header = (
             f"-- {title}, for psql -f over a direct connection. Each call commits, so the application goes on while it runs.\n"
             "-- If it is interrupted, run it again: steps that are done are not repeated.\n"
-            f"\\set ON_ERROR_STOP on\n{_NOT_POOLED}{_own_session().replace('set local ', 'set ')}"
+            f"\\set ON_ERROR_STOP on\n\\set AUTOCOMMIT on\n{_NOT_POOLED}{_NOT_IN_A_TRANSACTION}{_own_session().replace('set local ', 'set ')}"
         )
         return f"{header}\n{check}\n\n{steps}"
     header = (

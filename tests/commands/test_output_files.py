@@ -282,6 +282,23 @@ def test_the_online_file_refuses_the_port_of_a_pooler_that_shares_its_sessions(
     assert one(admin_of_old, "select count(*) from rpc_migrations.journal") == 0
 
 
+def test_the_online_file_has_to_commit(
+    checkout: Checkout, old: LocalSupabase, admin_of_old: psycopg.Connection[Any]
+) -> None:
+    """Within a transaction it would get as far as the first commit, after a batch of rows; where psql begins one by itself, it need not."""
+    said(checkout.run(DEPLOY), "Written: ")
+    by_psql(old, checkout.root / FUNCTION_FILE)
+    said(checkout.run(MIGRATE, "--write-sql", "--online"), f"Written: {ONLINE_FILE}")
+    psql = [old.database.cluster.programs / "psql", "-XAtq", old.database.dsn(), "-f", checkout.root / ONLINE_FILE]
+    done = subprocess.run([*psql, "-1"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, ""), done.stdout + done.stderr
+    assert "cannot run in a transaction" in done.stderr and "without -1" in done.stderr
+    assert one(admin_of_old, "select count(*) from rpc_migrations.journal") == 0
+    done = subprocess.run([*psql, "-v", "AUTOCOMMIT=off"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert is_migrated(admin_of_old)
+
+
 FAILS_IN_ITS_THIRD_CALL = """-- step: begin
 create table public.calls as select 0 as n;
 
