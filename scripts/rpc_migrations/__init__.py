@@ -9,7 +9,9 @@ import sys
 
 # What make, or README's commands, have made beside the scripts. Whoever runs them outside of it may have another Python, or no packages.
 _own_python = os.path.join(os.path.dirname(__file__), "..", "..", ".venv", "bin", "python")
-_is_outside = os.path.exists(_own_python) and sys.prefix == getattr(sys, "base_prefix", sys.prefix)
+_is_entered = sys.prefix != getattr(sys, "base_prefix", sys.prefix)
+_is_outside = os.path.exists(_own_python) and not _is_entered
+_INSTALL = ".venv/bin/python -m pip install -r requirements.txt"
 
 # This file must be readable by any Python, even one too old for the modules.
 if sys.version_info < (3, 11):  # noqa: UP036
@@ -21,7 +23,7 @@ if sys.version_info < (3, 11):  # noqa: UP036
             "Run: %s %s" % (os.path.relpath(_own_python), sys.argv[0])  # noqa: UP031
             if _is_outside
             else "With a newer one, make the environment anew, in the project's folder:\n"
-            "python3.12 -m venv --clear .venv && .venv/bin/python -m pip install -r requirements.txt",
+            "python3.12 -m venv --clear .venv && " + _INSTALL,
         )
     )
 
@@ -43,9 +45,12 @@ sys.excepthook = _show_but_interrupts
 
 _missing = [name for name in ("rich", "dotenv") if find_spec(name) is None]
 if _missing:
-    # A system's Python often refuses to install any. The command holds in every shell, from every folder.
-    _list = os.path.join(os.path.dirname(__file__), "..", "..", "requirements.txt")
-    _advice = "python -m pip install -r %s" % quote(os.path.relpath(_list))  # noqa: UP031
+    # A system's Python often refuses to install any, and may be called python3 alone. The first two hold in every shell, from every folder.
     if _is_outside:
-        _advice = " ".join(map(quote, [os.path.relpath(_own_python)] + sys.argv))  # noqa: RUF005
-    sys.exit("Error: a Python package is missing (%s). Run: %s" % (", ".join(_missing), _advice))  # noqa: UP031
+        _advice = "Run: %s" % " ".join(map(quote, [os.path.relpath(_own_python)] + sys.argv))  # noqa: RUF005, UP031
+    elif _is_entered:
+        _list = os.path.relpath(os.path.join(os.path.dirname(__file__), "..", "..", "requirements.txt"))
+        _advice = "Run: %s -m pip install -r %s" % (quote(sys.executable), quote(_list))  # noqa: UP031
+    else:
+        _advice = "Make an environment, in the project's folder:\npython3 -m venv --clear .venv && " + _INSTALL
+    sys.exit("Error: a Python package is missing (%s). %s" % (", ".join(_missing), _advice))  # noqa: UP031

@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
 from .keys import ApiKey, check_key, read_access_token, read_key
-from .places import PROJECT_ROOT
+from .places import PROJECT_ROOT, from_here
 
 SERVICE_KEY_VARIABLES = ("SUPABASE_SERVICE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 ANON_KEY_VARIABLES = ("SUPABASE_ANON_KEY", "SUPABASE_PUBLISHABLE_KEY")
@@ -93,7 +94,14 @@ class Settings:
         ]
         unread = f" ({', '.join(self.unread)}: not read here)" if self.unread else ""
         hidden = f" ({', '.join(self.hidden)}: empty in the environment, which wins over .env)" if self.hidden else ""
-        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set") + unread + hidden
+        where = env_file()
+        other = f" (not read here: .env; read: {where})" if where != ".env" and Path(".env").exists() else ""
+        return " and ".join(names) + (" is not set" if len(names) == 1 else " are not set") + unread + hidden + other
+
+
+def env_file() -> str:
+    """The .env file that is read, as messages name it."""
+    return from_here(PROJECT_ROOT / ".env")
 
 
 def load_settings(
@@ -138,25 +146,27 @@ def load_settings(
 
 def _read_env_file() -> dict[str, str]:
     """The .env file at the project's root, without its empty variables. One that is empty in the environment hides the one in the file."""
-    env_file = PROJECT_ROOT / ".env"
-    if not env_file.exists():  # may be a pipe: password managers make such
+    path = PROJECT_ROOT / ".env"
+    if not path.exists():  # may be a pipe: password managers make such
         return {}
     from dotenv.main import resolve_variables
     from dotenv.parser import parse_stream
 
     try:  # with or without a byte order mark
-        text = env_file.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:
             raise ValueError("UTF-16")  # without a mark its letters, and a NUL behind each, are UTF-8 too
         lines = list(parse_stream(io.StringIO(text)))
         values = resolve_variables(((one.key, one.value) for one in lines if one.key is not None), override=True)
     except (OSError, ValueError) as error:
-        raise SettingsError(".env cannot be read.", hint="Save it as a text in UTF-8 that you may read.") from error
+        raise SettingsError(
+            f"{env_file()} cannot be read.", hint="Save it as a text in UTF-8 that you may read."
+        ) from error
     for one in lines:
         if one.error and _OWN_NAME.search(one.original.string):
             lines_before = len(one.original.string) - len(one.original.string.lstrip("\n"))
             raise SettingsError(
-                f".env cannot be read at line {one.original.line + lines_before}.",
+                f"{env_file()} cannot be read at line {one.original.line + lines_before}.",
                 hint="Write NAME=value there, with quotation marks at both ends of the value or at none.",
             )
     return {name: value for name, value in values.items() if value}

@@ -213,6 +213,38 @@ def test_what_is_told_holds_in_the_folder_where_it_is_read(tmp_path: Path) -> No
         said(done, "Written: ", FUNCTION_FILE)
 
 
+def test_a_python_without_packages_is_told_a_way_that_leads_on(checkout: Checkout, tmp_path: Path) -> None:
+    """Outside of any environment there may be no `python`, and a system's refuses to install packages."""
+    (tmp_path / "empty").mkdir()
+
+    def told(python: str) -> str:
+        command = [python, "-S", str(checkout.root / "scripts/doctor.py")]
+        return subprocess.run(command, cwd=tmp_path / "empty", capture_output=True, text=True, check=False).stderr
+
+    outside = "Make an environment, in the project's folder:\npython3 -m venv --clear .venv && .venv/bin/python -m pip install"
+    assert outside in told(str(Path(sys.base_prefix) / "bin" / "python3"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = str(tmp_path / "env/bin/python")
+    done = subprocess.run(
+        [python, checkout.root / "scripts/doctor.py"],
+        cwd=tmp_path / "empty",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"Run: {python} -m pip install -r ../project/requirements.txt" in done.stderr
+
+
+def test_another_folder_s_env_file_is_not_read_and_that_is_said(checkout: Checkout, tmp_path: Path) -> None:
+    """An application's, where the project is a folder within it."""
+    (tmp_path / ".env").write_text(
+        "SUPABASE_URL=https://zyxwvutsrqponmlkjihg.supabase.co\nSUPABASE_SERVICE_KEY=sb_secret_x\n"
+    )
+    read = f"(not read here: .env; read: {checkout.root.relative_to(tmp_path)}/.env)"
+    said(checkout.run(MIGRATE, cwd=tmp_path), f"are not set {read}.", "Written: project/db/")
+    said(checkout.run("doctor.py", cwd=tmp_path), "in the environment or in project/.env (see .env.example)", code=2)
+
+
 def test_a_project_ref_in_place_of_the_url_is_answered_with_the_url(checkout: Checkout) -> None:
     done = checkout.run(MIGRATE, env={"SUPABASE_URL": HOSTED[8:28], "SUPABASE_SERVICE_KEY": "sb_secret_x"})
     refused(done, "SUPABASE_URL is not a URL", f"Set SUPABASE_URL={HOSTED[:40]}", code=2)

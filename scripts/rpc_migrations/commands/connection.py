@@ -19,7 +19,7 @@ from ..errors import (
     Unreachable,
 )
 from ..places import DEPLOY_COMMAND, PROJECT_ROOT, PYTHON, as_argument, from_here
-from ..settings import Settings
+from ..settings import Settings, env_file
 
 if TYPE_CHECKING:
     from ..client import RpcClient
@@ -111,5 +111,5 @@ def require_credentials(settings: Settings) -> None:
 def _missing(settings: Settings) -> CredentialsMissing:
     return CredentialsMissing(
         f"{settings.missing()}.",
-        hint="Set what is missing in the environment or in .env (see .env.example), then run the same command again.",
+        hint=f"Set what is missing in the environment or in {env_file()} (see .env.example), then run the same command again.",
     )
