@@ -199,11 +199,17 @@ begin
     perform rpc_migrations.check_size_without_key(copy.old_table);
     perform rpc_migrations.check_type_of_name(copy);
     if to_regclass(rpc_migrations.name_of_backup(copy)) is not null then
+        select c.migration into other
+        from rpc_migrations.copies as c
+        where c.state = 'swapped' and c.old_table = to_regclass(rpc_migrations.name_of_backup(copy));
         raise exception '% is already there', rpc_migrations.name_of_backup(copy)
         using errcode = 'RM001',
             hint = format(
-                'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure; or write another name into the '
-                'step file (`-- rebuild: %s backup NAME`, or what begin_copy is called with). Then run the same command again.', rpc_migrations.name_in_use(copy));
+                '%s; or write another name into the step file (`-- rebuild: %s backup NAME`, or what begin_copy is called with). Then run the same command '
+                'again.',
+                coalesce(format('It is the way back of migration %s. If you are sure of that one, finish it (--finish)', other),
+                    'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure'),
+                rpc_migrations.name_in_use(copy));
     end if;
     select string_agg(quote_ident(p.pubname), ', ') into other
     from pg_catalog.pg_publication as p

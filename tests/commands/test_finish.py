@@ -121,7 +121,11 @@ def test_another_rebuild_of_the_table_may_follow_at_once(migrated: LocalSupabase
     file = tmp_path / "again.sql"
     file.write_text("-- rebuild: public.user_clusters\nalter table user_clusters add column again int;\n")
     settings = settings_of(migrated)
-    assert "is already there" in str(run_here(settings, file).error)
+    refusal = run_here(settings, file).error
+    assert refusal is not None and "is already there" in refusal.message
+    assert "the way back of migration migrate_user_clusters. If you are sure of that one, finish it" in str(
+        refusal.hint
+    )
     here(migrated)
     assert run_here(settings, file).error is None
     assert run_here(settings, file, finish=True).error is None
