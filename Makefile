@@ -36,7 +36,7 @@ migration-all: deploy-function migrate-clusters ## both; FOR=2h closes execute_s
 
 # A path with blanks in it, several, or a pattern: make has put FILE into the environment.
 migrate: .venv/scripts ## run your own file or folder: FILE=PATH, ARGS="--dry-run"
-	$(if $(FILE)$(ARGS),,$(error Say which: make migrate FILE=supabase/migrations))[ -e "$$FILE" ] && set -- "$$FILE" || set -- $$FILE; \
+	$(if $(FILE)$(ARGS),,$(error Say which: make migrate FILE=supabase/migrations))@[ -e "$$FILE" ] && set -- "$$FILE" || set -- $$FILE; \
 	$(RUN) scripts/run_migration.py "$$@" $(ARGS)
 
 verify-clusters: .venv/scripts ## check the result of the migration
