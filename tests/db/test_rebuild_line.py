@@ -403,6 +403,16 @@ def test_a_parent_that_is_none_behind_the_sample(orders: Connection, tmp_path: P
         run(orders, rebuild(tmp_path / "rebuild.sql", f"alter table orders add constraint theirs foreign key {key}"))
 
 
+def test_a_row_without_a_parent_is_told_before_anything_is_changed(
+    orders: Connection, database: Database, tmp_path: Path
+) -> None:
+    """As a load with triggers switched off leaves it: that no deletion explains."""
+    with database.connect("supabase_admin") as loading:
+        loading.execute("set session_replication_role = replica; delete from public.customers where id = 5")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation, match="orders_customer_fkey"):
+        run(orders, short_way(tmp_path / "test.sql", "public.orders", "alter table orders add column status text;"))
+
+
 FILLED = {
     "a random default for the rows that come": "add token uuid, alter token set default gen_random_uuid()",
     "a random default after another": "add token uuid default '00000000-0000-0000-0000-000000000000', alter token set default gen_random_uuid()",
