@@ -53,7 +53,7 @@ as $function$
         'columns', array(select a.attname from pg_catalog.pg_attribute as a where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
     ))
     from pg_catalog.pg_constraint as c
-    where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and not exists (
+    where c.conrelid = twin and c.contype in ('c', 'f') and c.convalidated and c.conparentid = 0 and not exists (
         select from pg_catalog.pg_constraint as o
         where o.conrelid = copy.old_table and o.conname = c.conname and o.convalidated
             and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid)

@@ -683,6 +683,25 @@ def test_one_after_the_other(orders: Connection, database: Database, other: Data
     assert dump_schema(database) == before
 
 
+def test_foreign_key_to_a_partitioned_table(orders: Connection, tmp_path: Path) -> None:
+    """It holds if the table that it names has the rows, whichever partition they are in; now, and when the table is rebuilt again."""
+    orders.execute(
+        "create table public.areas (id integer primary key) partition by range (id); "
+        "create table public.areas_0 partition of public.areas for values from (0) to (3); "
+        "create table public.areas_3 partition of public.areas default; insert into public.areas select generate_series(1, 5)"
+    )
+    text = rebuild(
+        tmp_path / "rebuild.sql", "alter table orders add constraint area foreign key (customer) references areas"
+    )
+    run(orders, text)
+    second = tmp_path / "second.sql"
+    second.write_text("-- rebuild: public.orders backup orders_before\nalter table orders add more text;\n")
+    run(orders, steps_of(second), "second")
+    assert orders.execute(
+        "select convalidated from pg_constraint where conname = 'area' and conrelid = 'public.orders'::regclass"
+    ).fetchall() == [(True,)]
+
+
 def test_a_step_file_after_it(orders: Connection, tmp_path: Path) -> None:
     """It is held to what its own table has, as if it were the first."""
     orders.execute(PLAIN)
