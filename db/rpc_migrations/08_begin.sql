@@ -207,7 +207,7 @@ begin
             hint = format(
                 '%s; or write another name into the step file (`-- rebuild: %s backup NAME`, or what begin_copy is called with). Then run the same command '
                 'again.',
-                coalesce(format('It is the way back of migration %s. If you are sure of that one, finish it (--finish)', other),
+                coalesce('It is the way back of migration ' || other || '. If you are sure of that one, finish it (--finish)',
                     'It may hold the only copy of older data, so it is left alone. Rename it, or drop it if you are sure'),
                 rpc_migrations.name_in_use(copy));
     end if;
