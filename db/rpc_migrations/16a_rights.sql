@@ -191,7 +191,8 @@ $function$;
 
 
 -- Closes tables that were moved aside, where a text has opened them ("closing_before": what would have closed them before it): `grant all on
--- all tables in schema public to anon` is meant for the application's own. What names such a table is meant.
+-- all tables in schema public to anon` is meant for the application's own. A GRANT that names such a table is meant; a comment, or a longer
+-- name, is none. (The steps sent along come as JSON, with \n for a line break.)
 create or replace function rpc_migrations.keep_closed(texts text, closing_before text[]) returns void
 language plpgsql
 set search_path = ''
@@ -199,7 +200,10 @@ as $function$
 begin
     perform rpc_migrations.execute_each(array(
         select r.statement from rpc_migrations.rights_on_tables_aside() as r
-        where r.statement <> all (closing_before) and strpos(lower(texts), lower((parse_ident(substr(r.object, 7)))[2])) = 0
+        where
+            r.statement <> all (closing_before)
+            and replace(lower(texts), '\n', ' ') !~ format(
+                '\mgrant\M[^;]*[^\w$]%s(?![\w$])', regexp_replace(lower((parse_ident(substr(r.object, 7)))[2]), '(\W)', '\\\1', 'g'))
     ));
 end;
 $function$;

@@ -256,12 +256,15 @@ def test_a_text_about_all_functions_leaves_execute_sql_as_it_was(
 
 
 ALL_TABLES = "grant all on all tables in schema public to anon, authenticated, service_role"
+# Neither of these, before that, names the table that was moved aside.
+BESIDE = ["", "-- leave {aside} alone\n", "alter table if exists {aside}_2 rename to old; "]
 
 
 @pytest.mark.parametrize("step", [False, True], ids=["plain", "step"])
 @pytest.mark.parametrize("file", [MIGRATION, ROLLBACK], ids=["backup", "kept by a rollback"])
+@pytest.mark.parametrize("beside", BESIDE, ids=["alone", "comment", "longer name"])
 def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
-    admin: psycopg.Connection[Any], supabase: LocalSupabase, file: str, step: bool
+    admin: psycopg.Connection[Any], supabase: LocalSupabase, file: str, step: bool, beside: str
 ) -> None:
     """The usual remedy for "permission denied": the policies of the original are still there, and let rows through."""
     deploy(admin)
@@ -275,7 +278,7 @@ def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
     admin.execute(f"grant select (id) on public.{aside} to {INTRUDER}".encode())
     clients = make_clients(supabase)
     arguments = {"migration": "m", "step": "one", "checksum": "c", "following": []} if step else {}
-    clients["service"].rpc("execute_sql", {"query": ALL_TABLES, **arguments}).execute()
+    clients["service"].rpc("execute_sql", {"query": beside.format(aside=aside) + ALL_TABLES, **arguments}).execute()
     for who in ("anon", "user", "service"):
         assert attempts(clients[who], aside, USER) == all_four(DENIED), who
     assert outcome(clients["user"].table("user_clusters").select("*")) == 10
@@ -283,7 +286,7 @@ def test_a_text_about_all_tables_opens_none_that_was_moved_aside(
     # What names it is meant.
     assert admin.execute("select has_column_privilege(%s, %s, 'id', 'select')", [INTRUDER, aside]).fetchone() == (True,)
     clients["service"].rpc(
-        "execute_sql", {"query": f"GRANT SELECT ON PUBLIC.{aside.upper()} TO service_role"}
+        "execute_sql", {"query": f"GRANT SELECT\nON PUBLIC.{aside.upper()} TO service_role"}
     ).execute()
     run(admin, rebuild_file("others", "id bigint primary key"))  # of another table
     assert outcome(clients["service"].table(aside).select("*")) == 20
