@@ -63,22 +63,22 @@ def _prisma(path: Path, rows: Rows) -> Answer:
 
 
 def _drizzle(path: Path, rows: Rows) -> Answer:
-    """By the SHA-256 of the text, with the line ends that it had then; by the time in the journal, which alone decides for Drizzle; and
-    since its version 1 by the name of the folder.
+    """By the time in the journal, or since its version 1 by the name of the folder, which alone decide for Drizzle. Where these do not tell,
+    by the SHA-256 of the text, with the line ends that it had then: a file may do again what another one did.
     """
+    times = {int(created) for created, _, _ in rows if created and _NUMBER.fullmatch(created)}
+    when = _when(path)
+    if when in times or any(name == name_of(path) for _, _, name in rows):
+        return True
+    if when is not None and when > max(times, default=0):
+        return False
     text = path.read_bytes().replace(b"\r\n", b"\n")
     hashes = {sha256(one).hexdigest() for one in (path.read_bytes(), text, text.replace(b"\n", b"\r\n"))}
-    if any(noted in hashes for _, noted, _ in rows):
+    if any(noted in hashes and not name for _, noted, name in rows):
         return True
-    times = {int(created) for created, _, _ in rows if created and _NUMBER.fullmatch(created)}
     if file_of(path).endswith("/migration.sql"):
-        return any(name == name_of(path) for _, _, name in rows) or (
-            (path.parent / "snapshot.json").exists() and _second(name_of(path)) in {time // 1000 for time in times}
-        )
-    when = _when(path)
-    if when is None or when in times:
-        return when is not None
-    if when > max(times, default=0):
+        return (path.parent / "snapshot.json").exists() and _second(name_of(path)) in {time // 1000 for time in times}
+    if when is None:
         return False
     return (
         "Drizzle has applied later ones, and has neither its text nor its time. It is skipped there.",

@@ -92,6 +92,12 @@ CASES: dict[str, tuple[str, str, dict[str, str]]] = {
         {"0000_hulk.sql": APPLIED, "0001_thor.sql": APPLIED, "0002_loki.sql": TO_DO, "meta/_journal.json":
          '{"entries": [{"when": 1000, "tag": "0000_hulk"}, {"when": 2000, "tag": "0001_thor"}, {"when": 3000, "tag": "0002_loki"}]}'},
     ),
+    "Drizzle, a file that does again what another did": (
+        "Drizzle",
+        DRIZZLE + f"('{hashed(1)}', 1000)",
+        {"0000_hulk.sql": APPLIED, "0001_thor.sql": TO_DO,
+         "meta/_journal.json": '{"entries": [{"when": 1000, "tag": "0000_hulk"}, {"when": 2000, "tag": "0001_thor"}]}'},
+    ),
     "Drizzle, skipped": (
         "Drizzle",
         DRIZZLE + "('0', 1000), ('1', 2000)",
@@ -102,7 +108,7 @@ CASES: dict[str, tuple[str, str, dict[str, str]]] = {
         "Drizzle",
         "create schema drizzle; create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint, "
         "name text, applied_at timestamptz default now(), version integer); "
-        "insert into drizzle.__drizzle_migrations (hash, created_at, name) values ('0', 1767225600000, '20260101000000_hulk')",
+        f"insert into drizzle.__drizzle_migrations (hash, created_at, name) values ('{hashed(1)}', 1767225600000, '20260101000000_hulk')",
         {"20260101000000_hulk/migration.sql": APPLIED, "20260102000000_thor/migration.sql": TO_DO},
     ),
     "Drizzle 1, of files as they were before": (
