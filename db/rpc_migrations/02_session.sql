@@ -259,24 +259,27 @@ begin
         select f.what
         from found as f
         where
-            of_any_name
-            or exists (
-                select from pg_catalog.pg_proc as s
+            of_any_name  -- EXISTS would be hashed: all of these catalogs
+            or (
+                select true from pg_catalog.pg_proc as s
                 where
                     f.kind = 'function' and s.proname = f.name and s.proowner not in (select other.oid from others as other)
                     and (s.pronamespace = 'pg_catalog'::regnamespace or s.pronamespace in (select n.oid from schemas as n))
+                limit 1
             )
-            or exists (
-                select from pg_catalog.pg_operator as s
+            or (
+                select true from pg_catalog.pg_operator as s
                 where
                     f.kind = 'operator' and s.oprname = f.name and s.oprowner not in (select other.oid from others as other)
                     and (s.oprnamespace = 'pg_catalog'::regnamespace or s.oprnamespace in (select n.oid from schemas as n))
+                limit 1
             )
-            or exists (
-                select from pg_catalog.pg_type as s
+            or (
+                select true from pg_catalog.pg_type as s
                 where
                     f.kind = 'domain' and s.typname = f.name and s.typowner not in (select other.oid from others as other)
                     and s.typnamespace in (select n.oid from schemas as n)
+                limit 1
             );
 end;
 $function$;

@@ -15,7 +15,7 @@ declare
     alteration jsonb;
     problems text;
 begin
-    for attempt in 1..10 loop
+    for attempt in 1..3 loop
         begin
             select t.alteration, t.problems into alteration, problems
             from rpc_migrations.alter_twin(copy, alterations, conversions) as t;
@@ -25,7 +25,7 @@ begin
                 exit;
             when foreign_key_violation then
                 -- Perhaps a row of the sample was deleted, and then the one it refers to, before the twin's foreign key locked that table.
-                if attempt = 10 then
+                if attempt = 3 then
                     raise;
                 end if;
         end;
