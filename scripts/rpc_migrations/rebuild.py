@@ -30,10 +30,12 @@ _MOMENTS = ("now", "current_timestamp", "current_date", "current_time", "localti
 # Actions of ALTER COLUMN that leave values alone, so that they may follow ADD COLUMN in the same block.
 _HARMLESS = ("set not null", "drop not null", "set default", "drop default", "set statistics", "set storage", "set compression",
              "set (", "reset (")  # fmt: skip
+_OF_A_SEQUENCE = ("set generated", "set increment", "set minvalue", "set maxvalue", "set no", "set start", "set cache",
+                  "set cycle")  # fmt: skip
 _COLUMN_ACTIONS = (
     *_HARMLESS,
+    *_OF_A_SEQUENCE,
     "add generated",
-    "set generated",
     "drop identity",
     "set expression",
     "set data type",
@@ -270,6 +272,9 @@ class _Reader:
         place = 2 if action[1].word == "column" and len(action) > 2 else 1
         name, said = _unquoted(action[place].text), " ".join(one.word for one in action[place + 1 :])
         if not any(f"{said} ".startswith(f"{form} ") for form in _COLUMN_ACTIONS):
+            self._refuse(f"`{_shown(action)}`", _INSTEAD)
+        # Where a sequence is comes from the table in use at the swap, not from the twin.
+        if said.startswith(_OF_A_SEQUENCE) and "restart" in said.split():
             self._refuse(f"`{_shown(action)}`", _INSTEAD)
         if not said.startswith(_HARMLESS):
             self._refuse_added(name, action)
