@@ -62,6 +62,7 @@ class Rebuild:
     conversions: dict[str, str] = field(default_factory=dict)  # column: expression
     added: set[str] = field(default_factory=set)  # columns
     typed: set[str] = field(default_factory=set)  # columns that get another type
+    unnumbered: set[str] = field(default_factory=set)  # columns that lose their identity
 
     @property
     def name(self) -> str:
@@ -273,9 +274,7 @@ class _Reader:
         name, said = _unquoted(action[place].text), " ".join(one.word for one in action[place + 1 :])
         if not any(f"{said} ".startswith(f"{form} ") for form in _COLUMN_ACTIONS):
             self._refuse(f"`{_shown(action)}`", _INSTEAD)
-        # Where a sequence is comes from the table in use at the swap, not from the twin.
-        if said.startswith(_OF_A_SEQUENCE) and "restart" in said.split():
-            self._refuse(f"`{_shown(action)}`", _INSTEAD)
+        self._take_identity(action, name, said)
         if not said.startswith(_HARMLESS):
             self._refuse_added(name, action)
         if not said.startswith(("set data type", "type")):
@@ -293,6 +292,18 @@ class _Reader:
         if moment := next((one.word for one in action[using:] if one.word in _MOMENTS), None):
             self._refuse(f"`{moment}` in USING", "Its value changes from call to call. Write the value itself")
         self._rebuild.conversions[name] = self._sql[action[using + 1].start : action[-1].end]
+
+    def _take_identity(self, action: Sequence[_Word], name: str, said: str) -> None:
+        """Refuse what says where a sequence goes on: at the swap it gets the place of the one in use."""
+        if said.startswith(_OF_A_SEQUENCE) and "restart" in said.split():
+            self._refuse(f"`{_shown(action)}`", _INSTEAD)
+        if said.startswith("drop identity"):
+            self._rebuild.unnumbered.add(name)
+        elif said.startswith("add generated") and name in self._rebuild.unnumbered:
+            self._refuse(
+                f"`{_shown(action)}` behind DROP IDENTITY",
+                "Alter the identity with `set generated` and its options, or write this into a step after the rebuild",
+            )
 
     def _refuse_added(self, name: str, action: Sequence[_Word]) -> None:
         if name in self._rebuild.added:
