@@ -33,6 +33,8 @@ REFUSED = {
     "restart": ("alter table orders alter id restart with 5", "restart with 5"),
     "restart beside others": ("alter table orders alter id set generated always restart with 5", "restart with 5"),
     "restart behind an option": ("alter table orders alter id set increment by 2 set cache 5 restart", "cache 5 restart"),
+    "restart of a new identity": ("alter table orders alter id add generated always as identity (restart 40)", "Write `start`"),
+    "restart of a column's identity": ("alter table orders add n int generated always as identity (restart with 40)", "Write `start`"),
     "identity taken away and given again": (
         "alter table orders alter id drop identity; alter table orders alter id add generated always as identity (start 900)", "set generated",
     ),
