@@ -348,8 +348,9 @@ begin
         raise;
     end;
     perform pg_catalog.set_config('search_path', '', true);
-    -- A text that has dropped this schema, as remove_sql_function.py sends it, leaves no function to restore with.
-    if pg_catalog.to_regnamespace('rpc_migrations') is not null then
+    -- A text that has dropped this schema, as remove_sql_function.py sends it, leaves no function to restore with; another version's may
+    -- have another name.
+    if pg_catalog.to_regprocedure('rpc_migrations.restore_session(jsonb,text[])') is not null then
         perform rpc_migrations.restore_session(before, names);
     end if;
     return answer;

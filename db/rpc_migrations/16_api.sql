@@ -74,6 +74,25 @@ end;
 $function$;
 
 
+-- What follows a call that did not fail: the rights are put back, if it has changed them (see keep_rights and keep_closed), and it is recorded.
+create or replace function rpc_migrations.end_call(
+    query text, migration text, step text, following jsonb, answer jsonb, rights_before text, closing_before text[]
+) returns void
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    texts text := concat(query, following);
+begin
+    if rpc_migrations.rights_on_execute_sql() is distinct from rights_before then
+        perform rpc_migrations.keep_rights(texts);
+    end if;
+    perform rpc_migrations.keep_closed(texts, closing_before);
+    perform rpc_migrations.record_call(query, migration, step, following, answer, pg_current_xact_id_if_assigned() is not null);
+end;
+$function$;
+
+
 -- Runs a text in one transaction (see rpc_migrations.run_text), or, when told which step of which migration it is, as
 -- that step (see rpc_migrations.run_step), alone or with steps that follow it (see rpc_migrations.run_steps). The timeout
 -- is below the 60 s after which Supabase's gateway gives up on a request; PostgREST applies it to the whole transaction,
@@ -111,6 +130,7 @@ declare
     place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
     closing_before text[];
+    ending text := 'rpc_migrations.end_call(text,text,text,jsonb,jsonb,text,text[])'::regprocedure;  -- raises where somebody has dropped it
 begin
     perform rpc_migrations.check_session();
     perform rpc_migrations.check_open();
@@ -142,14 +162,10 @@ begin
             using errcode = 'RM006', detail = sqlstate, hint = 'Nothing of it remains. Run it again.';
         end if;
     end;
-    if pg_catalog.to_regclass('rpc_migrations.calls') is not null then  -- not after it has taken all this away
-        if rpc_migrations.rights_on_execute_sql() is distinct from rights_before then
-            perform rpc_migrations.keep_rights(pg_catalog.concat(execute_sql.query, execute_sql.following));
-        end if;
-        perform rpc_migrations.keep_closed(pg_catalog.concat(execute_sql.query, execute_sql.following), closing_before);
-        perform rpc_migrations.record_call(
-            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer,
-            pg_catalog.pg_current_xact_id_if_assigned() is not null
+    -- Not after it has taken all this away, or put another version in its place: that closes by itself what is to be closed.
+    if pg_catalog.to_regprocedure(ending) is not null then
+        perform rpc_migrations.end_call(
+            execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following, answer, rights_before, closing_before
         );
     end if;
     return answer;

@@ -199,6 +199,20 @@ def test_scripts_that_are_newer_say_so(
     said(done, "Nothing to do")
 
 
+def test_the_functions_of_a_newer_version_may_have_other_names(admin: Connection) -> None:
+    """It is deployed by a call of ours, which then finds nothing of what it would call after the text."""
+    deploy_ours(admin)
+    called = set(re.findall(r"rpc_migrations\.(\w+)\(", one(admin, AT_WORK)))
+    newer = re.sub(rf"\b({'|'.join(called)})\b", r"newer_\1", deployment_sql())
+    one(admin, "select public.execute_sql(%s)", newer)
+    assert "rpc_migrations.newer_check_open()" in one(admin, AT_WORK)
+
+
+AT_WORK = """
+select string_agg(p.prosrc, '') from pg_proc as p where p.proname ~ '^(execute_sql|(newer_)?run_(text|statements))$'
+"""
+
+
 def test_a_release_has_a_number_of_its_own() -> None:
     """What differs from what was released before must have a higher number, or neither would know which one is newer."""
     numbers = [
