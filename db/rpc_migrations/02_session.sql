@@ -349,8 +349,8 @@ begin
     end;
     perform pg_catalog.set_config('search_path', '', true);
     -- A text that has dropped this schema, as remove_sql_function.py sends it, leaves no function to restore with; another version's may
-    -- have another name.
-    if pg_catalog.to_regprocedure('rpc_migrations.restore_session(jsonb,text[])') is not null then
+    -- have another name. (Types are qualified: the text may have left one called jsonb in pg_temp, which is looked in first.)
+    if pg_catalog.to_regprocedure('rpc_migrations.restore_session(pg_catalog.jsonb, pg_catalog.text[])') is not null then
         perform rpc_migrations.restore_session(before, names);
     end if;
     return answer;

@@ -130,10 +130,13 @@ declare
     place text;
     rights_before text := rpc_migrations.rights_on_execute_sql();
     closing_before text[];
-    ending text := 'rpc_migrations.end_call(text,text,text,jsonb,jsonb,text,text[])'::regprocedure;  -- raises where somebody has dropped it
+    -- Its types are qualified, as in run_text.
+    ending constant text := 'rpc_migrations.end_call(pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.jsonb, '
+        'pg_catalog.text, pg_catalog.text[])';
 begin
     perform rpc_migrations.check_session();
     perform rpc_migrations.check_open();
+    perform ending::regprocedure;  -- raises where somebody has dropped it
     closing_before := array(select r.statement from rpc_migrations.rights_on_tables_aside() as r);
     perform rpc_migrations.log_call(execute_sql.query, execute_sql.migration, execute_sql.step, execute_sql.following);
     begin

@@ -74,8 +74,15 @@ def test_the_migration_is_one_transaction_with_one_statement_a_step(clusters: Mi
 def test_online_it_is_no_transaction_and_commits_between_calls(clusters: Migration, hostile: Migration) -> None:
     for migration in (clusters, hostile):
         text = output_files.migration_sql(migration.name, [migration], online=True)
-        # The port and the session first; then, for each step, its timeout again.
-        assert statements(text) == ["Select", "Do", *OWN_SESSION, "Do", *["VariableSet", "Do"] * len(migration.steps)]
+        # The port, the transaction and the session first; then, for each step, its timeout again.
+        assert statements(text) == [
+            "Select",
+            "Do",
+            "Do",
+            *OWN_SESSION,
+            "Do",
+            *["VariableSet", "Do"] * len(migration.steps),
+        ]
         assert text.count("        commit;\n") == len(migration.steps)
         assert "\\set ON_ERROR_STOP on" in text
 
