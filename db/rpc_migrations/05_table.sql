@@ -193,9 +193,9 @@ $function$;
 
 
 -- The foreign keys that were removed from a table, under the names that they will have (see 13_foreign_keys.sql), without those whose
--- other table was dropped since: they would be gone, too. (Another table may have its name by now.) A new table has a
--- stand-in for each, a check that is always true: a step can validate, rename, describe and drop it as it could the key itself, and
--- its OID keeps the key's place among the others.
+-- other table was dropped since: they would be gone, too. (Another table may have its name by now. If none has, somebody has renamed or moved
+-- it, and they follow it, unless a migration has moved it aside.) A new table has a stand-in for each, a check that is always true: a step can
+-- validate, rename, describe and drop it as it could the key itself, and its OID keeps the key's place among the others.
 create or replace function rpc_migrations.taken_off_keys(relation oid)
 returns table (name name, refers_to oid, definition text, is_valid boolean, comment text, stand_in name, place oid)
 language plpgsql stable rows 2
@@ -205,15 +205,21 @@ as $function$
 begin
     return query
         select
-            coalesce(s.conname, k.name), k.refers_to::oid, k.definition, k.is_valid,
-            coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname, s.oid
+            coalesce(s.conname, k.name), k.refers_to::oid,
+            case when to_regclass(n.parent) is null and c.oid is not null and not exists (
+                    select
+                    from rpc_migrations.copies as o
+                    where o.state in ('swapped', 'rolling back', 'rolled back')
+                        and c.oid = case o.state when 'rolled back' then o.new_table else o.old_table end)
+                then replace(k.definition, format(' REFERENCES %s(', n.parent), format(' REFERENCES %s(', k.refers_to))
+                else k.definition end,
+            k.is_valid, coalesce(obj_description(s.oid, 'pg_constraint'), k.comment), s.conname, s.oid
         from rpc_migrations.foreign_keys as k
+        cross join lateral (select substring(k.definition from ' REFERENCES ((?:"[^"]*"|[^"(])+)\(')) as n (parent)
+        left join pg_catalog.pg_class as c on c.oid = k.refers_to
         left join pg_catalog.pg_constraint as s on s.oid = k.stand_in
         where k.relation = taken_off_keys.relation and (
-            s.oid is not null or k.stand_in is null and (
-                exists (select from pg_catalog.pg_class as c where c.oid = k.refers_to)
-                or to_regclass(substring(k.definition from ' REFERENCES ((?:"[^"]*"|[^"(])+)\(')) is not null
-            )
+            s.oid is not null or k.stand_in is null and (c.oid is not null or to_regclass(n.parent) is not null)
         );
 end;
 $function$;

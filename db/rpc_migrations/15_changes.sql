@@ -173,7 +173,9 @@ as $function$
         select d.kind, d.name, regexp_replace(d.statement, '; alter table [^;]* disable (trigger|rule) [^;]*$', '') as statement
         from rpc_migrations.describe_table(copy.old_table, rpc_migrations.name_in_use(copy)) as d
         union all
-        select 'foreign key', k.name, null from rpc_migrations.taken_off_keys(copy.old_table) as k
+        select 'foreign key', k.name, format('alter table %s add constraint %I %s%s', rpc_migrations.name_in_use(copy), k.name, k.definition,
+            case when k.is_valid then ' not valid' end)
+        from rpc_migrations.taken_off_keys(copy.old_table) as k
     ),
     altered as (
         select n.kind, n.name, n.statement, '' as how

@@ -118,6 +118,32 @@ def test_a_deletion_reaches_the_backup_through_a_cascade(orders: Connection) -> 
     assert rows(orders, kept) == rows(orders)
 
 
+@pytest.mark.parametrize("change", ["rename to clients", "set schema shop"])
+@pytest.mark.parametrize("back", [ROLLBACK, DISCARD])
+def test_a_parent_is_renamed_while_the_original_is_aside(orders: Connection, change: str, back: str) -> None:
+    """The keys that were removed from the original table follow it, as those of the table in use do."""
+    refer(orders)
+    run(orders, STEP_FILE)
+    orders.execute(f"create schema shop; alter table public.customers {change}".encode())
+    assert orders.execute("select rpc_migrations.altered_since(c) from rpc_migrations.copies as c").fetchone() == (
+        None,
+    )
+    run(orders, read(back))
+    assert orders.execute(KEYS, ["public.orders"]).fetchall() == [("orders_name_fkey", True)]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        orders.execute("insert into public.orders values (11, 'z')")
+
+
+def test_a_parent_that_was_rebuilt_is_renamed_while_the_original_is_aside(orders: Connection) -> None:
+    """The keys do not follow the table that its own rebuild has moved aside."""
+    refer(orders)
+    run(orders, STEP_FILE)
+    run(orders, rebuild_file("customers", "name text not null"), "customers")
+    orders.execute("alter table public.customers rename to clients")
+    with pytest.raises(psycopg.DatabaseError, match=r'relation "public.customers" does not exist'):
+        run(orders, read(ROLLBACK))
+
+
 def test_an_orphan_under_a_key_that_is_not_valid(orders: Connection, database: Database) -> None:
     """It may be changed and stays what it is; the key stays not valid."""
     orders.execute("insert into public.orders values (11, 'nobody')")
