@@ -208,11 +208,12 @@ $function$;
 -- What other roles have put into the schemas of a search_path that PostgreSQL would take for its own, or for the owner's:
 -- public.lower(varchar) fits lower(name) better than pg_catalog's lower(text) does, public.crypt(text, text) is found before the one in
 -- extensions, and each would run as the database's owner. A type (only a domain calls anything) hides one of its name further on.
--- "of_any_name": also where nothing else has the name.
+-- "of_any_name": also where nothing else has the name. (Compiled, as its estimate suggests, it takes 65 ms, not 1.)
 create or replace function rpc_migrations.impostors(path text, of_any_name boolean default false) returns setof text
 language plpgsql volatile
 set search_path = ''
 set plan_cache_mode = force_generic_plan
+set jit = off
 as $function$
 declare
     looked_in name[];
