@@ -91,10 +91,11 @@ def write_instead(
 
 def say_written(console: Console, settings: Settings, path: Path, *, online: bool = False) -> None:
     """Say which file was written, and what to do with it; `online`: it is for psql."""
-    console.say(f"Written: {from_here(path)}")
-    console.report.files.append(from_here(path))
+    written = from_here(path)
+    console.say(f"Written: {written}")
+    console.report.files.append(written)
     if online:
-        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {as_argument(from_here(path))}')
+        console.say(f'Run it over a direct connection: psql "$DATABASE_URL" -f {as_argument(written)}')
     else:
         link = f" ({settings.sql_editor_url})" if settings.sql_editor_url else ""
         console.say(f"Open the SQL Editor{link}, paste the whole file, and run it. It ends with an answer of one line.")
