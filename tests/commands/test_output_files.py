@@ -267,13 +267,18 @@ def test_the_online_file_commits_between_its_steps_and_goes_on_where_it_stopped(
     said(checkout.run(MIGRATE, env=old.environment()), "is applied already")
 
 
+def write_online(checkout: Checkout, old: LocalSupabase) -> None:
+    """Deploy by psql, and write the file that goes on by psql."""
+    said(checkout.run(DEPLOY), "Written: ")
+    by_psql(old, checkout.root / FUNCTION_FILE)
+    said(checkout.run(MIGRATE, "--write-sql", "--online"), f"Written: {ONLINE_FILE}")
+
+
 def test_the_online_file_refuses_the_port_of_a_pooler_that_shares_its_sessions(
     checkout: Checkout, old: LocalSupabase, admin_of_old: psycopg.Connection[Any]
 ) -> None:
     """Before its first setting, which the pooler would hand on to the application."""
-    said(checkout.run(DEPLOY), "Written: ")
-    by_psql(old, checkout.root / FUNCTION_FILE)
-    said(checkout.run(MIGRATE, "--write-sql", "--online"), f"Written: {ONLINE_FILE}")
+    write_online(checkout, old)
     psql = [old.database.cluster.programs / "psql", "-XAt", old.database.dsn(), "-c", "\\set PORT 6543"]
     command = [*psql, "-f", checkout.root / ONLINE_FILE]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -286,9 +291,7 @@ def test_the_online_file_has_to_commit(
     checkout: Checkout, old: LocalSupabase, admin_of_old: psycopg.Connection[Any]
 ) -> None:
     """Within a transaction it would get as far as the first commit, after a batch of rows; where psql begins one by itself, it need not."""
-    said(checkout.run(DEPLOY), "Written: ")
-    by_psql(old, checkout.root / FUNCTION_FILE)
-    said(checkout.run(MIGRATE, "--write-sql", "--online"), f"Written: {ONLINE_FILE}")
+    write_online(checkout, old)
     psql = [old.database.cluster.programs / "psql", "-XAtq", old.database.dsn(), "-f", checkout.root / ONLINE_FILE]
     done = subprocess.run([*psql, "-1"], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, ""), done.stdout + done.stderr
