@@ -146,6 +146,20 @@ as $function$
 $function$;
 
 
+-- The columns that an index is on, in their order, without those that it only includes. An index on expressions has none for these.
+create or replace function rpc_migrations.columns_of_index(index oid) returns table (name text, place bigint)
+language sql stable
+set search_path = ''
+as $function$
+    select a.attname::text, k.place
+    from pg_catalog.pg_index as i
+    cross join unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
+    inner join pg_catalog.pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+    where i.indexrelid = columns_of_index.index and k.place <= i.indnkeyatts
+    order by k.place;
+$function$;
+
+
 -- What the statements change about the columns by which rows are told apart, and must not. One sentence each.
 create or replace function rpc_migrations.problems_of_changed_key(copy rpc_migrations.copies, twin oid, alteration jsonb) returns setof text
 language sql stable
@@ -169,13 +183,7 @@ as $function$
         select
         from rpc_migrations.key_indexes(twin) as t (oid)
         inner join pg_catalog.pg_index as i on i.indexrelid = t.oid and (i.indisprimary or not key.indisprimary)
-        where key.columns = array(
-            select a.attname::text
-            from unnest(i.indkey::int2[]) with ordinality as k (attnum, place)
-            inner join pg_catalog.pg_attribute as a on a.attrelid = twin and a.attnum = k.attnum
-            where k.place <= i.indnkeyatts
-            order by k.place
-        )
+        where key.columns = array(select k.name from rpc_migrations.columns_of_index(i.indexrelid) as k)
     )
     union all
     select format('column %I %s and is renamed, dropped or converted; do that in a step after the rebuild', k.name,
@@ -186,8 +194,25 @@ as $function$
 $function$;
 
 
--- What depends on a column that the statements rename or drop. The table's own things follow it, on the twin as on the table; those of
--- others do not. One sentence each.
+-- Whether something that depends on a column belongs to others and follows it when it is renamed (see run_carried).
+create or replace function rpc_migrations.follows_a_renamed_column(relation oid, catalog oid, object oid) returns boolean
+language sql stable
+set search_path = ''
+as $function$
+    select case catalog
+        when 'pg_catalog.pg_constraint'::regclass then exists (
+            select from pg_catalog.pg_constraint as c where c.oid = object and c.contype = 'f' and c.confrelid = relation)
+        when 'pg_catalog.pg_rewrite'::regclass then exists (
+            select from pg_catalog.pg_rewrite as r where r.oid = object and r.ev_class <> relation)
+        when 'pg_catalog.pg_policy'::regclass then exists (
+            select from pg_catalog.pg_policy as p where p.oid = object and p.polrelid <> relation)
+        else catalog in ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_publication_rel'::regclass)
+    end;
+$function$;
+
+
+-- What depends on a column that the statements rename or drop. The table's own things follow it, on the twin as on the table; so do those of
+-- others if it is renamed. One sentence each for all else.
 create or replace function rpc_migrations.problems_of_changed_columns(copy rpc_migrations.copies, alteration jsonb) returns setof text
 language sql stable
 set search_path = ''
@@ -213,6 +238,7 @@ as $function$
             inner join pg_catalog.pg_policy as p on p.polname = s.name
             where p.oid = d.objid and p.polrelid = copy.old_table and s.kind = 'policy' and s.phase = 'build')
         or d.classid = 'pg_catalog.pg_statistic_ext'::regclass
+        or c.new_name is not null and rpc_migrations.follows_a_renamed_column(copy.old_table, d.classid, d.objid)
     )
     union
     -- On the twin nothing but the column itself depends on its sequence, which goes with it.
@@ -291,8 +317,9 @@ as $function$
         from pg_catalog.pg_index as n
         inner join pg_catalog.pg_class as y on y.oid = n.indexrelid
         where n.indrelid = twin and n.indisunique and (y.relname = x.relname or y.oid = (indexes ->> x.relname::text)::oid)
-            and array(select pg_get_indexdef(n.indexrelid, g, false) from generate_series(1, n.indnkeyatts) as g)
-            = array(select pg_get_indexdef(i.indexrelid, g, false) from generate_series(1, i.indnkeyatts) as g)
+            and array(select k.name from rpc_migrations.columns_of_index(n.indexrelid) as k)
+            = array(select coalesce(c.new_name, k.name) from rpc_migrations.columns_of_index(i.indexrelid) as k
+                left join rpc_migrations.changed_columns(copy, alteration) as c on c.name = k.name order by k.place)
     )
     union all
     select format('%s %s refers to the table in an unknown way', p.kind, p.name)

@@ -108,6 +108,46 @@ end;
 $function$;
 
 
+-- The target's columns whose names differ from the source's, because ALTER TABLE has renamed them: [{number, own, lent}], where "lent" is the
+-- source's name for it. A column that has such a name itself, and is another one, gets out of the way.
+create or replace function rpc_migrations.names_to_lend(copy rpc_migrations.copies) returns jsonb
+language sql stable
+set search_path = ''
+as $function$
+    with renamed as (
+        select
+            case when copy.target = copy.new_table then c.new else c.old end as own,
+            case when copy.target = copy.new_table then c.old else c.new end as lent
+        from jsonb_to_recordset(copy.alteration -> 'columns') as c (old text, new text)
+        where c.new <> c.old
+    )
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'number', a.attnum, 'own', a.attname, 'lent', coalesce(r.lent, 'rpc_migrations_' || a.attnum))), '[]')
+    from pg_catalog.pg_attribute as a
+    left join renamed as r on r.own = a.attname
+    where a.attrelid = copy.target and a.attnum > 0 and not a.attisdropped and (r.own is not null or a.attname in (select o.lent from renamed as o));
+$function$;
+
+
+-- Gives these columns the names under one key of names_to_lend. They may exchange names, so all of them give up theirs first.
+create or replace function rpc_migrations.name_columns(relation oid, names jsonb, key text) returns void
+language plpgsql
+set search_path = ''
+as $function$
+begin
+    perform rpc_migrations.execute_each(array(
+        select format('alter table %s rename column %I to %I', relation::regclass, a.attname, 'rpc_migrations_renamed_' || a.attnum)
+        from jsonb_to_recordset(names) as n (number smallint)
+        inner join pg_catalog.pg_attribute as a on a.attrelid = relation and a.attnum = n.number
+    ));
+    perform rpc_migrations.execute_each(array(
+        select format('alter table %s rename column %I to %I', relation::regclass, 'rpc_migrations_renamed_' || (n.value ->> 'number'), n.value ->> key)
+        from jsonb_array_elements(names) as n
+    ));
+end;
+$function$;
+
+
 -- The sequences of the columns that two tables have in common.
 create or replace function rpc_migrations.sequence_pairs(from_table oid, to_table oid)
 returns table (place smallint, from_sequence regclass, to_sequence regclass)

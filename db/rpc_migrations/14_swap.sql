@@ -313,6 +313,7 @@ declare
     new_texts jsonb := '[]';
     failed text[] := '{}';
     meant jsonb;
+    lent jsonb;
     own_keys record;
     old_order name[] := rpc_migrations.keys_in_order(copy.old_table);
 begin
@@ -329,8 +330,8 @@ begin
     if copy.source is not null then
         perform rpc_migrations.carry_positions(copy.old_table, copy.new_table);
         perform rpc_migrations.carry_sequence_rights(copy.old_table, copy.new_table);
-        failed := failed || rpc_migrations.run_each(
-            jsonb_path_query_array(carried, '$[*] ? (@.kind != "foreign key" && @.kind != "comment")'), 'statement', go_on);
+        failed := failed || rpc_migrations.run_carried(
+            copy, jsonb_path_query_array(carried, '$[*] ? (@.kind != "foreign key" && @.kind != "comment")'), go_on);
     end if;
     select k.* into own_keys from rpc_migrations.make_own_keys(copy, carried, go_on) as k;
     if copy.source is not null then
@@ -339,7 +340,10 @@ begin
         if copy.alteration is null then
             perform rpc_migrations.fit_sequences(copy.old_table, copy.new_table);  -- ALTER TABLE leaves it as it is
         end if;
+        lent := rpc_migrations.names_to_lend(copy);
+        perform rpc_migrations.name_columns(copy.new_table, lent, 'lent');  -- or the texts would differ
         failed := failed || rpc_migrations.changed_meanings(meant, copy.new_table);
+        perform rpc_migrations.name_columns(copy.new_table, lent, 'own');
         if not go_on then
             perform rpc_migrations.refuse_changed_meanings(failed);
         end if;
@@ -377,7 +381,8 @@ set search_path = ''
 as $function$
     select coalesce(
         jsonb_agg(
-            jsonb_build_object('kind', m.kind, 'name', m.name, 'definition', m.definition, 'detach', m.detach, 'statement', m.statement)
+            jsonb_build_object('kind', m.kind, 'name', m.name, 'definition', m.definition, 'detach', m.detach, 'statement', m.statement,
+                'by_source_names', m.kind = any (rpc_migrations.kinds_of_others()))
             order by m.place
         ), '[]'
     )
@@ -478,6 +483,38 @@ begin
         from pg_catalog.pg_statistic_ext as s
         where s.stxrelid = copy.new_table and s.stxnamespace = 'rpc_migrations'::regnamespace
     ));
+end;
+$function$;
+
+
+-- Runs what is carried over, as run_each. What belongs to others mentions the columns by the source's names ("by_source_names"). So the target's
+-- columns have these names while it is made, and PostgreSQL makes it follow when they get their own ones again, as it does when ALTER TABLE
+-- renames a column.
+create or replace function rpc_migrations.run_carried(copy rpc_migrations.copies, carried jsonb, go_on boolean default false) returns text[]
+language plpgsql
+set search_path = ''
+as $function$
+declare
+    lent jsonb := rpc_migrations.names_to_lend(copy);
+    are_lent boolean := false;
+    by_source_names boolean;
+    item jsonb;
+    failed text[] := '{}';
+begin
+    if lent = '[]' then
+        return rpc_migrations.run_each(carried, 'statement', go_on);
+    end if;
+    for item in
+        select e.value from jsonb_array_elements(carried || '{"by_source_names": false}'::jsonb) as e
+    loop
+        by_source_names := coalesce((item ->> 'by_source_names')::boolean, false);
+        if by_source_names <> are_lent then
+            perform rpc_migrations.name_columns(copy.target, lent, case when by_source_names then 'lent' else 'own' end);
+            are_lent := by_source_names;
+        end if;
+        failed := failed || rpc_migrations.run_each(jsonb_build_array(item), 'statement', go_on);
+    end loop;
+    return failed;
 end;
 $function$;
 

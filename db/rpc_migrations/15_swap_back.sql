@@ -185,7 +185,7 @@ begin
     if copy.source is not null then
         perform rpc_migrations.move_back(copy.schema_name, copy.renamed);
         perform rpc_migrations.carry_positions(copy.new_table, copy.old_table);
-        perform rpc_migrations.run_each(carried, 'statement');
+        perform rpc_migrations.run_carried(copy, carried);
         perform rpc_migrations.fit_sequences(copy.new_table, copy.old_table);
         perform rpc_migrations.reopen_table(copy);
         if rpc_migrations.stays_out_of_order(copy) then
@@ -235,7 +235,7 @@ set search_path = ''
 as $function$
     select coalesce(jsonb_agg(
         e.value || coalesce((
-            select jsonb_build_object('statement', r.value -> 'before')
+            select jsonb_build_object('statement', r.value -> 'before', 'by_source_names', false)
             from jsonb_array_elements(retold) as r
             where r.value ->> 'kind' = e.value ->> 'kind' and r.value ->> 'name' = e.value ->> 'name'
                 and r.value -> 'after' = e.value -> 'statement'

@@ -192,6 +192,95 @@ def test_as_psql_would(orders: Connection, database: Database, other: Database, 
     assert contents(orders) == rows_before
 
 
+RENAMED = "alter table orders rename note to remark"
+FOLLOWING = {
+    "view": ("create view public.notes as select id, note from public.orders where note <> ''", RENAMED),
+    "view of all columns": ("create view public.every as select * from public.orders", RENAMED),
+    "view on a view": (
+        "create view public.notes with (security_invoker) as select id, note from public.orders; "
+        "create view public.long_notes as select note from public.notes where length(note) > 6", RENAMED,
+    ),
+    "view that is grouped and joined": (
+        "create view public.more as select note, count(*) as number from public.orders join public.lines on lines.id = orders.id group by note "
+        "having max(note) > 'a' order by note", RENAMED,
+    ),
+    "view that is joined by the column": (
+        "create table public.levels (level text primary key, weight integer); "
+        "create view public.weights as select orders.id, level, weight from public.orders join public.levels using (level)",
+        "alter table orders rename level to grade_of_it",
+    ),
+    "view that can be written": (
+        "create view public.notes as select id, note from public.orders where note <> '' with local check option; "
+        "alter view public.notes alter column note set default 'none'", RENAMED,
+    ),
+    "names that are exchanged": (
+        "create view public.both as select old_one, level, old_one || level as all from public.orders",
+        "alter table orders rename old_one to a; alter table orders rename level to old_one; alter table orders rename a to level",
+    ),
+    "another column under the name": (
+        "create view public.notes as select note from public.orders", f"{RENAMED}; alter table orders add note integer default 7",
+    ),
+    "another column under the name of a dropped one": (
+        "create view public.notes as select note from public.orders",
+        "alter table orders drop old_two cascade; alter table orders rename note to old_two",
+    ),
+    "function": ("create function public.notes() returns bigint return (select count(note) from public.orders)", RENAMED),
+    "function of its rows, in a view and a policy": (
+        "create function public.of(one public.orders) returns text stable return (select one.note || max(o.note) from public.orders as o); "
+        "create view public.notes as select id, public.of(orders) as note from public.orders; "
+        "create policy of_it on public.orders for select to anon using (public.of(orders) <> 'x')", RENAMED,
+    ),
+    "policy of another table": (
+        "create policy through on public.lines using (exists (select from public.orders as o where o.note = 'mine' and o.id = lines.order_id)); "
+        "alter table public.lines enable row level security", RENAMED,
+    ),
+    "rule of another table": (
+        "create rule noted as on insert to public.lines do also update public.orders set note = 'noted' where id = new.order_id", RENAMED,
+    ),
+    "foreign key": (
+        "create table public.more (number integer references public.orders (number) on update cascade)", "alter table orders rename number to no",
+    ),
+    "foreign key to itself": (
+        "alter table public.orders add mother integer constraint orders_mother references public.orders on delete set null (mother)",
+        "alter table orders rename mother to parent",
+    ),
+    "published column": ("create publication part for table public.orders (id, note)", RENAMED),
+    "published rows": ("create publication part for table public.orders where (old_two > 3)", "alter table orders rename old_two to seven"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "text"), FOLLOWING.values(), ids=FOLLOWING)
+def test_what_others_have_follows_a_renamed_column(
+    orders: Connection, database: Database, other: Database, tmp_path: Path, before: str, text: str
+) -> None:
+    """As it does with psql; and back, together with what was made of the new name since."""
+    orders.execute(before.encode())
+    definitions, rows = dump_schema(database), contents(orders)
+    with other.connect() as connection:
+        connection.execute(before.encode())
+        connection.execute(text.encode())
+        expected = dump_schema(other)
+    run(orders, rebuild(tmp_path / "rebuild.sql", text))
+    assert dump_schema(database) == expected
+    run(orders, read(ROLLBACK))
+    assert dump_schema(database) == definitions
+    assert contents(orders) == rows
+
+
+def test_what_was_made_of_a_renamed_column_since_goes_back_with_it(orders: Connection, tmp_path: Path) -> None:
+    """A view of the new name reads the column under the old one after a rollback."""
+    orders.execute("create view public.notes as select id, note from public.orders where note <> ''")
+    run(orders, rebuild(tmp_path / "rebuild.sql", f"{RENAMED}; alter table orders add note integer default 7"))
+    orders.execute("create view public.remarks as select id, remark from public.orders where remark <> ''")
+    orders.execute(
+        "create or replace view public.notes as select id, remark as note from public.orders where remark <> '' and id > 5"
+    )
+    remarks = orders.execute("select * from public.remarks order by 1").fetchall()
+    run(orders, read(ROLLBACK))
+    assert orders.execute("select * from public.remarks order by 1").fetchall() == remarks
+    assert orders.execute("select * from public.notes order by 1").fetchall() == [one for one in remarks if one[0] > 5]
+
+
 TYPES = (
     "integer", "bigint", "numeric(8, 2)", "real", "text", "varchar(5)", "char(3)", "name", "boolean", "date", "timestamp", "timestamptz",
     "time", "interval", "uuid", "json", "jsonb", "bytea", "inet", "cidr", "oid", "regclass", "xml", "int4range", "point", "bit(4)",
@@ -224,9 +313,6 @@ MOTHERS = (
     "alter table public.orders add mother integer constraint orders_mother references public.orders on delete cascade"
 )
 REFUSED = {
-    "view on a renamed column": (
-        "create view public.notes as select note from public.orders", "alter table orders rename note to remark", "view",
-    ),
     "view on a dropped column": (
         "create view public.notes as select old_two from public.orders", "alter table orders drop old_two cascade", "view",
     ),
@@ -257,10 +343,6 @@ REFUSED = {
         "alter table public.orders add again serial, add once_more integer default nextval('public.orders_again_seq')",
         "alter table orders drop again cascade", "default value for column once_more of table public.orders",
     ),
-    "function on a renamed column": (
-        "create function public.notes() returns bigint return (select count(note) from public.orders)",
-        "alter table orders rename note to remark", "function public.notes()",
-    ),
     "policy that looks at the table": (
         "create policy double on public.orders using (exists (select from public.orders as o where o.note = orders.note))",
         "alter table orders rename note to remark", "policy double",
@@ -277,9 +359,6 @@ REFUSED = {
         "create policy through on public.lines using (exists (select from public.orders as o where o.twice = 1))",
         "alter table orders drop twice, add twice integer generated always as (cents * 3) stored", "policy through",
     ),
-    "published column": (
-        "create publication part for table public.orders (id, note)", "alter table orders rename note to remark", "publication",
-    ),
     "dropped key that is referred to": (
         "create table public.more (number integer references public.orders (number))",
         "alter table orders drop constraint orders_number_key cascade", "more_number_fkey",
@@ -293,6 +372,13 @@ REFUSED = {
     "key of a type that is not compared with the old one": (
         "alter table public.lines drop constraint lines_order_fkey", "alter table orders alter id drop identity; alter table orders alter id type text",
         "column id belongs to the primary key, and text cannot be compared with integer",
+    ),
+    "rule of its own on a renamed column": (
+        "create rule kept as on update to public.orders where new.note is null do instead nothing", "alter table orders rename note to remark",
+        "rule kept",
+    ),
+    "published column that is dropped": (
+        "create publication part for table public.orders (id, note)", "alter table orders drop note cascade", "publication",
     ),
     "another primary key": (
         "alter table public.lines drop constraint lines_order_fkey",
